@@ -1,0 +1,85 @@
+//! Time and memory of a whole graph.
+
+use crate::{Rk3588, fused_bias};
+use rockshard_graph::{Graph, Links, Node, NodeId, Op};
+use std::collections::HashSet;
+
+/// Modelled cost of one run of a graph on one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GraphCost {
+    /// Microseconds of the whole run, overhead included.
+    pub micros: f64,
+    /// Microseconds of it that a run costs whatever it computes: the call, and inputs and outputs changing their layout.
+    pub overhead_micros: f64,
+    /// Peak bytes of float16 activations that exist at a time, temporaries of attentions included.
+    pub internal_bytes: u64,
+    /// Bytes of constants as float16.
+    pub weight_bytes: u64,
+}
+
+impl Rk3588 {
+    /// Cost of a run of the graph in its running order.
+    pub fn graph(&self, graph: &Graph) -> GraphCost {
+        let links = graph.links();
+        let absorbed: HashSet<NodeId> = graph.node_ids().filter_map(|id| Some(fused_bias(graph, &links, id)?.0)).collect();
+        let work: f64 = (graph.node_ids().filter(|id| !absorbed.contains(id))).map(|id| self.node(graph, graph.node(id)).micros).sum();
+        let overhead_micros = self.boundary_micros(graph);
+        GraphCost {
+            micros: work + overhead_micros,
+            overhead_micros,
+            internal_bytes: self.internal_bytes(graph, &links),
+            weight_bytes: graph.weight_bytes(),
+        }
+    }
+
+    /// The call itself, and the layout of inputs and outputs: the runtime reshapes and transposes tensors of fewer than four
+    /// axes on the NPU; those of four are converted at the speed of a transpose (none of it is paid by zero-copy runs).
+    fn boundary_micros(&self, graph: &Graph) -> f64 {
+        let side = |values: &[rockshard_graph::ValueId], tokens: f64| -> f64 {
+            (values.iter().map(|&v| graph.value(v)))
+                .map(|v| v.npu_bytes() as f64 / if v.shape.len() < 4 { tokens } else { self.transpose_bytes_per_second } * 1e6)
+                .sum()
+        };
+        let inputs = side(&graph.inputs, self.token_input_bytes_per_second);
+        self.run_overhead_micros + inputs + side(&graph.outputs, self.token_output_bytes_per_second)
+    }
+
+    /// Bytes that an attention takes besides its inputs and output while it computes `rows` query rows against `keys` keys.
+    /// `heads` does not matter: the vendor's compiler takes as much for 3 heads as for 8 (vendor-toolkit.md).
+    pub fn attention_bytes(&self, heads: usize, rows: usize, keys: usize) -> u64 {
+        if heads == 0 { 0 } else { (self.attention_bytes_per_pair * rows as f64 * keys as f64) as u64 }
+    }
+
+    fn temporary(&self, graph: &Graph, node: &Node) -> u64 {
+        let Op::Attention { .. } = node.op else { return 0 };
+        let [q, k] = [0, 1].map(|i| graph.value(node.inputs[i]));
+        match (&q.shape[..], k.shape.last()) {
+            ([heads @ .., rows, _], Some(&keys)) => self.attention_bytes(heads.iter().product(), *rows, keys),
+            _ => 0,
+        }
+    }
+
+    /// Values live from their making (inputs: from the start) to their last use (outputs: to the end).
+    fn internal_bytes(&self, graph: &Graph, links: &Links) -> u64 {
+        let size = |v| graph.value(v).npu_bytes();
+        let inputs: HashSet<_> = graph.inputs.iter().copied().collect();
+        let mut live: u64 = inputs.iter().map(|&v| size(v)).sum();
+        let mut peak = live;
+        for id in graph.node_ids() {
+            let node = graph.node(id);
+            live += size(node.output);
+            peak = peak.max(live + self.temporary(graph, node));
+            let mut used: Vec<_> = node.inputs.clone();
+            used.push(node.output);
+            used.sort_unstable();
+            used.dedup();
+            for value in used {
+                let done = links.users(value).iter().all(|&user| user <= id) && !links.is_output(value);
+                if done && graph.constant(value).is_none() {
+                    live -= size(value);
+                }
+            }
+        }
+        peak
+    }
+}

@@ -1,0 +1,71 @@
+//! ONNX to static-shape graphs.
+//!
+//! One walk over the nodes in running order does everything: every shape is known when a node is reached, so each node is
+//! either folded (all inputs constant), or turned into one or a few [`rockshard_graph::Op`]s whose output shape is inferred.
+//! Element types collapse: every real-valued value is float32, and casts between real types disappear. Weights keep the
+//! type they are stored in.
+
+mod attributes;
+mod error;
+mod movement;
+mod operators;
+mod order;
+mod walk;
+
+pub use error::{ImportError, Problem};
+
+use rockshard_graph::{Graph, Log, fusion_rules, rewrite};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Oldest operator set that is read.
+pub const OLDEST_OPSET: i64 = 14;
+/// Newest operator set that is read (the vendor's compiler takes no newer one).
+pub const NEWEST_OPSET: i64 = 19;
+
+/// How open shapes are closed and what is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Extents for named dynamic dimensions, e.g. `height`.
+    pub dims: BTreeMap<String, usize>,
+    /// Whole shapes by input name; they win over `dims` and over what the file declares.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Outputs to keep, by name; all when empty.
+    pub outputs: Vec<String>,
+}
+
+impl Options {
+    /// For files whose shapes are all fixed, such as shards.
+    pub fn fixed() -> Self {
+        Self::default()
+    }
+}
+
+/// Import a file and fuse what the NPU's compiler fuses.
+///
+/// # Errors
+/// The file cannot be read; an operator, opset, type or shape is not supported (the node is named); the graph is cyclic.
+pub fn import_file(path: &Path, options: &Options) -> Result<Graph, ImportError> {
+    let model = rockshard_onnx::load(path)?;
+    let mut graph = import_model(&model, options)?;
+    fuse(&mut graph, None)?;
+    Ok(graph)
+}
+
+/// Import a decoded model as it stands, without fusing.
+///
+/// # Errors
+/// As [`import_file`].
+pub fn import_model(model: &rockshard_onnx::Model, options: &Options) -> Result<Graph, ImportError> {
+    walk::import(model, options)
+}
+
+/// Apply the fusions of the NPU's compiler until none is left, or `stop_at` were made.
+///
+/// # Errors
+/// A fusion broke the graph (a defect, with the node named).
+pub fn fuse(graph: &mut Graph, stop_at: Option<usize>) -> Result<Log, ImportError> {
+    let rules = fusion_rules();
+    let rules: Vec<&dyn rockshard_graph::Rule> = rules.iter().map(AsRef::as_ref).collect();
+    Ok(rewrite(graph, &rules, stop_at)?)
+}

@@ -1,0 +1,174 @@
+use crate::order::{node_name, running_order};
+use crate::{ImportError, NEWEST_OPSET, OLDEST_OPSET, Options, Problem, operators};
+use rockshard_graph::{Graph, Op, Value, ValueId, infer};
+use rockshard_kernels::{Precision, evaluate};
+use rockshard_onnx::Model;
+use rockshard_onnx::schema::{TensorProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension, type_proto};
+use rockshard_tensor::{DType, Tensor};
+use std::collections::HashMap;
+
+/// Largest result, in elements, that folding may make bigger than its inputs (a broadcast constant stays an operator).
+const LARGEST_GROWTH: usize = 1 << 22;
+
+/// The graph being made and the values known by their ONNX names.
+pub(crate) struct Walk<'a> {
+    pub model: &'a Model,
+    pub graph: Graph,
+    initializers: HashMap<&'a str, &'a TensorProto>,
+    known: HashMap<String, ValueId>,
+    fresh: usize,
+}
+
+pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportError> {
+    let opset = model.opset();
+    if !(OLDEST_OPSET..=NEWEST_OPSET).contains(&opset) {
+        return Err(ImportError::Opset(opset));
+    }
+    let proto = model.proto.graph.as_ref().ok_or_else(|| rockshard_onnx::OnnxError::NoGraph { path: model.path().to_owned() })?;
+    let declared = proto.output.iter().filter_map(|o| o.name.clone());
+    let outputs: Vec<String> = if options.outputs.is_empty() { declared.collect() } else { options.outputs.clone() };
+    let mut walk = Walk {
+        model,
+        graph: Graph::new(proto.name.clone().unwrap_or_default()),
+        initializers: proto.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect(),
+        known: HashMap::new(),
+        fresh: 0,
+    };
+    for input in &proto.input {
+        let name = input.name.as_deref().unwrap_or_default();
+        if !walk.initializers.contains_key(name) {
+            let (dtype, shape) = input_type(input, options)?;
+            let id = walk.graph.add_value(name, dtype, shape);
+            walk.known.insert(name.to_owned(), id);
+            walk.graph.inputs.push(id);
+        }
+    }
+    for node in running_order(proto, &outputs)? {
+        operators::import_node(&mut walk, node).map_err(|problem| ImportError::Node {
+            node: node_name(node),
+            op: node.op_type.clone().unwrap_or_default(),
+            opset,
+            problem,
+        })?;
+    }
+    for output in outputs {
+        let id = walk.get(&output).map_err(|_| ImportError::Output(output.clone()))?;
+        // A value that is already given under another name, an input or a constant needs a node of its own to be an output.
+        let direct = walk.graph.value(id).name == output && !walk.graph.inputs.contains(&id) && walk.graph.constant(id).is_none();
+        let id = if direct { id } else { walk.copy(id, &output) };
+        walk.graph.outputs.push(id);
+    }
+    let mut graph = walk.graph;
+    graph.tidy().map_err(ImportError::Cycle)?;
+    graph.verify()?;
+    Ok(graph)
+}
+
+fn input_type(input: &ValueInfoProto, options: &Options) -> Result<(DType, Vec<usize>), ImportError> {
+    let name = input.name.clone().unwrap_or_default();
+    let fail = |problem: &str| ImportError::Input { input: name.clone(), problem: problem.to_owned() };
+    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return Err(fail("is not a tensor"));
+    };
+    let dtype = match DataType::try_from(tensor.elem_type.unwrap_or_default()) {
+        Ok(DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16) => DType::F32,
+        Ok(DataType::Int64) => DType::I64,
+        Ok(DataType::Int32) => DType::I32,
+        Ok(DataType::Bool) => DType::Bool,
+        _ => return Err(fail("has an element type that is not supported (use float, float16, int64, int32 or bool)")),
+    };
+    if let Some(shape) = options.shapes.get(&name) {
+        return Ok((dtype, shape.clone()));
+    }
+    let dims = &tensor.shape.as_ref().ok_or_else(|| fail("has no declared rank"))?.dim;
+    let mut shape = Vec::with_capacity(dims.len());
+    for (axis, dim) in dims.iter().enumerate() {
+        let dynamic = |dimension: &str| ImportError::Dynamic {
+            input: name.clone(),
+            axis,
+            dimension: dimension.to_owned(),
+            known: options.dims.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", "),
+        };
+        shape.push(match &dim.value {
+            Some(dimension::Value::DimValue(v)) => usize::try_from(*v).map_err(|_| dynamic(&v.to_string()))?,
+            Some(dimension::Value::DimParam(p)) => *options.dims.get(p).ok_or_else(|| dynamic(p))?,
+            None => return Err(dynamic("?")),
+        });
+    }
+    Ok((dtype, shape))
+}
+
+impl Walk<'_> {
+    /// The value of an ONNX name; initializers enter the graph when first used.
+    pub fn get(&mut self, name: &str) -> Result<ValueId, Problem> {
+        if let Some(&id) = self.known.get(name) {
+            return Ok(id);
+        }
+        let proto = self.initializers.get(name).ok_or_else(|| Problem::Missing(name.to_owned()))?;
+        let tensor = self.model.tensor(proto)?;
+        let id = self.graph.add_constant(name, tensor);
+        self.known.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    pub fn value(&self, id: ValueId) -> &Value {
+        self.graph.value(id)
+    }
+
+    pub fn shape(&self, id: ValueId) -> &[usize] {
+        &self.graph.value(id).shape
+    }
+
+    pub fn constant(&self, id: ValueId) -> Option<&Tensor> {
+        self.graph.constant(id)
+    }
+
+    /// Constant integers, e.g. a target shape; `what` names them in the error.
+    pub fn integers(&self, id: ValueId, what: &'static str) -> Result<Vec<i64>, Problem> {
+        let tensor = self.constant(id).ok_or(Problem::DataDependent(what))?;
+        tensor.to_i64().map(std::borrow::Cow::into_owned).map_err(|e| Problem::Form(format!("{what}: {e}")))
+    }
+
+    /// Let an ONNX name mean a value.
+    pub fn bind(&mut self, name: &str, id: ValueId) {
+        self.known.insert(name.to_owned(), id);
+    }
+
+    /// Make an ONNX name a constant.
+    pub fn bind_constant(&mut self, name: &str, tensor: Tensor) {
+        let id = self.graph.add_constant(name, tensor);
+        self.bind(name, id);
+    }
+
+    /// A name derived from another that no value has.
+    pub fn fresh(&mut self, base: &str) -> String {
+        self.fresh += 1;
+        format!("{base}_{}", self.fresh)
+    }
+
+    /// Add an operator, or fold it when its inputs are constant. The output takes the name `output`.
+    pub fn emit(&mut self, node: &str, op: Op, inputs: &[ValueId], output: &str) -> Result<ValueId, Problem> {
+        let values: Vec<&Value> = inputs.iter().map(|&i| self.graph.value(i)).collect();
+        let (dtype, shape) = infer(&op, &values)?;
+        let constants: Option<Vec<&Tensor>> = inputs.iter().map(|&i| self.graph.constant(i)).collect();
+        let elements: usize = shape.iter().product();
+        let largest = values.iter().map(|v| v.count()).max().unwrap_or(0);
+        if let Some(constants) = constants
+            && (elements <= largest || elements <= LARGEST_GROWTH)
+        {
+            let tensor = evaluate(&op, &constants, Precision::F32).map_err(|e| Problem::Fold(e.to_string()))?;
+            return Ok(self.graph.add_constant(output, tensor));
+        }
+        let id = self.graph.add_value(output, dtype, shape);
+        self.graph.add_node(node, op, inputs.to_vec(), id);
+        Ok(id)
+    }
+
+    fn copy(&mut self, id: ValueId, name: &str) -> ValueId {
+        let value = self.value(id);
+        let (dtype, shape) = (value.dtype, value.shape.clone());
+        let out = self.graph.add_value(name, dtype, shape.clone());
+        self.graph.add_node(format!("copy_{name}"), Op::Reshape { shape }, vec![id], out);
+        out
+    }
+}

@@ -1,0 +1,309 @@
+//! The heavy operators against plain f64 loops, in both precisions and with any number of threads.
+
+use half::f16;
+use rockshard_graph::{Op, Pool, Reduce, Resize, Window};
+use rockshard_kernels::{Precision, evaluate, matmul};
+use rockshard_tensor::{DType, Tensor};
+
+/// Values in -1..1 that f16 holds exactly.
+fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values = (0..shape.iter().product::<usize>()).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f16::from_f32((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0).to_f32()
+    });
+    Tensor::from_f32(shape.to_vec(), values.collect())
+}
+
+fn f64s(t: &Tensor) -> Vec<f64> {
+    t.to_f32().unwrap().iter().map(|&v| v.into()).collect()
+}
+
+fn window(kernel: [usize; 2], strides: [usize; 2], pads: [usize; 4], dilations: [usize; 2]) -> Window {
+    Window { kernel, strides, pads, dilations }
+}
+
+/// Compare in f32 (from f32 and from f16 storage) and in f16 with an f64 result; `scale` is the size of the sums.
+fn check(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64) {
+    let narrow: Vec<Tensor> = inputs.iter().map(|t| t.to_float(DType::F16).unwrap_or_else(|_| (*t).clone())).collect();
+    let narrow: Vec<&Tensor> = narrow.iter().collect();
+    for (inputs, precision) in [(inputs, Precision::F32), (&narrow, Precision::F32), (inputs, Precision::F16), (&narrow, Precision::F16)] {
+        let out = evaluate(op, inputs, precision).unwrap();
+        assert_eq!(out.dtype(), precision.dtype(), "{op:?}");
+        assert_eq!(out.len(), expected.len(), "{op:?}");
+        for (i, (found, exact)) in f64s(&out).into_iter().zip(expected).enumerate() {
+            let rounding = if precision == Precision::F16 { exact.abs() * 0.000_489 + 6e-8 } else { 0.0 };
+            assert!((found - exact).abs() <= rounding + scale * 2e-6, "{op:?} {precision:?} element {i}: {found}, exact {exact}");
+        }
+    }
+}
+
+fn naive_conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, window: &Window, group: usize, out: [usize; 2]) -> Vec<f64> {
+    let (xs, ws) = (x.shape(), w.shape());
+    let (xv, wv, bv) = (f64s(x), f64s(w), bias.map(f64s));
+    let mut all = Vec::new();
+    for n in 0..xs[0] {
+        for o in 0..ws[0] {
+            let first = o / (ws[0] / group) * ws[1];
+            for i in 0..out[0] * out[1] {
+                let mut sum = bv.as_ref().map_or(0.0, |b| b[o]);
+                for c in 0..ws[1] {
+                    for tap in 0..ws[2] * ws[3] {
+                        let y = i / out[1] * window.strides[0] + tap / ws[3] * window.dilations[0];
+                        let x = i % out[1] * window.strides[1] + tap % ws[3] * window.dilations[1];
+                        let (Some(y), Some(x)) = (y.checked_sub(window.pads[0]), x.checked_sub(window.pads[1])) else { continue };
+                        if y < xs[2] && x < xs[3] {
+                            sum += xv[((n * xs[1] + first + c) * xs[2] + y) * xs[3] + x] * wv[(o * ws[1] + c) * ws[2] * ws[3] + tap];
+                        }
+                    }
+                }
+                all.push(sum);
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn convolutions() {
+    let cases = [
+        ([2, 3, 9, 11], [4, 3, 3, 3], window([3, 3], [1, 1], [1, 1, 1, 1], [1, 1]), 1),
+        ([1, 5, 9, 11], [4, 5, 3, 3], window([3, 3], [2, 2], [1, 1, 1, 1], [1, 1]), 1),
+        ([1, 5, 9, 12], [4, 5, 3, 3], window([3, 3], [2, 2], [0, 0, 1, 1], [1, 1]), 1),
+        ([2, 6, 8, 8], [9, 2, 3, 3], window([3, 3], [1, 1], [2, 2, 2, 2], [2, 2]), 3),
+        ([1, 6, 7, 5], [6, 1, 5, 3], window([5, 3], [3, 2], [4, 0, 1, 2], [1, 1]), 6),
+        ([1, 40, 40, 41], [70, 40, 1, 1], window([1, 1], [1, 1], [0; 4], [1, 1]), 1),
+        ([2, 4, 6, 6], [3, 4, 1, 1], window([1, 1], [2, 3], [1, 0, 0, 1], [1, 1]), 1),
+        ([1, 3, 32, 32], [5, 3, 16, 16], window([16, 16], [16, 16], [0; 4], [1, 1]), 1),
+        ([1, 2, 2, 1], [3, 2, 1, 3], window([1, 3], [1, 1], [0, 3, 0, 3], [1, 1]), 1),
+        ([1, 16, 64, 64], [8, 16, 3, 3], window([3, 3], [1, 1], [1, 1, 1, 1], [1, 1]), 1),
+    ];
+    for (x, w, window, group) in cases {
+        let (x, w, bias) = (noise(&x, 1), noise(&w, 2), noise(&[w[0]], 3));
+        let op = Op::Conv { window: window.clone(), group };
+        let shape = evaluate(&op, &[&x, &w], Precision::F32).unwrap().shape().to_vec();
+        let scale = w.len() as f64 / w.shape()[0] as f64;
+        for bias in [None, Some(&bias)] {
+            let expected = naive_conv(&x, &w, bias, &window, group, [shape[2], shape[3]]);
+            let inputs: Vec<&Tensor> = [&x, &w].into_iter().chain(bias).collect();
+            check(&op, &inputs, &expected, scale.max(1.0));
+        }
+    }
+}
+
+fn naive_matmul(a: &[f64], b: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
+    (0..m * n).map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum()).collect()
+}
+
+#[test]
+fn matrix_products() {
+    let (a, b) = (noise(&[2, 1, 7, 33], 1), noise(&[3, 33, 9], 2));
+    let mut expected = Vec::new();
+    for i in 0..2 {
+        for j in 0..3 {
+            expected.extend(naive_matmul(&f64s(&a)[i * 231..][..231], &f64s(&b)[j * 297..][..297], [7, 33, 9]));
+        }
+    }
+    check(&Op::MatMul, &[&a, &b], &expected, 33.0);
+    for (left, right, m, k, n) in [
+        (vec![150, 300], vec![300, 1100], 150, 300, 1100),
+        (vec![3, 50, 300], vec![300, 70], 150, 300, 70),
+        (vec![300], vec![300, 70], 1, 300, 70),
+        (vec![5, 300], vec![300], 5, 300, 1),
+        (vec![300], vec![300], 1, 300, 1),
+        (vec![4, 0], vec![0, 3], 4, 0, 3),
+    ] {
+        let (a, b) = (noise(&left, 3), noise(&right, 4));
+        check(&Op::MatMul, &[&a, &b], &naive_matmul(&f64s(&a), &f64s(&b), [m, k, n]), k as f64 + 1.0);
+    }
+}
+
+#[test]
+fn a_bias_is_added_before_the_rounding() {
+    // 2048 + 1 + 1: two roundings would stop at 2048.
+    let (a, b, bias) = (Tensor::from_f32([1, 2], vec![2048.0, 1.0]), Tensor::from_f32([2, 1], vec![1.0; 2]), Tensor::from_f32([1], vec![1.0]));
+    assert_eq!(f64s(&matmul(&a, &b, None, Precision::F16).unwrap()), [2048.0]);
+    assert_eq!(f64s(&matmul(&a, &b, Some(&bias), Precision::F16).unwrap()), [2050.0]);
+    assert!(matmul(&a, &b, Some(&a), Precision::F16).is_err());
+}
+
+#[test]
+fn sums_are_rounded_once() {
+    // rk3588.md 2.1: 0.1 in f16 times 1, summed over K.
+    for (k, sum) in [(256, 25.59375), (4096, 409.5)] {
+        let (a, b) = (Tensor::from_f32([1, k], vec![0.1; k]), Tensor::from_f32([k, 1], vec![1.0; k]));
+        let out = evaluate(&Op::MatMul, &[&a, &b], Precision::F16).unwrap();
+        assert_eq!((out.dtype(), f64s(&out)), (DType::F16, vec![sum]));
+    }
+}
+
+#[test]
+fn sums_beyond_65504_become_infinite() {
+    let (a, b) = (Tensor::from_f32([1, 2], vec![255.0, 256.0]), Tensor::from_f32([2, 1], vec![255.0, 256.0]));
+    let product = |precision| f64s(&evaluate(&Op::MatMul, &[&a, &b], precision).unwrap());
+    assert_eq!(product(Precision::F16), [f64::INFINITY]);
+    assert_eq!(product(Precision::F32), [130561.0]);
+}
+
+fn naive_attention(q: &[f64], k: &[f64], v: &[f64], mask: impl Fn(usize, usize) -> f64, scale: f64, [l, d, s, e]: [usize; 4]) -> Vec<f64> {
+    let scores = naive_matmul(q, k, [l, d, s]);
+    let mut out = Vec::new();
+    for i in 0..l {
+        let row: Vec<f64> = (0..s).map(|j| scores[i * s + j] * scale + mask(i, j)).collect();
+        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let p: Vec<f64> = row.iter().map(|x| (x - max).exp()).collect();
+        let total: f64 = p.iter().sum();
+        out.extend((0..e).map(|c| (0..s).map(|j| p[j] * v[j * e + c]).sum::<f64>() / total));
+    }
+    out
+}
+
+#[test]
+fn attention_with_and_without_masks() {
+    for (l, d, s, e) in [(1, 3, 1, 2), (5, 4, 9, 6), (140, 40, 77, 40), (33, 8, 5000, 8)] {
+        let (q, k, v) = (noise(&[2, 3, l, d], 1), noise(&[2, 3, d, s], 2), noise(&[2, 3, s, e], 3));
+        let scale = 1.0 / (d as f32).sqrt();
+        // Causal, and a mask over keys alone; some keys of every row stay.
+        let causal: Vec<f32> = (0..l * s).map(|i| if i % s <= i / s { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let masks = [None, Some(Tensor::from_f32([l, s], causal)), Some(noise(&[2, 1, 1, s], 5)), Some(noise(&[3, l, 1], 6))];
+        for (kind, mask) in masks.iter().enumerate() {
+            let mut expected = Vec::new();
+            for head in 0..6 {
+                let part = |t: &Tensor, n: usize| f64s(t)[head * n..(head + 1) * n].to_vec();
+                let m = mask.as_ref().map(f64s);
+                let at = |i: usize, j: usize| match (&m, kind) {
+                    (Some(m), 1) => m[i * s + j],
+                    (Some(m), 2) => m[head / 3 * s + j],
+                    (Some(m), 3) => m[head % 3 * l + i],
+                    _ => 0.0,
+                };
+                expected.extend(naive_attention(&part(&q, l * d), &part(&k, d * s), &part(&v, s * e), at, scale.into(), [l, d, s, e]));
+            }
+            let inputs: Vec<&Tensor> = [&q, &k, &v].into_iter().chain(mask).collect();
+            check(&Op::Attention { scale }, &inputs, &expected, 1.0);
+        }
+    }
+}
+
+#[test]
+fn attention_shares_keys_between_heads_and_marks_rows_without_keys() {
+    let (q, k, v) = (noise(&[4, 6, 8], 1), noise(&[8, 10], 2), noise(&[1, 10, 8], 3));
+    let shared = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &k, &v], Precision::F32).unwrap();
+    let full = |t: &Tensor| evaluate(&Op::Expand { shape: [&[4], &t.shape()[t.shape().len() - 2..]].concat() }, &[t], Precision::F32).unwrap();
+    let separate = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &full(&k), &full(&v)], Precision::F32).unwrap();
+    assert_eq!(shared, separate);
+    let mut mask = vec![0.0; 60];
+    mask[10..20].fill(f32::NEG_INFINITY);
+    let out = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &k, &v, &Tensor::from_f32([6, 10], mask)], Precision::F16).unwrap();
+    for (i, v) in f64s(&out).into_iter().enumerate() {
+        assert_eq!(v.is_nan(), i / 8 % 6 == 1, "element {i}");
+    }
+}
+
+#[test]
+fn softmax_along_every_axis() {
+    let x = noise(&[3, 5, 70], 1);
+    let v = f64s(&x);
+    for (axis, stride, extent) in [(0, 350, 3), (1, 70, 5), (2, 1, 70)] {
+        let expected: Vec<f64> = (0..v.len())
+            .map(|i| {
+                let first = i - i / stride % extent * stride;
+                v[i].exp() / (0..extent).map(|j| v[first + j * stride].exp()).sum::<f64>()
+            })
+            .collect();
+        check(&Op::Softmax { axis }, &[&x], &expected, 1.0);
+    }
+    let masked = Tensor::from_f32([2, 3], vec![f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    let out = f64s(&evaluate(&Op::Softmax { axis: 1 }, &[&masked], Precision::F16).unwrap());
+    assert_eq!(out[..3], [0.0, 1.0, 0.0]);
+    assert!(out[3..].iter().all(|v| v.is_nan()));
+}
+
+fn normalised(v: &[f64], epsilon: f64) -> impl Iterator<Item = f64> + '_ {
+    let mean = v.iter().sum::<f64>() / v.len() as f64;
+    let variance = v.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / v.len() as f64;
+    v.iter().map(move |x| (x - mean) / (variance + epsilon).sqrt())
+}
+
+#[test]
+fn normalisations_are_accurate_far_from_zero() {
+    // Mean 600 with spread 1: a one-pass variance in f32 would be wrong in the second digit.
+    let (eps, e) = (1e-5, f64::from(1e-5f32));
+    let shifted: Vec<f32> = noise(&[2, 6, 4, 8], 1).to_f32().unwrap().iter().map(|v| f16::from_f32(600.0 + v).to_f32()).collect();
+    let x = Tensor::from_f32([2, 6, 4, 8], shifted);
+    let v = f64s(&x);
+    let (gamma, beta) = (noise(&[4, 8], 2), noise(&[4, 8], 3));
+    let affine = |(i, n): (usize, f64), g: &Tensor, b: &Tensor, channel: usize| {
+        let _ = i;
+        n * f64s(g)[channel] + f64s(b)[channel]
+    };
+    let expected: Vec<f64> =
+        v.chunks(32).flat_map(|row| normalised(row, e).enumerate().map(|(i, n)| affine((i, n), &gamma, &beta, i)).collect::<Vec<_>>()).collect();
+    check(&Op::LayerNorm { axis: 2, epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0);
+    let (gamma, beta) = (noise(&[6], 2), noise(&[6], 3));
+    for groups in [1, 2, 3, 6] {
+        let size = 6 / groups * 32;
+        let expected: Vec<f64> = v.chunks(size).flat_map(|part| normalised(part, e).collect::<Vec<_>>()).collect();
+        let expected: Vec<f64> = expected.into_iter().enumerate().map(|(i, n)| affine((i, n), &gamma, &beta, i / 32 % 6)).collect();
+        check(&Op::GroupNorm { groups, epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0);
+        if groups == 6 {
+            check(&Op::InstanceNorm { epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0);
+        }
+    }
+}
+
+#[test]
+fn pools_and_resizes() {
+    let x = Tensor::from_f32([1, 1, 3, 3], (1..=9).map(|v| v as f32).collect());
+    let w = window([2, 2], [2, 2], [0, 0, 1, 1], [1, 1]);
+    let pool = |kind| Op::Pool { kind, window: w.clone() };
+    check(&pool(Pool::Max), &[&x], &[5.0, 6.0, 8.0, 9.0], 0.0);
+    check(&pool(Pool::Average(false)), &[&x], &[3.0, 4.5, 7.5, 9.0], 0.0);
+    check(&pool(Pool::Average(true)), &[&x], &[3.0, 2.25, 3.75, 2.25], 0.0);
+    let x = Tensor::from_f32([1, 1, 2, 2], vec![0.0, 4.0, 8.0, 12.0]);
+    let resize = |mode, size| Op::Resize { mode, size };
+    check(&resize(Resize::Nearest, [4, 3]), &[&x], &[0.0, 0.0, 4.0, 0.0, 0.0, 4.0, 8.0, 8.0, 12.0, 8.0, 8.0, 12.0], 0.0);
+    check(&resize(Resize::Linear, [2, 4]), &[&x], &[0.0, 1.0, 3.0, 4.0, 8.0, 9.0, 11.0, 12.0], 1.0);
+}
+
+#[test]
+fn reductions() {
+    let x = noise(&[3, 4, 50], 1);
+    let v = f64s(&x);
+    let group = |i: usize| (0..3).flat_map(move |a| (0..50).map(move |c| (a * 4 + i) * 50 + c));
+    for (kind, f) in [
+        (Reduce::Sum, (|p| p.iter().sum()) as fn(&[f64]) -> f64),
+        (Reduce::Mean, |p| p.iter().sum::<f64>() / p.len() as f64),
+        (Reduce::Max, |p| p.iter().copied().fold(f64::MIN, f64::max)),
+        (Reduce::Min, |p| p.iter().copied().fold(f64::MAX, f64::min)),
+        (Reduce::Prod, |p| p.iter().product()),
+    ] {
+        let expected: Vec<f64> = (0..4).map(|i| f(&group(i).map(|j| v[j]).collect::<Vec<_>>())).collect();
+        check(&Op::Reduce { kind, axes: vec![0, 2], keep: true }, &[&x], &expected, 1.0);
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let with = |threads: usize, op: &Op, inputs: &[&Tensor], precision| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| evaluate(op, inputs, precision).unwrap())
+    };
+    let conv = Op::Conv { window: window([3, 3], [1, 1], [1; 4], [1, 1]), group: 1 };
+    let n = noise;
+    let cases: Vec<(Op, Vec<Tensor>)> = vec![
+        (conv, vec![n(&[1, 33, 40, 40], 1), n(&[70, 33, 3, 3], 2), n(&[70], 3)]),
+        (Op::MatMul, vec![n(&[3, 130, 700], 1), n(&[700, 520], 2)]),
+        (Op::Attention { scale: 0.2 }, vec![n(&[3, 200, 24], 1), n(&[3, 24, 300], 2), n(&[3, 300, 24], 3)]),
+        (Op::Softmax { axis: 1 }, vec![n(&[9, 200, 30], 1)]),
+        (Op::GroupNorm { groups: 8, epsilon: 1e-6 }, vec![n(&[2, 32, 30, 30], 1), n(&[32], 2), n(&[32], 3)]),
+        (Op::Gelu { tanh: false }, vec![n(&[300, 300], 1)]),
+    ];
+    for (op, inputs) in cases {
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        for precision in [Precision::F32, Precision::F16] {
+            let one = with(1, &op, &inputs, precision);
+            assert!([2, 3].iter().all(|&t| with(t, &op, &inputs, precision).bytes() == one.bytes()), "{op:?}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! `manifest.json`: the only contract between the converter and everything that runs a pack.
+//!
+//! A pack is a directory; the manifest names each of its files with size and SHA-256, the models in it, their shards, and for
+//! every shard the core, the tensors that cross its boundary, what the passes did to it and what it is modelled to cost.
+
+mod digest;
+mod model;
+
+
+pub use digest::{Digest, FileEntry};
+pub use model::{
+    AttentionTiling, Conversion, CoreId, Generator, Manifest, ManifestError, Model, ModelledCost, SandwichRegion, SCHEMA, Shard,
+    TensorSpec, VERSION_FILE,
+};
+pub use rockshard_tensor::{PathError, check_relative};

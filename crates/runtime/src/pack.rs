@@ -1,0 +1,143 @@
+use rockshard_device::ShardFile;
+use rockshard_manifest::{FileEntry, Manifest, ManifestError, Shard, TensorSpec};
+use rockshard_tensor::map_file;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Ending of the external data file beside a shard's graph.
+const DATA_SUFFIX: &str = "_data";
+
+/// Why a pack, or a file of it, is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// Not a pack: no readable manifest.
+    #[error("{path}: {source} (a pack is a directory that `rockshard convert` wrote)")]
+    Manifest {
+        /// The manifest's path.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A manifest that is malformed, inconsistent or newer.
+    #[error("{path}: {source}")]
+    Invalid {
+        /// The pack.
+        path: PathBuf,
+        /// Cause.
+        source: ManifestError,
+    },
+    /// A file that cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A file that is not what the manifest says.
+    #[error("{path}: {problem}; the pack was altered or cut short, convert it again")]
+    Altered {
+        /// File.
+        path: PathBuf,
+        /// What differs.
+        problem: String,
+    },
+    /// A file the manifest does not list.
+    #[error("the pack has no file {0:?}")]
+    Unlisted(String),
+}
+
+/// Which of a shard's graphs to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// `shards/`: sandwiched and tiled, tensors scaled as their specs say.
+    Device,
+    /// `reference/`: the original piece; nothing is scaled.
+    Reference,
+}
+
+/// An opened pack. Files are checked against size and digest when they are first used.
+#[derive(Debug)]
+pub struct Pack {
+    root: PathBuf,
+    manifest: Manifest,
+    checked: Mutex<BTreeSet<String>>,
+}
+
+impl Pack {
+    /// Open a pack directory and read its manifest.
+    ///
+    /// # Errors
+    /// There is no manifest, or it is refused.
+    pub fn open(root: &Path) -> Result<Self, PackError> {
+        let path = root.join("manifest.json");
+        let text = std::fs::read(&path).map_err(|source| PackError::Manifest { path, source })?;
+        let manifest = Manifest::parse(&text).map_err(|source| PackError::Invalid { path: root.to_owned(), source })?;
+        Ok(Pack { root: root.to_owned(), manifest, checked: Mutex::default() })
+    }
+
+    /// The pack's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Path of a listed file, after checking its size and digest.
+    ///
+    /// # Errors
+    /// The file is not listed, not readable, or not what the manifest says.
+    pub fn file(&self, name: &str) -> Result<PathBuf, PackError> {
+        let entry = self.manifest.files.get(name).ok_or_else(|| PackError::Unlisted(name.to_owned()))?;
+        let path = self.root.join(name);
+        if self.checked.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
+            return Ok(path);
+        }
+        let bytes = map_file(&path).map_err(|source| PackError::Io { path: path.clone(), source })?;
+        if bytes.len() as u64 != entry.size {
+            let problem = format!("has {} bytes, the manifest says {}", bytes.len(), entry.size);
+            return Err(PackError::Altered { path, problem });
+        }
+        if FileEntry::of(&bytes) != *entry {
+            return Err(PackError::Altered { path, problem: "its SHA-256 is not the manifest's".into() });
+        }
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Ok(path)
+    }
+
+    /// Check every file of the pack.
+    ///
+    /// # Errors
+    /// The first file that is not what the manifest says.
+    pub fn verify(&self) -> Result<(), PackError> {
+        self.manifest.files.keys().try_for_each(|name| self.file(name).map(drop))
+    }
+
+    /// A shard's graph for a device, its files checked.
+    ///
+    /// # Errors
+    /// As [`Pack::file`].
+    pub fn shard_file(&self, shard: &Shard, variant: Variant) -> Result<ShardFile, PackError> {
+        let name = match variant {
+            Variant::Device => &shard.file,
+            Variant::Reference => &shard.reference,
+        };
+        let path = self.file(name)?;
+        let data = format!("{name}{DATA_SUFFIX}");
+        if self.manifest.files.contains_key(&data) {
+            self.file(&data)?;
+        }
+        let specs = |list: &[TensorSpec]| {
+            let unscaled = |t: &TensorSpec| TensorSpec { scale: 1.0, ..t.clone() };
+            match variant {
+                Variant::Device => list.to_vec(),
+                Variant::Reference => list.iter().map(unscaled).collect(),
+            }
+        };
+        Ok(ShardFile { name: shard.name.clone(), path, inputs: specs(&shard.inputs), outputs: specs(&shard.outputs) })
+    }
+}

@@ -1,0 +1,45 @@
+//! The report as one page that needs nothing else: no script, no network, readable in print, in the dark and on a phone.
+
+mod chart;
+mod page;
+
+use crate::{Report, ReportError};
+use base64::Engine;
+use minijinja::{Environment, context};
+use serde::Serialize;
+
+/// What a caller may add to the page.
+#[derive(Clone, Debug, Default)]
+pub struct ReportExtras {
+    /// An SVG of when each core ran what. It becomes part of the page as it is, so it must come from a trusted writer.
+    pub timeline_svg: Option<String>,
+    /// Pictures with their captions, as the bytes of PNG files.
+    pub pictures: Vec<(String, Vec<u8>)>,
+}
+
+#[derive(Serialize)]
+struct Picture<'a> {
+    caption: &'a str,
+    data: String,
+}
+
+/// The report as an HTML page.
+///
+/// # Errors
+/// The timeline is not SVG.
+pub fn render_html(report: &Report, extras: &ReportExtras) -> Result<String, ReportError> {
+    let timeline = match &extras.timeline_svg {
+        None => None,
+        // What stands before the element (an XML declaration) has no place inside a page.
+        Some(text) => Some(&text[text.find("<svg").ok_or(ReportError::Timeline)?..]),
+    };
+    let encode = |png: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(png);
+    let pictures: Vec<_> = extras.pictures.iter().map(|(caption, png)| Picture { caption, data: encode(png) }).collect();
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    // The name's ending turns HTML escaping on.
+    environment.add_template("report.html", include_str!("report.html"))?;
+    let page = page::page(report);
+    Ok(environment.get_template("report.html")?.render(context! { page, timeline, pictures })?)
+}
