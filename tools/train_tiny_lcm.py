@@ -90,7 +90,7 @@ def draw(scene, rng):
     elif shape == "cross":
         d = np.minimum(np.maximum(ax - r, ay - 0.3 * r), np.maximum(ay - r, ax - 0.3 * r))
     else:
-        side = (ax * 2 + dy - 0.9 * r) / math.sqrt(5)
+        side = (ax * 2 - dy - 0.9 * r) / math.sqrt(5)
         d = np.maximum(side, dy - 0.9 * r)
     cover = np.clip(0.5 - d, 0, 1)[None]
     fore, back = (np.array(COLOURS[c], np.float32)[:, None, None] for c in (colour, background))

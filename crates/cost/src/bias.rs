@@ -4,9 +4,12 @@ use rockshard_graph::{Binary, Graph, Links, NodeId, Op, ValueId};
 /// constant of one value a channel, and nothing else uses what is added to. Gives the Add and the constant.
 pub fn fused_bias(graph: &Graph, links: &Links, node: NodeId) -> Option<(NodeId, ValueId)> {
     let maker = graph.node(node);
+    if graph.constant(*maker.inputs.first()?).is_some() || graph.constant(*maker.inputs.get(1)?).is_none() {
+        return None;
+    }
     let channels = match &maker.op {
         Op::Conv { .. } if maker.inputs.len() == 2 => Some(1),
-        Op::MatMul if graph.constant(maker.inputs[1]).is_some() => graph.value(maker.output).shape.len().checked_sub(1),
+        Op::MatMul => graph.value(maker.output).shape.len().checked_sub(1),
         _ => None,
     }?;
     let &[user] = links.users(maker.output) else { return None };

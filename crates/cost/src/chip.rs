@@ -52,6 +52,9 @@ pub struct Rk3588 {
     pub attention_bytes_per_pair: f64,
     /// Largest extent of a tensor's axis (2.5: 13-bit fields).
     pub largest_extent: usize,
+    /// Most channels (2.5: 16-bit field of the convolution unit). Outputs of more than 8191 are cut by the compiler: U-Nets with
+    /// a feed-forward of 10240 channels run on boards (4).
+    pub most_channels: usize,
     /// Most axes of a tensor (2.5); leading ones count as one.
     pub most_axes: usize,
     /// Products of extents that a transpose may have in float16 (2.5: `p`).
@@ -85,6 +88,7 @@ impl Default for Rk3588 {
             token_output_bytes_per_second: 1_572_864.0 / 1.73e-3,
             attention_bytes_per_pair: 1.24 * 8.0,
             largest_extent: 8191,
+            most_channels: 65535,
             most_axes: 4,
             transpose_product: 8192,
             address_space: 3_900_000_000,

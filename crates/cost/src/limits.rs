@@ -30,7 +30,10 @@ impl Rk3588 {
         for node in graph.nodes().iter().filter(|node| self.fallback(graph, node).is_none()) {
             let value = (node.inputs.iter().chain([&node.output])).map(|&v| graph.value(v)).find(|v| self.too_long(v));
             if let Some(value) = value {
-                let limit = format!("value {:?} of shape {:?} has an axis longer than {}", value.name, value.shape, self.largest_extent);
+                let limit = format!(
+                    "value {:?} of shape {:?} has an axis longer than {} (channels: {})",
+                    value.name, value.shape, self.largest_extent, self.most_channels
+                );
                 found.push(LimitError { node: node.name.clone(), limit });
             }
         }
@@ -38,7 +41,8 @@ impl Rk3588 {
         let total = cost.weight_bytes.saturating_add(cost.internal_bytes);
         if total > self.address_space {
             let (weights, activations) = (cost.weight_bytes, cost.internal_bytes);
-            let limit = format!("{weights} bytes of weights and {activations} of activations exceed the address space of {}", self.address_space);
+            let limit =
+                format!("{weights} bytes of weights and {activations} of activations exceed the address space of {}", self.address_space);
             found.push(LimitError { node: graph.name.clone(), limit });
         }
         found
@@ -50,12 +54,15 @@ impl Rk3588 {
         graph.nodes().iter().filter_map(named).collect()
     }
 
-    /// Axes beyond the most the NPU has are merged at the front, as its compiler does.
+    /// Axes beyond the most the NPU has are merged at the front, as its compiler does. Channels (axis 1 of four, the last of
+    /// fewer) are cut by the compiler itself; constants follow the values they meet.
     fn too_long(&self, value: &Value) -> bool {
         let merged = value.shape.len().saturating_sub(self.most_axes.saturating_sub(1));
         let (front, rest) = value.shape.split_at(merged);
-        // One value a run of a constant vector: nothing is laid out along it.
-        let vector = value.constant.is_some() && value.shape.len() == 1;
-        !vector && (front.iter().product::<usize>() > self.largest_extent || rest.iter().any(|&d| d > self.largest_extent))
+        let mut extents = vec![front.iter().product::<usize>()];
+        extents.extend(rest);
+        let channels = if value.shape.len() < self.most_axes { extents.len() - 1 } else { 1 };
+        let limit = |axis| if axis == channels { self.most_channels } else { self.largest_extent };
+        value.constant.is_none() && extents.iter().enumerate().any(|(axis, &extent)| extent > limit(axis))
     }
 }

@@ -27,7 +27,7 @@ impl Rk3588 {
         GraphCost {
             micros: work + overhead_micros,
             overhead_micros,
-            internal_bytes: self.internal_bytes(graph, &links),
+            internal_bytes: self.internal_bytes(graph, &links, &absorbed),
             weight_bytes: graph.weight_bytes(),
         }
     }
@@ -59,14 +59,18 @@ impl Rk3588 {
         }
     }
 
-    /// Values live from their making (inputs: from the start) to their last use (outputs: to the end).
-    fn internal_bytes(&self, graph: &Graph, links: &Links) -> u64 {
+    /// Values live from their making (inputs: from the start) to their last use (outputs: to the end). The sum with a bias that
+    /// is part of the operator before it takes that operator's place.
+    fn internal_bytes(&self, graph: &Graph, links: &Links, absorbed: &HashSet<NodeId>) -> u64 {
         let size = |v| graph.value(v).npu_bytes();
         let inputs: HashSet<_> = graph.inputs.iter().copied().collect();
         let mut live: u64 = inputs.iter().map(|&v| size(v)).sum();
         let mut peak = live;
         for id in graph.node_ids() {
             let node = graph.node(id);
+            if absorbed.contains(&id) {
+                continue;
+            }
             live += size(node.output);
             peak = peak.max(live + self.temporary(graph, node));
             let mut used: Vec<_> = node.inputs.clone();

@@ -127,7 +127,9 @@ impl Rk3588 {
             return Some("the NPU computes real numbers only");
         }
         match &node.op {
-            Op::Transpose { perm } if !self.transposes(&x.shape, perm) => Some("the shape is not in the NPU's transpose table"),
+            Op::Transpose { perm } if !self.transposes(&x.shape, perm, graph.inputs.contains(&node.inputs[0])) => {
+                Some("the shape is not in the NPU's transpose table")
+            }
             Op::Unary(Unary::Erf | Unary::Sin | Unary::Cos | Unary::Exp | Unary::Log | Unary::Floor | Unary::Not) => {
                 Some("the NPU does not have this function")
             }
@@ -144,9 +146,7 @@ impl Rk3588 {
                 });
                 (!whole).then_some("the NPU resizes by whole factors up to 8 only")
             }
-            Op::Pool { window, .. } if window.dilations != [1, 1] => {
-                Some("the NPU pools without dilation only")
-            }
+            Op::Pool { window, .. } if window.dilations != [1, 1] => Some("the NPU pools without dilation only"),
             _ => None,
         }
     }

@@ -5,13 +5,15 @@ use crate::Rk3588;
 impl Rk3588 {
     /// Whether the NPU transposes a tensor of this shape; otherwise the runtime does it on the CPU.
     ///
-    /// Up to three axes the compiler may place axes of extent 1 as it likes; four are taken as they stand.
-    pub fn transposes(&self, shape: &[usize], perm: &[usize]) -> bool {
+    /// Four axes of a graph input (`given`) are taken as they stand. Elsewhere the compiler places axes of extent 1 as it
+    /// likes: it keeps the head transposes of a U-Net on the NPU, but not that of an input in `[1, heads, tokens, d]`
+    /// (vendor-toolkit.md).
+    pub fn transposes(&self, shape: &[usize], perm: &[usize], given: bool) -> bool {
         if moves_nothing(shape, perm) {
             return true;
         }
-        if shape.len() == 4 {
-            return self.table([shape[0], shape[1], shape[2], shape[3]], perm);
+        if let (&[n, c, h, w], true) = (shape, given) {
+            return self.table([n, c, h, w], perm);
         }
         // Without axes of extent 1.
         let kept: Vec<usize> = (0..shape.len()).filter(|&i| shape[i] != 1).collect();
@@ -68,21 +70,24 @@ mod tests {
     #[test]
     fn the_table() {
         let chip = Rk3588::default();
-        let cases: [(&[usize], &[usize], bool); 10] = [
-            // toolkit: heads and tokens in front cost a transpose on the CPU.
-            (&[1, 8, 4096, 40], &[0, 1, 3, 2], false),
-            (&[1, 8, 64, 40], &[0, 1, 3, 2], true),
-            (&[1, 8, 63, 40], &[0, 1, 3, 2], false),
-            (&[1, 320, 64, 64], &[0, 2, 3, 1], true),
-            (&[1, 8192, 8, 8], &[0, 2, 3, 1], false),
-            (&[1, 64, 64, 320], &[0, 3, 1, 2], false),
-            (&[1, 1, 4096, 320], &[0, 1, 2, 3], true),
-            (&[1, 4096, 1, 320], &[0, 2, 1, 3], true),
-            (&[1, 1024, 768], &[0, 2, 1], true),
-            (&[2, 3, 4, 5, 6], &[4, 3, 2, 1, 0], false),
+        let cases: [(&[usize], &[usize], bool, bool); 13] = [
+            // toolkit: heads and tokens in front cost a transpose on the CPU at the input, and nowhere else.
+            (&[1, 8, 4096, 40], &[0, 1, 3, 2], true, false),
+            (&[1, 8, 4096, 40], &[0, 1, 3, 2], false, true),
+            (&[1, 2304, 8, 40], &[0, 2, 1, 3], false, true),
+            (&[1, 8, 64, 40], &[0, 1, 3, 2], true, true),
+            (&[1, 8, 63, 40], &[0, 1, 3, 2], true, false),
+            (&[1, 320, 64, 64], &[0, 2, 3, 1], true, true),
+            (&[1, 8192, 8, 8], &[0, 2, 3, 1], true, false),
+            (&[1, 64, 64, 320], &[0, 3, 1, 2], true, false),
+            (&[1, 1, 4096, 320], &[0, 1, 2, 3], true, true),
+            (&[1, 4096, 1, 320], &[0, 2, 1, 3], true, true),
+            (&[1, 1024, 768], &[0, 2, 1], true, true),
+            (&[8, 4096, 40, 2], &[3, 2, 1, 0], false, false),
+            (&[2, 3, 4, 5, 6], &[4, 3, 2, 1, 0], false, false),
         ];
-        for (shape, perm, expected) in cases {
-            assert_eq!(chip.transposes(shape, perm), expected, "{shape:?} {perm:?}");
+        for (shape, perm, given, expected) in cases {
+            assert_eq!(chip.transposes(shape, perm, given), expected, "{shape:?} {perm:?} {given}");
         }
     }
 }

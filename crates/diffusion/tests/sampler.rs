@@ -49,11 +49,7 @@ fn recorded() -> Recorded {
 fn difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-    found
-        .iter()
-        .zip(expected)
-        .fold(0f32, |m, (a, b)| m.max((a - b).abs()))
-        / largest
+    found.iter().zip(expected).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
 }
 
 #[test]
@@ -65,18 +61,12 @@ fn steps_equal_diffusers() {
         let sampler = LcmSampler::new(&case.config).unwrap();
         let timesteps = sampler.timesteps(case.steps, case.strength).unwrap();
         assert_eq!(timesteps, case.timesteps);
-        let mut sample = sampler
-            .add_noise(timesteps[0], &case.clean, &case.noise)
-            .unwrap();
+        let mut sample = sampler.add_noise(timesteps[0], &case.clean, &case.noise).unwrap();
         worst = worst.max(difference(&sample, &case.noisy));
         // Our own latent is carried on, so that the difference of the last step is that of a whole run.
         for (index, traced) in case.trace.iter().enumerate() {
-            let step = sampler
-                .step(&timesteps, index, &traced.output, &sample, &traced.noise)
-                .unwrap();
-            worst = worst
-                .max(difference(&step.previous, &traced.previous))
-                .max(difference(&step.denoised, &traced.denoised));
+            let step = sampler.step(&timesteps, index, &traced.output, &sample, &traced.noise).unwrap();
+            worst = worst.max(difference(&step.previous, &traced.previous)).max(difference(&step.denoised, &traced.denoised));
             sample = step.previous;
         }
     }
@@ -86,37 +76,17 @@ fn steps_equal_diffusers() {
 #[test]
 fn schedules_equal_diffusers() {
     for (original, steps, strength, expected) in recorded().schedules {
-        let sampler = LcmSampler::new(&SamplerConfig {
-            original_inference_steps: original,
-            ..SamplerConfig::default()
-        })
-        .unwrap();
-        assert_eq!(
-            sampler.timesteps(steps, strength).ok(),
-            expected,
-            "{original} {steps} {strength}"
-        );
+        let sampler = LcmSampler::new(&SamplerConfig { original_inference_steps: original, ..SamplerConfig::default() }).unwrap();
+        assert_eq!(sampler.timesteps(steps, strength).ok(), expected, "{original} {steps} {strength}");
     }
 }
 
 #[test]
 fn signal_shares_equal_diffusers() {
     for (beta_schedule, expected) in recorded().alphas_every_37 {
-        let config = SamplerConfig {
-            beta_schedule,
-            ..SamplerConfig::default()
-        };
-        let found: Vec<f32> = config
-            .signal_shares()
-            .unwrap()
-            .into_iter()
-            .step_by(37)
-            .collect();
-        assert!(
-            difference(&found, &expected) <= 2e-7,
-            "{}",
-            config.beta_schedule
-        );
+        let config = SamplerConfig { beta_schedule, ..SamplerConfig::default() };
+        let found: Vec<f32> = config.signal_shares().unwrap().into_iter().step_by(37).collect();
+        assert!(difference(&found, &expected) <= 2e-7, "{}", config.beta_schedule);
     }
 }
 
@@ -125,33 +95,20 @@ fn guidance_embeddings_equal_diffusers() {
     let mut worst = 0f32;
     for e in recorded().embeddings {
         let found = guidance_embedding(e.guidance, e.size).unwrap();
-        worst = found
-            .iter()
-            .zip(&e.values)
-            .fold(worst, |m, (a, b)| m.max((a - b).abs()));
+        worst = found.iter().zip(&e.values).fold(worst, |m, (a, b)| m.max((a - b).abs()));
         assert_eq!(found.len(), e.values.len());
     }
     // Sines of angles up to 7000: one rounding of the angle is 4e-4.
     assert!(worst <= 5e-4, "largest difference {worst:e}");
-    assert_eq!(
-        guidance_embedding(2.0, 3),
-        Err(SamplerError::EmbeddingSize(3))
-    );
+    assert_eq!(guidance_embedding(2.0, 3), Err(SamplerError::EmbeddingSize(3)));
 }
 
 #[test]
 fn reference_levels() {
     let sampler = LcmSampler::new(&SamplerConfig::default()).unwrap();
-    for (timestep, signal, sigma) in [
-        (999, 0.068_265, 0.997_667),
-        (479, 0.552_355, 0.833_609),
-        (19, 0.991_082, 0.133_252),
-    ] {
+    for (timestep, signal, sigma) in [(999, 0.068_265, 0.997_667), (479, 0.552_355, 0.833_609), (19, 0.991_082, 0.133_252)] {
         let (a, b) = sampler.levels(timestep).unwrap();
-        assert!(
-            (a - signal).abs() < 1e-6 && (b - sigma).abs() < 1e-6,
-            "{timestep}: {a} {b}"
-        );
+        assert!((a - signal).abs() < 1e-6 && (b - sigma).abs() < 1e-6, "{timestep}: {a} {b}");
     }
     let (skip, out) = sampler.boundary(19);
     assert!((skip - 6.925e-6).abs() < 1e-9 && (out - 0.999_996_5).abs() < 1e-7);
@@ -176,18 +133,8 @@ fn what_is_not_supported_is_refused() {
     assert!(refused(|c| c.timestep_scaling = 0.0).contains("timestep_scaling"));
     let sampler = LcmSampler::new(&SamplerConfig::default()).unwrap();
     assert_eq!(sampler.timesteps(0, 1.0), Err(SamplerError::NoSteps));
-    assert_eq!(
-        sampler.timesteps(26, 0.5),
-        Err(SamplerError::TooManySteps {
-            steps: 26,
-            strength: 0.5,
-            available: 25
-        })
-    );
-    assert!(matches!(
-        sampler.timesteps(4, f64::NAN),
-        Err(SamplerError::Strength(_))
-    ));
+    assert_eq!(sampler.timesteps(26, 0.5), Err(SamplerError::TooManySteps { steps: 26, strength: 0.5, available: 25 }));
+    assert!(matches!(sampler.timesteps(4, f64::NAN), Err(SamplerError::Strength(_))));
     assert!(sampler.levels(-1).is_err() && sampler.levels(1000).is_err());
     assert!(sampler.step(&[999], 1, &[0.0], &[0.0], &[]).is_err());
     assert!(sampler.step(&[999], 0, &[0.0, 1.0], &[0.0], &[]).is_err());

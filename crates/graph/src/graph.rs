@@ -200,9 +200,9 @@ impl Graph {
         let mut order = Vec::with_capacity(self.nodes.len());
         while let Some(std::cmp::Reverse(id)) = ready.pop() {
             order.push(id);
-            for &user in links.users(self.node(id).output) {
+            for &user in links.users(self.node(id).output).iter().filter(|u| live[u.index()]) {
                 waiting[user.index()] -= 1;
-                if waiting[user.index()] == 0 && live[user.index()] {
+                if waiting[user.index()] == 0 {
                     ready.push(std::cmp::Reverse(user));
                 }
             }

@@ -54,7 +54,7 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
     let shape = match op {
         Op::Conv { window, group } => {
             let w = shapes[1];
-            let fits = x.len() == 4 && w.len() == 4 && *group > 0 && x[1] == w[1] * group && w[0] % group == 0 && w[2..] == window.kernel;
+            let fits = x.len() == 4 && w.len() == 4 && *group > 0 && x[1] == w[1] * group && w[0].is_multiple_of(*group) && w[2..] == window.kernel;
             if !fits || shapes.get(2).is_some_and(|b| *b != [w[0]]) {
                 return fail(format!("shapes {shapes:?} with {group} groups"));
             }
@@ -102,7 +102,7 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
         }
         Op::InstanceNorm { .. } | Op::GroupNorm { .. } => {
             let groups = if let Op::GroupNorm { groups, .. } = op { *groups } else { 1 };
-            if x.len() < 2 || shapes[1] != [x[1]] || shapes[2] != [x[1]] || groups == 0 || x[1] % groups != 0 {
+            if x.len() < 2 || shapes[1] != [x[1]] || shapes[2] != [x[1]] || groups == 0 || !x[1].is_multiple_of(*groups) {
                 return fail(format!("{groups} groups with shapes {shapes:?}"));
             }
             x.to_vec()

@@ -10,6 +10,7 @@ mod infer;
 mod op;
 mod patch;
 mod rewrite;
+mod subgraph;
 mod verify;
 
 pub use fuse::{Fusion, fusion_rules};

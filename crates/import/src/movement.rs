@@ -3,6 +3,7 @@
 use crate::Problem;
 use crate::attributes::axis;
 use crate::operators::Context;
+use crate::walk::{LARGEST_RANK, check_shape};
 use rockshard_graph::{Op, Resize, ValueId};
 use rockshard_tensor::{DType, Tensor};
 
@@ -12,8 +13,7 @@ pub(crate) fn import(c: &mut Context<'_, '_>, op: &str, opset: i64) -> Result<()
         "Size" => {
             let x = c.input(0)?;
             let count = c.walk.value(x).count() as i64;
-            c.walk.bind_constant(c.output, Tensor::from_i64([], vec![count]));
-            Ok(())
+            c.walk.bind_constant(c.output, Tensor::from_i64([], vec![count]))
         }
         "ConstantOfShape" => constant_of_shape(c),
         "Range" => range(c),
@@ -65,8 +65,7 @@ fn shape(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let bound = |v: i64| (if v < 0 { v + dims.len() as i64 } else { v }).clamp(0, dims.len() as i64) as usize;
     let (start, end) = (bound(c.attributes.int("start", 0)), bound(c.attributes.int("end", dims.len() as i64)));
     let part = dims.get(start..end).unwrap_or(&[]).to_vec();
-    c.walk.bind_constant(c.output, Tensor::from_i64([part.len()], part));
-    Ok(())
+    c.walk.bind_constant(c.output, Tensor::from_i64([part.len()], part))
 }
 
 /// A constant of one element, to be broadcast.
@@ -99,14 +98,14 @@ fn range(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     if !(count <= LARGEST) {
         return Err(Problem::Form(format!("from {start} to {limit} by {delta} is not a finite range below {LARGEST}")));
     }
+    c.walk.spend(count as usize)?;
     let values = (0..count as usize).map(|i| start + i as f64 * delta);
     let tensor = match c.walk.value(c.input(0)?).dtype {
         DType::F32 => Tensor::from_f32([count as usize], values.map(|v| v as f32).collect()),
         DType::I32 => Tensor::from_i32([count as usize], values.map(|v| v as i32).collect()),
         _ => Tensor::from_i64([count as usize], values.map(|v| v as i64).collect()),
     };
-    c.walk.bind_constant(c.output, tensor);
-    Ok(())
+    c.walk.bind_constant(c.output, tensor)
 }
 
 /// A triangle of a constant matrix (causal masks).
@@ -116,6 +115,7 @@ fn trilu(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         Some(k) => c.walk.integers(k, "the diagonal")?.first().copied().unwrap_or(0),
         None => 0,
     };
+    c.walk.spend(tensor.len())?;
     let upper = c.attributes.int("upper", 1) != 0;
     let &[.., rows, columns] = tensor.shape() else { return Err(Problem::Form("needs a matrix".into())) };
     let keep = |i: usize| {
@@ -134,8 +134,7 @@ fn trilu(c: &mut Context<'_, '_>) -> Result<(), Problem> {
             _ => Tensor::from_i64(tensor.shape(), kept.collect()),
         }
     };
-    c.walk.bind_constant(c.output, result);
-    Ok(())
+    c.walk.bind_constant(c.output, result)
 }
 
 fn reshape(c: &mut Context<'_, '_>) -> Result<(), Problem> {
@@ -153,6 +152,7 @@ fn reshape(c: &mut Context<'_, '_>) -> Result<(), Problem> {
             _ => usize::try_from(w).map_err(|_| bad())?,
         });
     }
+    check_shape(&shape)?;
     if let Some(i) = open {
         let rest: usize = shape.iter().product();
         shape[i] = dims.iter().product::<usize>().checked_div(rest).ok_or_else(bad)?;
@@ -185,6 +185,7 @@ fn unsqueeze(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         None => c.attributes.ints("axes").map_or(0, <[i64]>::len),
     };
     let rank = dims.len() + count;
+    check_shape(&vec![1; rank.min(LARGEST_RANK + 1)])?;
     let axes = axes(c, rank)?.unwrap_or_default();
     let mut rest = dims.into_iter();
     let shape = (0..rank).map(|i| if axes.contains(&i) { 1 } else { rest.next().unwrap_or(1) }).collect();
@@ -207,14 +208,30 @@ fn slice(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
         return Err(Problem::Form("starts, ends, axes and steps differ in number".into()));
     }
+    let mut x = x;
     let (mut begin, mut end, mut step) = (vec![0; dims.len()], dims.clone(), vec![1; dims.len()]);
     for i in 0..starts.len() {
         let a = axis(axes[i], dims.len())?;
         let size = dims[a] as i64;
-        let clamp = |v: i64| (if v < 0 { v.saturating_add(size) } else { v }).clamp(0, size) as usize;
-        begin[a] = clamp(starts[i]);
-        end[a] = clamp(ends[i]).max(begin[a]);
-        step[a] = usize::try_from(steps[i]).ok().filter(|&s| s > 0).ok_or_else(|| Problem::Form(format!("step {} is not positive", steps[i])))?;
+        let from_front = |v: i64| if v < 0 { v.saturating_add(size) } else { v };
+        if steps[i] < 0 {
+            // Backwards from `start` down to just above `end`: a gather.
+            let (first, stop) = (from_front(starts[i]).min(size - 1), from_front(ends[i]).max(-1));
+            let mut indices = Vec::new();
+            let mut at = first;
+            while at > stop && at >= 0 {
+                indices.push(at);
+                at = at.saturating_add(steps[i]);
+            }
+            let name = c.walk.fresh(c.output);
+            end[a] = indices.len();
+            let indices = c.walk.graph.add_constant(name, Tensor::from_i64([indices.len()], indices));
+            x = c.step("reversed", Op::Gather { axis: a }, &[x, indices])?;
+            continue;
+        }
+        begin[a] = from_front(starts[i]).clamp(0, size) as usize;
+        end[a] = (from_front(ends[i]).clamp(0, size) as usize).max(begin[a]);
+        step[a] = usize::try_from(steps[i]).ok().filter(|&s| s > 0).ok_or_else(|| Problem::Form("step is zero".into()))?;
     }
     c.finish(Op::Slice { begin, end, step }, &[x])
 }
@@ -228,12 +245,17 @@ fn split(c: &mut Context<'_, '_>, opset: i64) -> Result<(), Problem> {
     let parts = match c.optional(1) {
         Some(_) => target(c, 1, "the split sizes")?,
         None => {
-            let count = if opset >= 18 { c.attributes.int("num_outputs", outputs.len() as i64).max(1) as usize } else { outputs.len() };
+            let count = outputs.len();
+            let wanted = c.attributes.int("num_outputs", count as i64);
+            if opset >= 18 && wanted != count as i64 {
+                return Err(Problem::Form(format!("num_outputs is {wanted}, but {count} are named")));
+            }
             let part = dims[a].div_ceil(count);
             (0..count).map(|i| part.min(dims[a].saturating_sub(i * part))).collect()
         }
     };
-    if parts.len() < outputs.len() || parts.iter().sum::<usize>() != dims[a] {
+    let total = parts.iter().try_fold(0usize, |n, &part| n.checked_add(part));
+    if parts.len() < outputs.len() || total != Some(dims[a]) {
         return Err(Problem::Form(format!("axis of {} into {parts:?}", dims[a])));
     }
     let mut at = 0;
@@ -297,6 +319,8 @@ fn pad(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (mut before, mut after) = (vec![0; rank], vec![0; rank]);
     for (i, &a) in axes.iter().enumerate() {
         let a = axis(a, rank)?;
+        check_shape(&[pads[i] as usize])?;
+        check_shape(&[pads[i + axes.len()] as usize])?;
         before[a] = pads[i] as usize;
         after[a] = pads[i + axes.len()] as usize;
     }
@@ -309,6 +333,9 @@ fn resize(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         return Err(Problem::Form(format!("shape {:?} has not 4 axes", c.walk.shape(x))));
     };
     let dims = [n, channels, height, width];
+    if height == 0 || width == 0 {
+        return Err(Problem::Form(format!("shape {dims:?} has no pixels")));
+    }
     let some = |i: usize| c.optional(i).filter(|&id| c.walk.value(id).count() > 0);
     let full: Vec<usize> = if some(3).is_some() {
         target(c, 3, "the sizes")?

@@ -50,10 +50,11 @@ impl Context<'_, '_> {
     }
 
     /// A constant for a norm's missing scale or bias.
-    fn filled(&mut self, shape: &[usize], value: f32) -> ValueId {
+    fn filled(&mut self, shape: &[usize], value: f32) -> Result<ValueId, Problem> {
         let name = self.walk.fresh(&format!("{}_fill", self.output));
         let count = shape.iter().product();
-        self.walk.graph.add_constant(name, Tensor::from_f32(shape.to_vec(), vec![value; count]))
+        self.walk.spend(count)?;
+        Ok(self.walk.graph.add_constant(name, Tensor::from_f32(shape.to_vec(), vec![value; count])))
     }
 }
 
@@ -201,8 +202,7 @@ fn constant(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         "value_ints" => Tensor::from_i64([attribute.ints.len()], attribute.ints.clone()),
         other => return Err(Problem::Form(format!("{other} is not supported"))),
     };
-    c.walk.bind_constant(c.output, tensor);
-    Ok(())
+    c.walk.bind_constant(c.output, tensor)
 }
 
 /// A cast between real types disappears: all real values are float32, and the NPU decides where they are rounded.
@@ -233,12 +233,12 @@ fn gemm(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (alpha, beta) = (c.attributes.float("alpha", 1.0), c.attributes.float("beta", 1.0));
     let bias = c.optional(2).filter(|_| beta != 0.0);
     if alpha != 1.0 {
-        let factor = c.filled(&[], alpha);
+        let factor = c.filled(&[], alpha)?;
         a = c.step("scaled", Op::Binary(Binary::Mul), &[a, factor])?;
     }
     let Some(mut bias) = bias else { return c.finish(Op::MatMul, &[a, b]) };
     if beta != 1.0 {
-        let factor = c.filled(&[], beta);
+        let factor = c.filled(&[], beta)?;
         bias = c.step("scaled", Op::Binary(Binary::Mul), &[bias, factor])?;
     }
     let product = c.step("product", Op::MatMul, &[a, b])?;
@@ -266,7 +266,8 @@ fn window(c: &Context<'_, '_>, x: ValueId, kernel: [usize; 2]) -> Result<Window,
             let shape = c.walk.shape(x);
             let total = |axis: usize| {
                 let size = shape.get(axis + 2).copied().unwrap_or(1);
-                let reach = (size.div_ceil(strides[axis]) - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1;
+                let last = (size.div_ceil(strides[axis]).saturating_sub(1)).saturating_mul(strides[axis]);
+                let reach = (kernel[axis] - 1).saturating_mul(dilations[axis]).saturating_add(last).saturating_add(1);
                 reach.saturating_sub(size)
             };
             let first = |axis| if same == "SAME_UPPER" { total(axis) / 2 } else { total(axis).div_ceil(2) };
@@ -284,6 +285,10 @@ fn conv(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     };
     let window = window(c, x, [kh, kw])?;
     let group = usize::try_from(c.attributes.int("group", 1)).map_err(|_| Problem::Form("negative group".into()))?;
+    let filters = c.walk.shape(weight)[0];
+    if group > filters.max(1) {
+        return Err(Problem::Form(format!("{group} groups of {filters} filters")));
+    }
     c.apply(Op::Conv { window, group })
 }
 
@@ -317,7 +322,7 @@ fn layer_norm(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let tail = c.walk.shape(x)[axis..].to_vec();
     let beta = match c.optional(2) {
         Some(beta) => beta,
-        None => c.filled(&tail, 0.0),
+        None => c.filled(&tail, 0.0)?,
     };
     c.finish(Op::LayerNorm { axis, epsilon }, &[x, gamma, beta])
 }

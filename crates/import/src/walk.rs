@@ -9,6 +9,38 @@ use std::collections::HashMap;
 
 /// Largest result, in elements, that folding may make bigger than its inputs (a broadcast constant stays an operator).
 const LARGEST_GROWTH: usize = 1 << 22;
+/// Multiplications and element copies that all folding together may take, besides [`WORK_PER_WEIGHT`] for each stored weight.
+/// What it does not pay for stays an operator, so that a small file can ask for neither much memory nor much time.
+const WORK: u64 = 1 << 26;
+const WORK_PER_WEIGHT: u64 = 8;
+/// Most elements and axes of any value: products of extents and strides stay far from overflow.
+const LARGEST_TENSOR: usize = 1 << 40;
+pub(crate) const LARGEST_RANK: usize = 32;
+/// Most entries of a constant that is read as a shape, a list of axes and the like.
+const LONGEST_LIST: usize = 4096;
+
+/// Accept a shape that can be computed with, even where an extent is 0.
+pub(crate) fn check_shape(shape: &[usize]) -> Result<(), Problem> {
+    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+    if shape.len() <= LARGEST_RANK && elements.is_some_and(|n| n <= LARGEST_TENSOR) {
+        return Ok(());
+    }
+    let shown = &shape[..shape.len().min(LARGEST_RANK)];
+    Err(Problem::Form(format!("a shape of {} axes, {shown:?}, is over {LARGEST_TENSOR} elements or {LARGEST_RANK} axes", shape.len())))
+}
+
+/// Multiplications and element copies that an operator takes to make `elements` elements.
+fn work(op: &Op, inputs: &[&Value], elements: usize) -> u64 {
+    let each = match op {
+        Op::Reshape { .. } => return 0,
+        Op::Conv { .. } => inputs[1].shape[1..].iter().product(),
+        Op::MatMul => inputs[0].shape.last().copied().unwrap_or(1),
+        Op::Pool { window, .. } => window.kernel[0].saturating_mul(window.kernel[1]),
+        _ => 1,
+    };
+    let read: usize = inputs.iter().map(|v| v.count()).sum();
+    (elements.saturating_mul(each.max(1)) as u64).saturating_add(read as u64)
+}
 
 /// The graph being made and the values known by their ONNX names.
 pub(crate) struct Walk<'a> {
@@ -17,6 +49,7 @@ pub(crate) struct Walk<'a> {
     initializers: HashMap<&'a str, &'a TensorProto>,
     known: HashMap<String, ValueId>,
     fresh: usize,
+    work: u64,
 }
 
 pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportError> {
@@ -33,11 +66,13 @@ pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportEr
         initializers: proto.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect(),
         known: HashMap::new(),
         fresh: 0,
+        work: WORK,
     };
     for input in &proto.input {
         let name = input.name.as_deref().unwrap_or_default();
         if !walk.initializers.contains_key(name) {
             let (dtype, shape) = input_type(input, options)?;
+            check_shape(&shape).map_err(|e| ImportError::Input { input: name.to_owned(), problem: e.to_string() })?;
             let id = walk.graph.add_value(name, dtype, shape);
             walk.known.insert(name.to_owned(), id);
             walk.graph.inputs.push(id);
@@ -106,6 +141,8 @@ impl Walk<'_> {
         }
         let proto = self.initializers.get(name).ok_or_else(|| Problem::Missing(name.to_owned()))?;
         let tensor = self.model.tensor(proto)?;
+        check_shape(tensor.shape())?;
+        self.work = self.work.saturating_add(tensor.len() as u64 * WORK_PER_WEIGHT);
         let id = self.graph.add_constant(name, tensor);
         self.known.insert(name.to_owned(), id);
         Ok(id)
@@ -126,6 +163,9 @@ impl Walk<'_> {
     /// Constant integers, e.g. a target shape; `what` names them in the error.
     pub fn integers(&self, id: ValueId, what: &'static str) -> Result<Vec<i64>, Problem> {
         let tensor = self.constant(id).ok_or(Problem::DataDependent(what))?;
+        if tensor.len() > LONGEST_LIST {
+            return Err(Problem::Form(format!("{what}: {} values", tensor.len())));
+        }
         tensor.to_i64().map(std::borrow::Cow::into_owned).map_err(|e| Problem::Form(format!("{what}: {e}")))
     }
 
@@ -135,9 +175,29 @@ impl Walk<'_> {
     }
 
     /// Make an ONNX name a constant.
-    pub fn bind_constant(&mut self, name: &str, tensor: Tensor) {
+    pub fn bind_constant(&mut self, name: &str, tensor: Tensor) -> Result<(), Problem> {
+        check_shape(tensor.shape())?;
         let id = self.graph.add_constant(name, tensor);
         self.bind(name, id);
+        Ok(())
+    }
+
+    /// Take some of the work that folding may do; `false`, and nothing taken, when too little is left.
+    fn afford(&mut self, work: u64) -> bool {
+        let left = self.work.checked_sub(work);
+        self.work = left.unwrap_or(self.work);
+        left.is_some()
+    }
+
+    /// As [`Walk::afford`], for elements that must be made.
+    ///
+    /// # Errors
+    /// Too little is left.
+    pub fn spend(&mut self, elements: usize) -> Result<(), Problem> {
+        match self.afford(elements as u64) {
+            true => Ok(()),
+            false => Err(Problem::Fold(format!("{elements} more elements are too many for a model of this size"))),
+        }
     }
 
     /// A name derived from another that no value has.
@@ -150,14 +210,18 @@ impl Walk<'_> {
     pub fn emit(&mut self, node: &str, op: Op, inputs: &[ValueId], output: &str) -> Result<ValueId, Problem> {
         let values: Vec<&Value> = inputs.iter().map(|&i| self.graph.value(i)).collect();
         let (dtype, shape) = infer(&op, &values)?;
-        let constants: Option<Vec<&Tensor>> = inputs.iter().map(|&i| self.graph.constant(i)).collect();
+        check_shape(&shape)?;
         let elements: usize = shape.iter().product();
         let largest = values.iter().map(|v| v.count()).max().unwrap_or(0);
-        if let Some(constants) = constants
-            && (elements <= largest || elements <= LARGEST_GROWTH)
-        {
-            let tensor = evaluate(&op, &constants, Precision::F32).map_err(|e| Problem::Fold(e.to_string()))?;
-            return Ok(self.graph.add_constant(output, tensor));
+        let work = work(&op, &values, elements);
+        let foldable = values.iter().all(|v| v.constant.is_some()) && (elements <= largest || elements <= LARGEST_GROWTH);
+        if foldable && self.afford(work) {
+            let constants: Vec<&Tensor> = inputs.iter().filter_map(|&i| self.graph.constant(i)).collect();
+            let folded = match elements {
+                0 => Tensor::new(dtype, shape, Default::default()).map_err(|e| e.to_string()),
+                _ => evaluate(&op, &constants, Precision::F32).map_err(|e| e.to_string()),
+            };
+            return Ok(self.graph.add_constant(output, folded.map_err(Problem::Fold)?));
         }
         let id = self.graph.add_value(output, dtype, shape);
         self.graph.add_node(node, op, inputs.to_vec(), id);

@@ -12,17 +12,19 @@ fn noise(shape: &[usize]) -> Tensor {
 }
 
 fn main() {
-    let conv = |k: usize| Op::Conv {
-        window: Window { kernel: [k, k], strides: [1, 1], pads: [k / 2; 4], dilations: [1, 1] },
-        group: 1,
-    };
+    let conv = |k: usize| Op::Conv { window: Window { kernel: [k, k], strides: [1, 1], pads: [k / 2; 4], dilations: [1, 1] }, group: 1 };
     let cases = [
         ("MatMul 1024x640x2560", Op::MatMul, vec![noise(&[1024, 640]), noise(&[640, 2560])], 2.0 * 1024.0 * 640.0 * 2560.0),
         ("MatMul 77x768x3072", Op::MatMul, vec![noise(&[77, 768]), noise(&[768, 3072])], 2.0 * 77.0 * 768.0 * 3072.0),
         ("Conv 1x1 320->320 at 64x64", conv(1), vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 1, 1])], 2.0 * 320.0 * 320.0 * 4096.0),
         ("Conv 3x3 320->320 at 64x64", conv(3), vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 3, 3])], 18.0 * 320.0 * 320.0 * 4096.0),
         ("Conv 3x3 1280->1280 at 8x8", conv(3), vec![noise(&[1, 1280, 8, 8]), noise(&[1280, 1280, 3, 3])], 18.0 * 1280.0 * 1280.0 * 64.0),
-        ("Conv 3x3 128->128 at 256x256", conv(3), vec![noise(&[1, 128, 256, 256]), noise(&[128, 128, 3, 3])], 18.0 * 128.0 * 128.0 * 65536.0),
+        (
+            "Conv 3x3 128->128 at 256x256",
+            conv(3),
+            vec![noise(&[1, 128, 256, 256]), noise(&[128, 128, 3, 3])],
+            18.0 * 128.0 * 128.0 * 65536.0,
+        ),
         (
             "Attention 8 heads, 4096 tokens, d 40",
             Op::Attention { scale: 0.158 },
@@ -35,7 +37,12 @@ fn main() {
             vec![noise(&[12, 1024, 64]), noise(&[12, 64, 1024]), noise(&[12, 1024, 64])],
             4.0 * 12.0 * 1024.0 * 1024.0 * 64.0,
         ),
-        ("GroupNorm 320x64x64", Op::GroupNorm { groups: 32, epsilon: 1e-5 }, vec![noise(&[1, 320, 64, 64]), noise(&[320]), noise(&[320])], 0.0),
+        (
+            "GroupNorm 320x64x64",
+            Op::GroupNorm { groups: 32, epsilon: 1e-5 },
+            vec![noise(&[1, 320, 64, 64]), noise(&[320]), noise(&[320])],
+            0.0,
+        ),
         ("LayerNorm 4096x320", Op::LayerNorm { axis: 1, epsilon: 1e-5 }, vec![noise(&[4096, 320]), noise(&[320]), noise(&[320])], 0.0),
         ("Swish 320x64x64", Op::Swish { beta: 1.0 }, vec![noise(&[320, 4096])], 0.0),
         ("Gelu 4096x1280", Op::Gelu { tanh: false }, vec![noise(&[4096, 1280])], 0.0),

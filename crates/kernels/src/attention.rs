@@ -126,13 +126,13 @@ impl Job<'_> {
         let [queries, scores, sums] = scratch;
         let queries = reserve(queries, rows * self.depth);
         self.q.read((self.batch.offset(head, &self.q_steps) * self.rows + first) * self.depth, queries);
+        queries.iter_mut().for_each(|q| *q *= self.scale);
         let scores = reserve(scores, rows * self.keys);
         multiply(queries, keys, scores, [rows, self.depth, self.keys]);
         let sums = reserve(sums, rows * self.width);
         let mut totals = [0.0; MAX_ROWS];
         for (row, total) in totals[..rows].iter_mut().enumerate() {
             let scores = &mut scores[row * self.keys..][..self.keys];
-            scores.iter_mut().for_each(|s| *s *= self.scale);
             if let Some(mask) = &self.mask {
                 mask.add(&self.batch, head, first + row, scores);
             }

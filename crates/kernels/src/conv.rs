@@ -9,7 +9,13 @@ use rockshard_tensor::Tensor;
 use std::ops::Range;
 
 /// `x [N,C,H,W], weight [O,C/group,kh,kw], bias [O]?` to `shape`, which is the inferred one.
-pub(crate) fn conv(inputs: &[&Tensor], window: &Window, group: usize, shape: Vec<usize>, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn conv(
+    inputs: &[&Tensor],
+    window: &Window,
+    group: usize,
+    shape: Vec<usize>,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let x = Source::new("Conv", 0, inputs[0], precision)?;
     let weight = Source::new("Conv", 1, inputs[1], precision)?;
     let bias = match inputs.get(2) {
@@ -22,22 +28,27 @@ pub(crate) fn conv(inputs: &[&Tensor], window: &Window, group: usize, shape: Vec
     let size = Size { batch: shape[0] * group, rows, depth, columns: shape[2] * shape[3] };
     let geometry = Geometry { window, height, width, out_width: shape[3] };
     let direct = window.kernel == [1, 1] && window.strides == [1, 1] && window.pads == [0; 4];
-    Ok(product(precision, shape, &size, &Factors {
-        left: &|index, range: Range<usize>, panel: &mut [f32]| weight.read((index % group * rows + range.start) * depth, panel),
-        right: &|index, columns: Range<usize>, panel: &mut [f32]| {
-            if direct {
-                read_columns(&x, index * channels, height * width, &columns, panel);
-            } else {
-                geometry.unfold(&x, index * channels, &columns, panel);
-            }
+    Ok(product(
+        precision,
+        shape,
+        &size,
+        &Factors {
+            left: &|index, range: Range<usize>, panel: &mut [f32]| weight.read((index % group * rows + range.start) * depth, panel),
+            right: &|index, columns: Range<usize>, panel: &mut [f32]| {
+                if direct {
+                    read_columns(&x, index * channels, height * width, &columns, panel);
+                } else {
+                    geometry.unfold(&x, index * channels, &columns, panel);
+                }
+            },
+            finish: &|index, row, _, sums: &mut [f32]| {
+                let bias = bias[index % group * rows + row];
+                if bias != 0.0 {
+                    sums.iter_mut().for_each(|sum| *sum += bias);
+                }
+            },
         },
-        finish: &|index, row, _, sums: &mut [f32]| {
-            let bias = bias[index % group * rows + row];
-            if bias != 0.0 {
-                sums.iter_mut().for_each(|sum| *sum += bias);
-            }
-        },
-    }))
+    ))
 }
 
 struct Geometry<'a> {

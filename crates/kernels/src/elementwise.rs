@@ -77,7 +77,7 @@ pub(crate) fn swish(x: &Tensor, beta: f32, precision: Precision) -> Result<Tenso
 pub(crate) fn gelu(x: &Tensor, tanh: bool, precision: Precision) -> Result<Tensor, KernelError> {
     if tanh {
         // x/2 (1 + tanh u) = x sigmoid(2u).
-        map("Gelu", x, precision, each!(|v| v * sigmoid(1.595_769_1 * (v + 0.044_715 * v * v * v))))
+        map("Gelu", x, precision, each!(|v| v * sigmoid(1.595_769 * (v + 0.044_715 * v * v * v))))
     } else {
         map("Gelu", x, precision, each!(|v| 0.5 * v * (1.0 + libm::erff(v * std::f32::consts::FRAC_1_SQRT_2))))
     }
@@ -86,10 +86,15 @@ pub(crate) fn gelu(x: &Tensor, tanh: bool, precision: Precision) -> Result<Tenso
 pub(crate) fn clip(x: &Tensor, min: f32, max: f32, precision: Precision) -> Result<Tensor, KernelError> {
     if x.dtype().is_float() {
         // Comparisons keep NaN and take any bounds.
-        return map("Clip", x, precision, each!(|v| {
-            let v = if v < min { min } else { v };
-            if v > max { max } else { v }
-        }));
+        return map(
+            "Clip",
+            x,
+            precision,
+            each!(|v| {
+                let v = if v < min { min } else { v };
+                if v > max { max } else { v }
+            }),
+        );
     }
     let limited = integers("Clip", 0, x)?.iter().map(|&v| v.max(min as i64).min(max as i64)).collect();
     Ok(integer_tensor(x.dtype(), x.shape().to_vec(), limited))

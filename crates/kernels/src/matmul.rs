@@ -57,20 +57,25 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
         }
         (0..batch.len()).map(|i| index / steps[i] % batch[i] * operand[i]).sum()
     };
-    Ok(product(precision, shape, &size, &Factors {
-        left: &|index, rows_: Range<usize>, panel: &mut [f32]| x.read((matrix(index, &left_steps) * rows + rows_.start) * depth, panel),
-        right: &|index, range: Range<usize>, panel: &mut [f32]| {
-            let base = matrix(index, &right_steps) * depth;
-            read_columns(&w, base, columns, &range, panel);
-        },
-        finish: &|_, _, range: Range<usize>, sums: &mut [f32]| {
-            if let Some(bias) = &bias {
-                for (sum, bias) in sums.iter_mut().zip(&bias[range]) {
-                    *sum += bias;
+    Ok(product(
+        precision,
+        shape,
+        &size,
+        &Factors {
+            left: &|index, rows_: Range<usize>, panel: &mut [f32]| x.read((matrix(index, &left_steps) * rows + rows_.start) * depth, panel),
+            right: &|index, range: Range<usize>, panel: &mut [f32]| {
+                let base = matrix(index, &right_steps) * depth;
+                read_columns(&w, base, columns, &range, panel);
+            },
+            finish: &|_, _, range: Range<usize>, sums: &mut [f32]| {
+                if let Some(bias) = &bias {
+                    for (sum, bias) in sums.iter_mut().zip(&bias[range]) {
+                        *sum += bias;
+                    }
                 }
-            }
+            },
         },
-    }))
+    ))
 }
 
 /// Fill `panel` with some columns of a matrix whose rows have `width` elements and begin with row `first_row` of `source`.

@@ -70,7 +70,13 @@ pub(crate) fn layer(inputs: &[&Tensor], epsilon: f32, precision: Precision) -> R
 
 /// `x [N,C,...], gamma [C], beta [C]`: normalise each of `groups` groups of channels; as many groups as channels is instance
 /// normalisation.
-pub(crate) fn group(op: &'static str, inputs: &[&Tensor], groups: usize, epsilon: f32, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn group(
+    op: &'static str,
+    inputs: &[&Tensor],
+    groups: usize,
+    epsilon: f32,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let x = Source::new(op, 0, inputs[0], precision)?;
     let shape = inputs[0].shape();
     let (channels, plane) = (shape[1], shape[2..].iter().product::<usize>().max(1));

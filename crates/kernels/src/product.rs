@@ -30,14 +30,17 @@ pub(crate) struct Size {
     pub(crate) columns: usize,
 }
 
+type Fill<'a> = &'a (dyn Fn(usize, Range<usize>, &mut [f32]) + Sync);
+type Finish<'a> = &'a (dyn Fn(usize, usize, Range<usize>, &mut [f32]) + Sync);
+
 /// Where the factors come from and what happens to the sums before they are rounded.
 pub(crate) struct Factors<'a> {
     /// `left(batch, rows, panel)` fills `[rows, depth]`.
-    pub(crate) left: &'a (dyn Fn(usize, Range<usize>, &mut [f32]) + Sync),
+    pub(crate) left: Fill<'a>,
     /// `right(batch, columns, panel)` fills `[depth, columns]`.
-    pub(crate) right: &'a (dyn Fn(usize, Range<usize>, &mut [f32]) + Sync),
+    pub(crate) right: Fill<'a>,
     /// `finish(batch, row, columns, sums)` edits a row of sums.
-    pub(crate) finish: &'a (dyn Fn(usize, usize, Range<usize>, &mut [f32]) + Sync),
+    pub(crate) finish: Finish<'a>,
 }
 
 /// `c = a b` for row-major `a [m, k]` and `b [k, n]`.
@@ -68,7 +71,7 @@ struct Band<'a, T> {
 /// How many columns and rows a task takes; depends on the size alone.
 fn cut(size: &Size) -> (usize, usize) {
     let tasks = |columns: usize, rows: usize| size.batch * size.columns.div_ceil(columns) * size.rows.div_ceil(rows);
-    let mut columns = (PANEL / size.depth.max(1)).clamp(MIN_COLUMNS, MAX_COLUMNS).min(size.columns);
+    let mut columns = (PANEL / size.depth.max(1) / 8 * 8).clamp(MIN_COLUMNS, MAX_COLUMNS).min(size.columns);
     let mut rows = size.rows;
     while tasks(columns, rows) < TASKS && columns >= 256 {
         columns = columns.div_ceil(2).next_multiple_of(8);
@@ -126,7 +129,15 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn task<T: Float>(&self, batch: usize, columns: &Range<usize>, mut task: Task<'_, T>, right: &[f32], left: &mut Vec<f32>, sums: &mut Vec<f32>) {
+    fn task<T: Float>(
+        &self,
+        batch: usize,
+        columns: &Range<usize>,
+        mut task: Task<'_, T>,
+        right: &[f32],
+        left: &mut Vec<f32>,
+        sums: &mut Vec<f32>,
+    ) {
         let n = columns.len();
         for (i, rows) in task.rows.chunks_mut(LEFT_ROWS).enumerate() {
             let start = task.first_row + i * LEFT_ROWS;

@@ -95,7 +95,8 @@ fn elementwise_functions_in_both_precisions() {
     use Unary::*;
     let values = [-8.0f32, -1.5, -0.25, -0.0, 0.0, 0.125, 1.0, 3.5, 60.0];
     let erf = |x: f64| libm::erf(x);
-    let cases: [(Op, fn(f64) -> f64); 14] = [
+    type Exact = fn(f64) -> f64;
+    let cases: [(Op, Exact); 14] = [
         (Op::Unary(Neg), |x| -x),
         (Op::Unary(Abs), f64::abs),
         (Op::Unary(Exp), f64::exp),
@@ -221,11 +222,7 @@ fn bad_inputs_are_errors_that_name_the_place() {
         (Op::Where, vec![&x, &x, &x], "Where: input 0 holds float32, expected bool"),
         (Op::Where, vec![&flag, &i, &x], "Where: input 2 holds float32, expected the type of the others"),
         (Op::Concat { axis: 0 }, vec![&x, &i], "Concat: input 1 holds int64, expected real numbers, as the others"),
-        (
-            Op::Expand { shape: vec![1 << 40, 2] },
-            vec![&x],
-            "Expand: an output of shape [1099511627776, 2] has more than 2^31 elements",
-        ),
+        (Op::Expand { shape: vec![1 << 40, 2] }, vec![&x], "Expand: an output of shape [1099511627776, 2] has more than 2^31 elements"),
     ];
     for (op, inputs, message) in cases {
         let error: KernelError = evaluate(&op, &inputs, Precision::F32).unwrap_err();

@@ -121,7 +121,8 @@ fn matrix_products() {
 #[test]
 fn a_bias_is_added_before_the_rounding() {
     // 2048 + 1 + 1: two roundings would stop at 2048.
-    let (a, b, bias) = (Tensor::from_f32([1, 2], vec![2048.0, 1.0]), Tensor::from_f32([2, 1], vec![1.0; 2]), Tensor::from_f32([1], vec![1.0]));
+    let (a, b, bias) =
+        (Tensor::from_f32([1, 2], vec![2048.0, 1.0]), Tensor::from_f32([2, 1], vec![1.0; 2]), Tensor::from_f32([1], vec![1.0]));
     assert_eq!(f64s(&matmul(&a, &b, None, Precision::F16).unwrap()), [2048.0]);
     assert_eq!(f64s(&matmul(&a, &b, Some(&bias), Precision::F16).unwrap()), [2050.0]);
     assert!(matmul(&a, &b, Some(&a), Precision::F16).is_err());
@@ -189,7 +190,8 @@ fn attention_with_and_without_masks() {
 fn attention_shares_keys_between_heads_and_marks_rows_without_keys() {
     let (q, k, v) = (noise(&[4, 6, 8], 1), noise(&[8, 10], 2), noise(&[1, 10, 8], 3));
     let shared = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &k, &v], Precision::F32).unwrap();
-    let full = |t: &Tensor| evaluate(&Op::Expand { shape: [&[4], &t.shape()[t.shape().len() - 2..]].concat() }, &[t], Precision::F32).unwrap();
+    let full =
+        |t: &Tensor| evaluate(&Op::Expand { shape: [&[4], &t.shape()[t.shape().len() - 2..]].concat() }, &[t], Precision::F32).unwrap();
     let separate = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &full(&k), &full(&v)], Precision::F32).unwrap();
     assert_eq!(shared, separate);
     let mut mask = vec![0.0; 60];
@@ -213,7 +215,8 @@ fn softmax_along_every_axis() {
             .collect();
         check(&Op::Softmax { axis }, &[&x], &expected, 1.0);
     }
-    let masked = Tensor::from_f32([2, 3], vec![f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    let masked =
+        Tensor::from_f32([2, 3], vec![f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY]);
     let out = f64s(&evaluate(&Op::Softmax { axis: 1 }, &[&masked], Precision::F16).unwrap());
     assert_eq!(out[..3], [0.0, 1.0, 0.0]);
     assert!(out[3..].iter().all(|v| v.is_nan()));
@@ -237,8 +240,10 @@ fn normalisations_are_accurate_far_from_zero() {
         let _ = i;
         n * f64s(g)[channel] + f64s(b)[channel]
     };
-    let expected: Vec<f64> =
-        v.chunks(32).flat_map(|row| normalised(row, e).enumerate().map(|(i, n)| affine((i, n), &gamma, &beta, i)).collect::<Vec<_>>()).collect();
+    let expected: Vec<f64> = v
+        .chunks(32)
+        .flat_map(|row| normalised(row, e).enumerate().map(|(i, n)| affine((i, n), &gamma, &beta, i)).collect::<Vec<_>>())
+        .collect();
     check(&Op::LayerNorm { axis: 2, epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0);
     let (gamma, beta) = (noise(&[6], 2), noise(&[6], 3));
     for groups in [1, 2, 3, 6] {

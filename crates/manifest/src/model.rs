@@ -290,6 +290,16 @@ impl Manifest {
                 if let Some(input) = shard.inputs.iter().find(|t| !known.contains(t.name.as_str())) {
                     return inconsistent(format!("shard {:?} reads {:?}, which no earlier shard writes", shard.name, input.name));
                 }
+                let micros = shard.modelled.micros;
+                if !(micros.is_finite() && micros >= 0.0) {
+                    return inconsistent(format!("shard {:?} is modelled to take {micros} microseconds", shard.name));
+                }
+                for region in &shard.sandwich {
+                    let measured = [region.worst_magnitude, region.lost_before, region.lost_after];
+                    if !(region.factor.is_finite() && region.factor > 0.0 && measured.iter().all(|v| v.is_finite())) {
+                        return inconsistent(format!("shard {:?} has a sandwich with a number that is not finite, or a factor of 0 or below", shard.name));
+                    }
+                }
                 for output in &shard.outputs {
                     if !known.insert(&output.name) {
                         return inconsistent(format!("shard {:?} writes {:?} a second time", shard.name, output.name));

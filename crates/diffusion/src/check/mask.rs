@@ -19,11 +19,7 @@ pub(super) struct Region {
 
 impl Mask {
     pub fn new(width: usize, bits: Vec<bool>) -> Self {
-        Mask {
-            width,
-            height: bits.len() / width.max(1),
-            bits,
-        }
+        Mask { width, height: bits.len() / width.max(1), bits }
     }
 
     pub fn get(&self, x: usize, y: usize) -> bool {
@@ -36,25 +32,16 @@ impl Mask {
 
     /// Indices of its pixels in row order.
     pub fn pixels(&self) -> impl Iterator<Item = usize> {
-        self.bits
-            .iter()
-            .enumerate()
-            .filter(|(_, b)| **b)
-            .map(|(i, _)| i)
+        self.bits.iter().enumerate().filter(|(_, b)| **b).map(|(i, _)| i)
     }
 
     /// The pixels that have at least `least` members among themselves and their eight neighbours.
     pub fn with_neighbours(&self, least: usize) -> Mask {
         let near = |n: usize, end: usize| n.saturating_sub(1)..(n + 2).min(end);
         let around = |x: usize, y: usize| {
-            near(y, self.height)
-                .flat_map(|v| near(x, self.width).map(move |u| (u, v)))
-                .filter(|&(u, v)| self.get(u, v))
-                .count()
+            near(y, self.height).flat_map(|v| near(x, self.width).map(move |u| (u, v))).filter(|&(u, v)| self.get(u, v)).count()
         };
-        let bits = (0..self.bits.len())
-            .map(|i| around(i % self.width, i / self.width) >= least)
-            .collect();
+        let bits = (0..self.bits.len()).map(|i| around(i % self.width, i / self.width) >= least).collect();
         Mask { bits, ..*self }
     }
 
@@ -75,12 +62,7 @@ impl Mask {
     }
 
     fn flood(&self, start: usize, seen: &mut [bool]) -> (usize, Region) {
-        let mut region = Region {
-            left: usize::MAX,
-            top: usize::MAX,
-            right: 0,
-            bottom: 0,
-        };
+        let mut region = Region { left: usize::MAX, top: usize::MAX, right: 0, bottom: 0 };
         let (mut size, mut stack) = (0, vec![start]);
         seen[start] = true;
         while let Some(i) = stack.pop() {

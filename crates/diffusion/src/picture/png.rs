@@ -11,16 +11,9 @@ const JSON: &str = "rockshard";
 
 pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, PictureError> {
     let (width, height, found) = (picture.width, picture.height, picture.rgb.len());
-    let expected = (width as usize)
-        .saturating_mul(height as usize)
-        .saturating_mul(3);
+    let expected = (width as usize).saturating_mul(height as usize).saturating_mul(3);
     if found != expected {
-        return Err(PictureError::Size {
-            width,
-            height,
-            expected,
-            found,
-        });
+        return Err(PictureError::Size { width, height, expected, found });
     }
     let failed = |e: png::EncodingError| PictureError::Encode(e.to_string());
     let mut out = Vec::new();
@@ -30,18 +23,13 @@ pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, PictureError> {
     encoder.set_compression(png::Compression::Balanced);
     let mut writer = encoder.write_header().map_err(failed)?;
     if let Some(parameters) = &picture.parameters {
-        let json =
-            serde_json::to_string(parameters).map_err(|e| PictureError::Encode(e.to_string()))?;
+        let json = serde_json::to_string(parameters).map_err(|e| PictureError::Encode(e.to_string()))?;
         for (keyword, text) in [(READABLE, readable(parameters)), (JSON, json)] {
             // tEXt is Latin-1 only, and readers disagree about its upper half.
             if text.is_ascii() {
-                writer
-                    .write_text_chunk(&TEXtChunk::new(keyword, text))
-                    .map_err(failed)?;
+                writer.write_text_chunk(&TEXtChunk::new(keyword, text)).map_err(failed)?;
             } else {
-                writer
-                    .write_text_chunk(&ITXtChunk::new(keyword, text))
-                    .map_err(failed)?;
+                writer.write_text_chunk(&ITXtChunk::new(keyword, text)).map_err(failed)?;
             }
         }
     }
@@ -52,22 +40,10 @@ pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, PictureError> {
 
 /// Parameters in a PNG's text chunks; `None` for other formats, other programs' pictures and damaged chunks.
 pub(super) fn parameters(bytes: &[u8]) -> Option<Parameters> {
-    let reader = png::Decoder::new(std::io::Cursor::new(bytes))
-        .read_info()
-        .ok()?;
+    let reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().ok()?;
     let info = reader.info();
-    let latin = info
-        .uncompressed_latin1_text
-        .iter()
-        .find(|chunk| chunk.keyword == JSON)
-        .map(|chunk| chunk.text.clone());
-    let utf8 = || {
-        info.utf8_text
-            .iter()
-            .find(|chunk| chunk.keyword == JSON)?
-            .get_text()
-            .ok()
-    };
+    let latin = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == JSON).map(|chunk| chunk.text.clone());
+    let utf8 = || info.utf8_text.iter().find(|chunk| chunk.keyword == JSON)?.get_text().ok();
     serde_json::from_str(&latin.or_else(utf8)?).ok()
 }
 
@@ -85,7 +61,5 @@ fn readable(p: &Parameters) -> String {
         text += &format!(", Denoising strength: {strength}");
     }
     text += &format!(", Version: rockshard {}", p.version);
-    text.chars()
-        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }

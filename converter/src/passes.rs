@@ -1,0 +1,11 @@
+//! The rewrites, one file a pass. Each is exact in real arithmetic.
+
+mod heads;
+mod sandwich;
+mod scale;
+mod tile;
+
+pub use heads::split_heads;
+pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
+pub use scale::apply_scales;
+pub use tile::{AttentionShape, attention_shape, tile_attention};

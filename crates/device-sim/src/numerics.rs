@@ -1,0 +1,67 @@
+use half::f16;
+use rockshard_tensor::{DType, Tensor};
+
+/// Where the NPU departs from one rounding an operator, and what is not known about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numerics {
+    /// Convolutions and products by a constant whose depth (channels x kernel) reaches this are computed in two halves of the
+    /// channels, each rounded, and added: `f16(f16(a) + f16(b))`, the bias with the first. Seen with the vendor's compiler from
+    /// 2048 on; somewhere between 1440 and 2048 it begins. `None` never splits.
+    pub split_k_from: Option<usize>,
+    /// Replace subnormal f16 results by zero of the same sign. The vendor's simulator keeps them; boards are unknown.
+    pub flush_subnormals: bool,
+}
+
+impl Default for Numerics {
+    fn default() -> Self {
+        Numerics { split_k_from: Some(2048), flush_subnormals: false }
+    }
+}
+
+impl Numerics {
+    /// The tensor as it leaves an operator.
+    pub(crate) fn settle(self, tensor: Tensor) -> Tensor {
+        if !self.flush_subnormals || tensor.dtype() != DType::F16 {
+            return tensor;
+        }
+        let Ok(values) = tensor.to_f16() else { return tensor };
+        let flushed = values.iter().map(|&v| if v.is_normal() || !v.is_finite() { v } else { f16::from_bits(v.to_bits() & 0x8000) });
+        Tensor::from_f16(tensor.shape(), flushed.collect())
+    }
+}
+
+/// Whether an f16 tensor holds an infinity or NaN.
+pub(crate) fn has_non_finite(tensor: &Tensor) -> bool {
+    tensor.dtype() == DType::F16 && tensor.to_f16().is_ok_and(|values| values.iter().any(|v| v.to_bits() & 0x7c00 == 0x7c00))
+}
+
+/// Masks are often the lowest float32; the vendor's toolkit turns constants below -3e38 into -10000 (rk3588.md 2.1).
+const LOWEST: f32 = -3e38;
+const MASKED: f32 = -10_000.0;
+
+/// A constant in f16 storage, aligned.
+///
+/// # Errors
+/// The position and value of an element that is NaN or beyond f16.
+pub(crate) fn stored(tensor: &Tensor) -> Result<Tensor, String> {
+    let fault = |at: usize, value: f32| format!("element {at} is {value}, which float16 cannot hold");
+    if tensor.dtype() == DType::F16 {
+        let values = tensor.to_f16().map_err(|e| e.to_string())?;
+        if let Some(at) = values.iter().position(|v| !v.is_finite() && *v != f16::NEG_INFINITY) {
+            return Err(fault(at, values[at].to_f32()));
+        }
+        if values.contains(&f16::NEG_INFINITY) {
+            let masked = values.iter().map(|&v| if v == f16::NEG_INFINITY { f16::from_f32(MASKED) } else { v }).collect();
+            return Ok(Tensor::from_f16(tensor.shape(), masked));
+        }
+        let aligned = (tensor.bytes().as_ptr() as usize).is_multiple_of(align_of::<f16>());
+        return Ok(if aligned { tensor.clone() } else { tensor.detached() });
+    }
+    let values = tensor.to_f32().map_err(|e| e.to_string())?;
+    let narrow = |(at, &value): (usize, &f32)| {
+        let value = if value < LOWEST { MASKED } else { value };
+        let rounded = f16::from_f32(value);
+        if rounded.is_finite() { Ok(rounded) } else { Err(fault(at, value)) }
+    };
+    Ok(Tensor::from_f16(tensor.shape(), values.iter().enumerate().map(narrow).collect::<Result<_, _>>()?))
+}

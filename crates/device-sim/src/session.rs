@@ -1,0 +1,152 @@
+use crate::Numerics;
+use crate::numerics::has_non_finite;
+use crate::program::{Argument, Step, compile};
+use rockshard_cost::Rk3588;
+use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
+use rockshard_graph::{Graph, ValueId};
+use rockshard_manifest::{CoreId, TensorSpec};
+use rockshard_tensor::{DType, Tensor};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// A shard loaded onto a core of the simulated NPU.
+pub struct SimSession {
+    shard: ShardFile,
+    core: CoreId,
+    numerics: Numerics,
+    steps: Vec<Step>,
+    inputs: Vec<(ValueId, bool)>,
+    /// Graph outputs; a constant that is given as it is has its tensor.
+    outputs: Vec<(ValueId, Option<Tensor>)>,
+    modelled: Duration,
+    peak_bytes: u64,
+    non_finite: Option<String>,
+}
+
+impl SimSession {
+    pub(crate) fn load(graph: Graph, shard: &ShardFile, core: CoreId, numerics: Numerics, chip: &Rk3588) -> Result<Self, DeviceError> {
+        let fail = |kind, detail: String| Err(DeviceError::new(kind, &shard.name, core, detail));
+        for (role, ids, specs) in [("input", &graph.inputs, &shard.inputs), ("output", &graph.outputs, &shard.outputs)] {
+            if let Err(detail) = check_boundary(role, &graph, ids, specs) {
+                return fail(DeviceErrorKind::Load, detail);
+            }
+        }
+        if let Some(input) = shard.inputs.iter().find(|spec| !spec.dtype.is_float()) {
+            let detail = format!("input {:?} is {}: the NPU takes real numbers, run this shard on the host", input.name, input.dtype);
+            return fail(DeviceErrorKind::Limit, detail);
+        }
+        if let Some(limit) = chip.limits(&graph).into_iter().next() {
+            return fail(DeviceErrorKind::Limit, limit.to_string());
+        }
+        let steps = match compile(&graph, numerics) {
+            Ok(steps) => steps,
+            Err(detail) => return fail(DeviceErrorKind::Load, detail),
+        };
+        let used = |v: ValueId| {
+            graph.outputs.contains(&v) || steps.iter().any(|s| s.inputs.iter().any(|a| matches!(a, Argument::Value(u) if *u == v)))
+        };
+        let inputs = graph.inputs.iter().map(|&v| (v, used(v))).collect();
+        let outputs = graph.outputs.iter().map(|&v| (v, graph.constant(v).cloned())).collect();
+        let modelled = Duration::from_secs_f64(chip.graph(&graph).micros.max(0.0) * 1e-6);
+        Ok(SimSession { shard: shard.clone(), core, numerics, steps, inputs, outputs, modelled, peak_bytes: 0, non_finite: None })
+    }
+
+    /// Most bytes of activations (inputs and outputs included) that existed at a time in the last run.
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
+    /// Where the first infinity or NaN of the last run appeared: an input, or the node that made it from finite values.
+    pub fn first_non_finite(&self) -> Option<&str> {
+        self.non_finite.as_deref()
+    }
+
+    fn error(&self, kind: DeviceErrorKind, detail: String) -> DeviceError {
+        DeviceError::new(kind, &self.shard.name, self.core, detail)
+    }
+}
+
+fn check_boundary(role: &str, graph: &Graph, ids: &[ValueId], specs: &[TensorSpec]) -> Result<(), String> {
+    if ids.len() != specs.len() {
+        return Err(format!("the graph has {} {role}s, the manifest {}", ids.len(), specs.len()));
+    }
+    for (spec, value) in specs.iter().zip(ids.iter().map(|&v| graph.value(v))) {
+        if spec.name != value.name || spec.shape != value.shape || spec.dtype.is_float() != value.dtype.is_float() {
+            return Err(format!(
+                "{role} {:?} of the manifest is {}{:?}, the graph has {:?}, {}{:?}, in its place",
+                spec.name, spec.dtype, spec.shape, value.name, value.dtype, value.shape
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Tensors that exist during a run.
+#[derive(Default)]
+struct Live {
+    tensors: HashMap<ValueId, Tensor>,
+    bytes: u64,
+    peak: u64,
+}
+
+impl Live {
+    fn insert(&mut self, id: ValueId, tensor: Tensor) {
+        self.bytes += tensor.bytes().len() as u64;
+        self.peak = self.peak.max(self.bytes);
+        self.tensors.insert(id, tensor);
+    }
+
+    fn remove(&mut self, id: ValueId) {
+        if let Some(tensor) = self.tensors.remove(&id) {
+            self.bytes -= tensor.bytes().len() as u64;
+        }
+    }
+}
+
+impl Session for SimSession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+        check_inputs(&self.shard, self.core, inputs)?;
+        let mut live = Live::default();
+        let mut non_finite = None;
+        for ((tensor, &(id, used)), spec) in inputs.iter().zip(&self.inputs).zip(&self.shard.inputs) {
+            let tensor =
+                tensor.to_float(DType::F16).map_err(|e| self.error(DeviceErrorKind::Input, format!("input {:?}: {e}", spec.name)))?;
+            if used {
+                let tensor = self.numerics.settle(tensor);
+                if non_finite.is_none() && has_non_finite(&tensor) {
+                    non_finite = Some(spec.name.clone());
+                }
+                live.insert(id, tensor);
+            }
+        }
+        let missing = |id: ValueId| self.error(DeviceErrorKind::Run, format!("value {} is used before it is made", id.index()));
+        for step in &self.steps {
+            let find = |argument| match argument {
+                &Argument::Value(id) => live.tensors.get(&id).ok_or_else(|| missing(id)),
+                Argument::Constant(tensor) => Ok(tensor),
+            };
+            let arguments = step.inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+            let output = step.run(&arguments).map_err(|e| self.error(DeviceErrorKind::Run, format!("node {:?}: {e}", step.name)))?;
+            let output = self.numerics.settle(output);
+            if non_finite.is_none() && has_non_finite(&output) {
+                non_finite = Some(step.name.clone());
+            }
+            live.insert(step.output, output);
+            for &id in &step.frees {
+                live.remove(id);
+            }
+        }
+        let give = |(id, constant): &(ValueId, Option<Tensor>)| {
+            let tensor = constant.as_ref().or_else(|| live.tensors.get(id)).ok_or_else(|| missing(*id))?;
+            if tensor.dtype().is_float() {
+                tensor.to_float(DType::F16).map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
+            } else {
+                Ok(tensor.clone())
+            }
+        };
+        let outputs = self.outputs.iter().map(give).collect::<Result<Vec<_>, _>>()?;
+        self.peak_bytes = live.peak;
+        self.non_finite = non_finite;
+        Ok(Completion { outputs, modelled: Some(self.modelled) })
+    }
+}

@@ -1,0 +1,76 @@
+"""Writes seeds/onnx_import: one tiny model for each family of operators. Run with Python 3, onnx and numpy: `python make_seeds.py`."""
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto as T, helper as h, numpy_helper
+
+OUT = Path(__file__).parent / "seeds" / "onnx_import"
+X = [1, 4, 4, 4]
+
+
+def ints(name, *values):
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def floats(name, shape=(), fill=0.5, dtype=np.float32):
+    return numpy_helper.from_array(np.full(shape, fill, dtype), name)
+
+
+def seed(name, nodes, constants=(), shape=X, kind=T.FLOAT, opset=17, output="y"):
+    inputs = [h.make_tensor_value_info("x", kind, shape)]
+    graph = h.make_graph(nodes, "g", inputs, [h.make_empty_tensor_value_info(output)], list(constants))
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", opset)], ir_version=8, producer_name="")
+    (OUT / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+def n(op, inputs, output="y", **attributes):
+    return h.make_node(op, inputs.split(), output.split(), **attributes)
+
+
+OUT.mkdir(parents=True, exist_ok=True)
+weight = floats("w", (4, 2, 3, 3))
+seed("conv", [n("Conv", "x w b", pads=[1, 1, 1, 1], strides=[2, 2], dilations=[1, 1], group=2)], [weight, floats("b", (4,))])
+seed("conv_same", [n("Conv", "x w", auto_pad="SAME_UPPER", group=2)], [weight])
+seed("conv_folded", [n("Conv", "c w", "t", pads=[1, 1, 1, 1], group=2), n("Add", "x t")], [weight, floats("c", X)])
+seed("gemm", [n("Gemm", "x w b", alpha=0.5, beta=2.0, transB=1)], [floats("w", (3, 4)), floats("b", (3,))], shape=[2, 4])
+seed("matmul_folded", [n("MatMul", "a b", "t"), n("MatMul", "x t")], [floats("a", (4, 2)), floats("b", (2, 4))])
+seed("pool", [n("MaxPool", "x", "t", kernel_shape=[2, 2], strides=[1, 1], pads=[0, 0, 1, 1]), n("AveragePool", "t", kernel_shape=[2, 2], count_include_pad=1)])
+seed("pool_folded", [n("AveragePool", "c", "t", kernel_shape=[3, 3]), n("GlobalAveragePool", "t", "p"), n("Add", "x p")], [floats("c", X)])
+seed("norms", [n("InstanceNormalization", "x g g", "a", epsilon=1e-5), n("LayerNormalization", "a g", "y", axis=-1)], [floats("g", (4,))])
+seed("group_norm", [n("GroupNormalization", "x g g", num_groups=2)], [floats("g", (2,))], opset=18)
+seed("resize", [n("Resize", "x  s".replace("  ", " roi "), mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+     [floats("roi", (0,)), numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")])
+seed("resize_linear", [n("Resize", "x roi roi s", mode="linear")], [floats("roi", (0,)), ints("s", 1, 4, 6, 8)])
+seed("reshape", [n("Reshape", "x s", "r"), n("Transpose", "r", "t", perm=[1, 0]), n("Flatten", "t", "y", axis=1)], [ints("s", 0, -1)])
+seed("shapes", [n("Shape", "x", "s"), n("Gather", "s i", "d", axis=0), n("Concat", "d m", "c", axis=0), n("Reshape", "x c")], [ints("i", 0), ints("m", -1)])
+seed("squeeze", [n("Unsqueeze", "x a", "u"), n("Squeeze", "u a")], [ints("a", 0, 2)])
+seed("slice", [n("Slice", "x b e a s")], [ints("b", 1, 0), ints("e", 4, -1), ints("a", 1, -1), ints("s", 2, 1)])
+seed("split", [n("Split", "x s", "p y", axis=1)], [ints("s", 1, 3)])
+seed("split_18", [n("Split", "x", "p y", axis=1, num_outputs=2)], opset=18)
+seed("expand", [n("ConstantOfShape", "s", "c", value=T(data_type=T.FLOAT, dims=[1], raw_data=b"\0\0\0\0")), n("Expand", "c t", "e"), n("Add", "x e")],
+     [ints("s", 1, 1), ints("t", 4, 4)])
+seed("tile", [n("Tile", "x r", "t"), n("Pad", "t p v")], [ints("r", 1, 2, 1, 1), ints("p", 0, 0, 1, 1, 0, 0, 1, 1), floats("v")])
+seed("range", [n("Range", "a b d", "r"), n("Cast", "r", "f", to=T.FLOAT), n("Mul", "x f")], [numpy_helper.from_array(np.int64(v), k) for k, v in zip("abd", (0, 4, 1))])
+seed("trilu", [n("Trilu", "m", "t", upper=0), n("Add", "x t")], [floats("m", (4, 4))])
+seed("reduce", [n("ReduceMean", "x", "m", axes=[-1], keepdims=1), n("Sub", "x m", "d"), n("ReduceSum", "d a", "y", keepdims=0)], [ints("a", 1, 2)])
+seed("arg_max", [n("ArgMax", "x", "y", axis=1, keepdims=0)])
+seed("where", [n("Equal", "i j", "c"), n("Where", "c x z")], [ints("i", 1, 2, 3, 4), ints("j", 1), floats("z")])
+seed("chain", [n("Min", "x a a", "m"), n("Sum", "m a a", "s"), n("Pow", "s p", "q"), n("Mod", "i i", "k"), n("Clip", "q a b")], [floats("a"), floats("b"), ints("p", 2), ints("i", 5)])
+seed("integers", [n("Div", "x i", "d"), n("Mod", "d i", "m"), n("Neg", "m", "g"), n("Cast", "g", "y", to=T.BOOL)], [ints("i", 3)], kind=T.INT64)
+seed("embedding", [n("Gather", "w x", axis=0)], [floats("w", (5, 3), dtype=np.float16)], shape=[1, 3], kind=T.INT64)
+seed("swish", [n("Sigmoid", "x", "s"), n("Mul", "x s")])
+seed("gelu", [n("Div", "x r", "d"), n("Erf", "d", "e"), n("Add", "e one", "a"), n("Mul", "x a", "m"), n("Mul", "m half")],
+     [floats("r", fill=2**0.5), floats("one", fill=1), floats("half")])
+seed("layer_norm_parts", [n("ReduceMean", "x", "m", axes=[-1]), n("Sub", "x m", "d"), n("Pow", "d two", "p"), n("ReduceMean", "p", "v", axes=[-1]),
+     n("Add", "v e", "w"), n("Sqrt", "w", "s"), n("Div", "d s", "q"), n("Mul", "q g", "h"), n("Add", "h g")],
+     [floats("two", fill=2), floats("e", fill=1e-5), floats("g", (4,))])
+seed("group_norm_parts", [n("Reshape", "x s", "r"), n("InstanceNormalization", "r one zero", "i"), n("Reshape", "i t", "b"), n("Mul", "b g", "m"), n("Add", "m g")],
+     [ints("s", 1, 2, -1), ints("t", *X), floats("one", (2,), 1), floats("zero", (2,), 0), floats("g", (1, 4, 1, 1))])
+seed("attention", [n("Transpose", "x", "k", perm=[0, 1, 3, 2]), n("MatMul", "x k", "s"), n("Mul", "s f", "c"), n("Add", "c m", "a"), n("Softmax", "a", "p", axis=-1),
+     n("MatMul", "p x")], [floats("f"), floats("m", (4, 4))])
+seed("constant", [n("Constant", "", "c", value_floats=[1.0, 2.0, 3.0, 4.0]), n("CastLike", "c x", "l"), n("Identity", "l", "i"), n("Add", "x i")])
+external = T(name="w", data_type=T.FLOAT, dims=[4], data_location=T.EXTERNAL)
+for key, value in {"location": "weights.bin", "offset": "0", "length": "16"}.items():
+    external.external_data.add(key=key, value=value)
+seed("external", [n("Add", "x w")], [external])
