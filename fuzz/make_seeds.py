@@ -69,6 +69,10 @@ seed("group_norm_parts", [n("Reshape", "x s", "r"), n("InstanceNormalization", "
      [ints("s", 1, 2, -1), ints("t", *X), floats("one", (2,), 1), floats("zero", (2,), 0), floats("g", (1, 4, 1, 1))])
 seed("attention", [n("Transpose", "x", "k", perm=[0, 1, 3, 2]), n("MatMul", "x k", "s"), n("Mul", "s f", "c"), n("Add", "c m", "a"), n("Softmax", "a", "p", axis=-1),
      n("MatMul", "p x")], [floats("f"), floats("m", (4, 4))])
+# Patterns of the fusions at the edges: a factor that adds axes, and no axis to normalise over.
+seed("swish_more_axes", [n("Mul", "x f", "b"), n("Sigmoid", "b", "s"), n("Mul", "x s", "z"), n("Transpose", "z", "y", perm=[1, 0])], [floats("f", (1, 1))], shape=[4])
+seed("layer_norm_scalar", [n("ReduceMean", "x", "m"), n("Sub", "x m", "d"), n("Pow", "d two", "p"), n("ReduceMean", "p", "v"), n("Add", "v e", "w"),
+     n("Sqrt", "w", "s"), n("Div", "d s", "q"), n("Mul", "q g", "h"), n("Add", "h g")], [floats("two", fill=2), floats("e", fill=1e-5), floats("g")], shape=[])
 seed("constant", [n("Constant", "", "c", value_floats=[1.0, 2.0, 3.0, 4.0]), n("CastLike", "c x", "l"), n("Identity", "l", "i"), n("Add", "x i")])
 external = T(name="w", data_type=T.FLOAT, dims=[4], data_location=T.EXTERNAL)
 for key, value in {"location": "weights.bin", "offset": "0", "length": "16"}.items():

@@ -174,7 +174,7 @@ impl Emit<'_> {
         let names: Vec<String> = inputs.iter().map(|&v| self.name(v)).collect();
         let x = names[0].clone();
         let shape = |i: usize| self.graph.value(inputs[i]).shape.clone();
-        let mut last = |emit: &mut Self, op: &str, inputs: Vec<String>, attribute| emit.push(name, op, inputs, base.clone(), attribute);
+        let last = |emit: &mut Self, op: &str, inputs: Vec<String>, attribute| emit.push(name, op, inputs, base.clone(), attribute);
         match op {
             Op::Conv { window, group } => {
                 let mut attribute = window_attributes(window);

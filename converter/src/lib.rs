@@ -1,1 +1,22 @@
-//! placeholder
+//! The converter: ONNX models to sandwich-scaled, tiled, sharded packs.
+//!
+//! [`convert`] takes a model apart, cuts it into shards ([`partition`]), rewrites each for the NPU ([`passes`]), and writes a pack
+//! with the unchanged pieces beside them as the reference that validation compares with.
+
+mod calibrate;
+mod convert;
+mod emit;
+mod error;
+mod noise;
+pub mod options;
+mod pack;
+pub mod partition;
+pub mod passes;
+mod source;
+
+pub use calibrate::{Sample, calibrate};
+pub use convert::{Progress, Request, convert};
+pub use emit::write_onnx;
+pub use error::ConvertError;
+pub use pack::PackWriter;
+pub use source::{Part, Source};

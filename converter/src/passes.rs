@@ -5,6 +5,7 @@ mod sandwich;
 mod scale;
 mod tile;
 
+pub(crate) use heads::GROUP_MARK;
 pub use heads::split_heads;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::apply_scales;

@@ -1,2 +1,35 @@
-//! placeholder
-fn main() {}
+//! `rockshard`: convert, run and validate diffusion and vision models on the three-core NPU of the RK3588.
+#![allow(clippy::print_stdout)]
+
+mod args;
+mod commands;
+mod devices;
+mod models;
+mod output;
+
+use args::{Cli, Command};
+use clap::Parser;
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::start_logging(cli.verbose, cli.quiet);
+    let out = Output { json: cli.json, quiet: cli.quiet };
+    let result = match &cli.command {
+        Command::Demo(a) => commands::demo::run(a, &out),
+        Command::Convert(a) => commands::convert::run(a, &out),
+        Command::Inspect(a) => commands::inspect::run(a, &out),
+        Command::Generate(a) => commands::generate::run(a, &out),
+        Command::Run(a) => commands::run::run(a, &out),
+        Command::Validate(a) => commands::validate::run(a, &out),
+        Command::Doctor => commands::doctor::run(&out),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rockshard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -102,7 +102,7 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
         }
         Op::InstanceNorm { .. } | Op::GroupNorm { .. } => {
             let groups = if let Op::GroupNorm { groups, .. } = op { *groups } else { 1 };
-            if x.len() < 2 || shapes[1] != [x[1]] || shapes[2] != [x[1]] || groups == 0 || !x[1].is_multiple_of(*groups) {
+            if x.len() < 2 || shapes[1] != [x[1]] || shapes[2] != [x[1]] || groups == 0 || !x[1].is_multiple_of(groups) {
                 return fail(format!("{groups} groups with shapes {shapes:?}"));
             }
             x.to_vec()

@@ -86,14 +86,14 @@ pub enum CoreId {
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum CoreName {
-    Number(u8),
+    Number(i64),
     Word(String),
 }
 
 impl From<CoreId> for CoreName {
     fn from(core: CoreId) -> Self {
         match core {
-            CoreId::Npu(n) => CoreName::Number(n),
+            CoreId::Npu(n) => CoreName::Number(n.into()),
             CoreId::Host => CoreName::Word("host".into()),
         }
     }
@@ -104,7 +104,7 @@ impl TryFrom<CoreName> for CoreId {
 
     fn try_from(name: CoreName) -> Result<Self, String> {
         match name {
-            CoreName::Number(n @ 0..=2) => Ok(CoreId::Npu(n)),
+            CoreName::Number(n @ 0..=2) => Ok(CoreId::Npu(n as u8)),
             CoreName::Word(w) if w == "host" => Ok(CoreId::Host),
             CoreName::Number(n) => Err(format!("core {n} does not exist: cores are 0, 1, 2 and \"host\"")),
             CoreName::Word(w) => Err(format!("core {w:?} does not exist: cores are 0, 1, 2 and \"host\"")),
@@ -272,6 +272,9 @@ impl Manifest {
 
     fn check(&self) -> Result<(), ManifestError> {
         let inconsistent = |text: String| Err(ManifestError::Inconsistent(text));
+        if self.schema == 0 {
+            return inconsistent("schema 0 does not exist; the first is 1".into());
+        }
         for path in self.files.keys() {
             check_relative(path)?;
         }

@@ -1,0 +1,101 @@
+use rockshard_cost::LimitError;
+use rockshard_device::DeviceError;
+use rockshard_graph::VerifyError;
+use rockshard_import::ImportError;
+use std::path::PathBuf;
+
+/// Why a model cannot be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The source is no model that is known.
+    #[error("{path}: {problem}")]
+    Source {
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong and what would do.
+        problem: String,
+    },
+    /// A part's ONNX file.
+    #[error("{part} ({path}): {source}")]
+    Import {
+        /// Part of the model.
+        part: String,
+        /// Its file.
+        path: PathBuf,
+        /// Cause.
+        source: ImportError,
+    },
+    /// A weight that is not a number.
+    #[error("{part}: weight {weight:?} of node {node:?} contains NaN")]
+    NanWeight {
+        /// Part of the model.
+        part: String,
+        /// Initializer.
+        weight: String,
+        /// First node that uses it.
+        node: String,
+    },
+    /// An operator the NPU has not, after work that it has.
+    #[error("{part}: node {node:?} ({op}) runs on the host only, but needs {before:?}, which is NPU work; move it to the start of the model or replace it")]
+    HostAfterNpu {
+        /// Part of the model.
+        part: String,
+        /// Node.
+        node: String,
+        /// Operator.
+        op: &'static str,
+        /// A heavy node before it.
+        before: String,
+    },
+    /// A limit of the NPU.
+    #[error("shard {shard}: {source}; smaller tiles (--tile rows:R), more shards or a lower resolution may fit")]
+    Limit {
+        /// Shard.
+        shard: String,
+        /// Node and limit.
+        source: LimitError,
+    },
+    /// More shards than there are nodes.
+    #[error("{part}: {asked} shards asked for, but it has only {nodes} nodes to cut between")]
+    TooManyShards {
+        /// Part of the model.
+        part: String,
+        /// Asked for.
+        asked: usize,
+        /// Nodes there are.
+        nodes: usize,
+    },
+    /// `--sandwich auto` without a device to calibrate on, or calibration inputs that do not fit.
+    #[error("calibration of {part}: {problem}")]
+    Calibration {
+        /// Part of the model.
+        part: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The reference failed while calibrating.
+    #[error("calibration: {0}")]
+    Reference(#[from] DeviceError),
+    /// A rewrite broke a graph.
+    #[error("after a rewrite: {0}")]
+    Rewrite(#[from] VerifyError),
+    /// The pack cannot be written.
+    #[error("{path}: {source}")]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The output is already there.
+    #[error("{0} exists already; remove it or choose another --out")]
+    Exists(PathBuf),
+}
+
+impl ConvertError {
+    /// An I/O failure at a path.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| ConvertError::Io { path, source }
+    }
+}

@@ -1,0 +1,165 @@
+//! Writing a pack: everything goes to a hidden directory beside it, which is renamed when complete. A journal of finished files
+//! lets an interrupted conversion go on.
+
+use crate::ConvertError;
+use rockshard_manifest::{Digest, FileEntry, Manifest};
+use rockshard_tensor::map_file;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const JOURNAL: &str = "journal";
+
+/// A pack being written.
+pub struct PackWriter {
+    target: PathBuf,
+    partial: PathBuf,
+    files: BTreeMap<String, FileEntry>,
+    finished: BTreeMap<String, FileEntry>,
+    keep: bool,
+    done: bool,
+    /// Files that an earlier, interrupted conversion had finished.
+    pub reused: usize,
+}
+
+impl PackWriter {
+    /// Start a pack at `target`. `recipe` stands for the source and the options; with `resume`, files that an interrupted
+    /// conversion with the same recipe finished are used again, otherwise its remains are removed.
+    ///
+    /// # Errors
+    /// The target exists, or its directory cannot be written.
+    pub fn start(target: &Path, recipe: &Digest, resume: bool) -> Result<Self, ConvertError> {
+        if target.exists() {
+            return Err(ConvertError::Exists(target.to_owned()));
+        }
+        let name = target.file_name().and_then(|n| n.to_str()).unwrap_or("pack");
+        let partial = target.with_file_name(format!(".{name}.partial"));
+        let finished = if resume { journal(&partial, recipe) } else { None };
+        if finished.is_none() && partial.exists() {
+            fs::remove_dir_all(&partial).map_err(ConvertError::io(&partial))?;
+        }
+        let writer = PackWriter {
+            target: target.to_owned(),
+            partial: partial.clone(),
+            files: BTreeMap::new(),
+            keep: resume,
+            done: false,
+            reused: 0,
+            finished: finished.clone().unwrap_or_default(),
+        };
+        for folder in ["shards", "reference", "scratch"] {
+            let folder = partial.join(folder);
+            fs::create_dir_all(&folder).map_err(ConvertError::io(&folder))?;
+        }
+        if finished.is_none() {
+            writer.log(&recipe.to_string())?;
+        }
+        Ok(writer)
+    }
+
+    /// Directory for temporary files; not part of the pack.
+    pub fn scratch(&self) -> PathBuf {
+        self.partial.join("scratch")
+    }
+
+    fn log(&self, line: &str) -> Result<(), ConvertError> {
+        let path = self.partial.join(JOURNAL);
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(ConvertError::io(&path))?;
+        writeln!(file, "{line}").map_err(ConvertError::io(&path))
+    }
+
+    /// Add a file that `write` makes at the path it is given; a companion named `FILE_data`, when it makes one, is added too.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn add(&mut self, name: &str, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), ConvertError> {
+        let path = self.partial.join(name);
+        let data = format!("{name}_data");
+        if let Some(entry) = self.finished.get(name).cloned() {
+            self.reused += 1;
+            self.files.insert(name.to_owned(), entry);
+            if let Some(entry) = self.finished.get(&data).cloned() {
+                self.files.insert(data, entry);
+            }
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(ConvertError::io(parent))?;
+        }
+        write(&path).map_err(ConvertError::io(&path))?;
+        // The companion first: a file in the journal is complete with it.
+        for file in [data, name.to_owned()] {
+            let path = self.partial.join(&file);
+            if path.is_file() {
+                let entry = FileEntry::of(&map_file(&path).map_err(ConvertError::io(&path))?);
+                self.log(&format!("{} {} {file}", entry.sha256, entry.size))?;
+                self.files.insert(file, entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Add a file with these contents.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn add_bytes(&mut self, name: &str, contents: &[u8]) -> Result<(), ConvertError> {
+        self.add(name, |path| {
+            let mut file = fs::File::create(path)?;
+            file.write_all(contents)?;
+            file.sync_all()
+        })
+    }
+
+    /// Write the manifest, with the files added, and put the pack in its place.
+    ///
+    /// # Errors
+    /// Writing fails, or the target appeared meanwhile.
+    pub fn finish(mut self, mut manifest: Manifest) -> Result<Manifest, ConvertError> {
+        manifest.files = std::mem::take(&mut self.files);
+        let path = self.partial.join("manifest.json");
+        fs::File::create(&path).and_then(|mut f| f.write_all(manifest.to_json().as_bytes()).and_then(|()| f.sync_all())).map_err(ConvertError::io(&path))?;
+        fs::remove_dir_all(self.scratch()).map_err(ConvertError::io(self.scratch()))?;
+        let journal = self.partial.join(JOURNAL);
+        fs::remove_file(&journal).map_err(ConvertError::io(journal))?;
+        if self.target.exists() {
+            return Err(ConvertError::Exists(self.target.clone()));
+        }
+        fs::rename(&self.partial, &self.target).map_err(ConvertError::io(&self.target))?;
+        self.done = true;
+        Ok(manifest)
+    }
+}
+
+impl Drop for PackWriter {
+    /// A failed conversion leaves nothing behind, unless it is to be resumed.
+    fn drop(&mut self) {
+        if !self.done && !self.keep {
+            let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// The files an interrupted conversion with this recipe finished and that are still what they were.
+fn journal(partial: &Path, recipe: &Digest) -> Option<BTreeMap<String, FileEntry>> {
+    let text = fs::read_to_string(partial.join(JOURNAL)).ok()?;
+    let mut lines = text.lines();
+    if lines.next()? != recipe.to_string() {
+        return None;
+    }
+    let mut files = BTreeMap::new();
+    for line in lines {
+        let mut words = line.splitn(3, ' ');
+        let (Some(digest), Some(size), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Ok(sha256), Ok(size)) = (Digest::try_from(digest.to_owned()), size.parse()) else { continue };
+        let entry = FileEntry { size, sha256 };
+        if map_file(&partial.join(name)).is_ok_and(|bytes| FileEntry::of(&bytes) == entry) {
+            files.insert(name.to_owned(), entry);
+        }
+    }
+    // A file whose companion is damaged is not finished.
+    let damaged: Vec<String> = files.keys().filter(|n| text.contains(&format!(" {n}_data")) && !files.contains_key(&format!("{n}_data"))).cloned().collect();
+    damaged.iter().for_each(|n| drop(files.remove(n)));
+    Some(files)
+}

@@ -1,0 +1,179 @@
+//! Where a graph is cut into shards.
+//!
+//! Cuts follow the graph's own structure, so that they do not depend on an exporter's names: a *residual branch* ends at the
+//! addition of two equally shaped flowing values, which in diffusion and vision models closes each resnet, attention and
+//! feed-forward. Integer look-ups and functions the NPU has not go to a shard of their own on the host, before everything else.
+
+mod host;
+mod naming;
+
+use crate::ConvertError;
+use crate::options::Shards;
+use crate::passes::GROUP_MARK;
+use rockshard_cost::Rk3588;
+use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
+use rockshard_tensor::DType;
+
+/// The nodes of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Name derived from the module path of its nodes.
+    pub name: String,
+    /// Nodes in running order.
+    pub nodes: Vec<NodeId>,
+    /// Whether the host runs it.
+    pub host: bool,
+}
+
+/// Work below which `auto` leaves a model whole, in boundary overheads: cutting would cost more than it gains.
+const WORTH_CUTTING: f64 = 30.0;
+
+/// Cut a graph into segments in an order in which they can run.
+///
+/// # Errors
+/// Host-only work after NPU work, or more shards asked for than nodes.
+pub fn partition(graph: &Graph, part: &str, shards: Shards, npu: &Rk3588) -> Result<Vec<Segment>, ConvertError> {
+    let links = graph.links();
+    let host = host::host_nodes(graph, &links).map_err(|(node, before)| ConvertError::HostAfterNpu {
+        part: part.to_owned(),
+        node: graph.node(node).name.clone(),
+        op: graph.node(node).op.name(),
+        before: graph.node(before).name.clone(),
+    })?;
+    let npu_nodes: Vec<NodeId> = graph.node_ids().filter(|n| !host.contains(n)).collect();
+    let pieces = blocks(graph, &links, &npu_nodes, shards == Shards::Block);
+    let cost = |nodes: &[NodeId]| nodes.iter().map(|&n| npu.node(graph, graph.node(n)).micros).sum::<f64>();
+    let pieces = match shards {
+        Shards::Block | Shards::Layer => pieces,
+        Shards::Count(n) if n > npu_nodes.len() => {
+            return Err(ConvertError::TooManyShards { part: part.to_owned(), asked: n, nodes: npu_nodes.len() });
+        }
+        Shards::Count(n) if n > pieces.len() => joined(npu_nodes.iter().map(|&n| vec![n]).collect(), n, cost),
+        Shards::Count(n) => joined(pieces, n, cost),
+        Shards::Auto => {
+            let worthwhile = cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
+            let count = if worthwhile { usize::from(npu.cores).min(pieces.len()) } else { 1 };
+            joined(pieces, count, cost)
+        }
+    };
+    let mut segments = Vec::new();
+    if !host.is_empty() {
+        let nodes = graph.node_ids().filter(|n| host.contains(n)).collect();
+        segments.push(Segment { name: "host".into(), nodes, host: true });
+    }
+    let count = pieces.len();
+    for (i, nodes) in pieces.into_iter().enumerate() {
+        let name = naming::segment_name(graph, &nodes, i, count);
+        segments.push(Segment { name, nodes, host: false });
+    }
+    Ok(segments)
+}
+
+/// Residual branches, with the stem before the first and the head after the last; `samplers` cuts at changes of resolution as
+/// well. Groups of heads are pieces of their own.
+fn blocks(graph: &Graph, links: &Links, nodes: &[NodeId], samplers: bool) -> Vec<Vec<NodeId>> {
+    let mut cuts = vec![false; nodes.len()];
+    let position = |v: ValueId| links.producer(v).and_then(|p| nodes.binary_search(&p).ok());
+    let residual = |n: &Node| is_residual(graph, n);
+    if let Some(first) = nodes.iter().position(|&n| residual(graph.node(n))) {
+        let operands = &graph.node(nodes[first]).inputs;
+        // The skip operand is made first; what lies before it is the stem.
+        if let Some(stem) = operands.iter().filter_map(|&v| position(v)).min() {
+            cuts[stem] = true;
+        }
+    }
+    for (i, &id) in nodes.iter().enumerate() {
+        let node = graph.node(id);
+        cuts[i] |= residual(node);
+        if samplers && i > 0 && matches!(node.op, Op::Resize { .. }) {
+            cuts[i - 1] = true;
+        }
+        let after_resize = |v: ValueId| links.producer(v).is_some_and(|p| matches!(graph.node(p).op, Op::Resize { .. }));
+        if samplers && (is_strided(node) || matches!(node.op, Op::Conv { .. }) && after_resize(node.inputs[0])) {
+            cuts[i] = true;
+        }
+        // A group of heads is apart from what is before and after it.
+        if i > 0 && head_group(node) != head_group(graph.node(nodes[i - 1])) {
+            cuts[i - 1] = true;
+        }
+    }
+    let mut pieces: Vec<Vec<NodeId>> = vec![Vec::new()];
+    for (i, &id) in nodes.iter().enumerate() {
+        pieces.last_mut().expect("starts with one").push(id);
+        if cuts[i] && i + 1 < nodes.len() {
+            pieces.push(Vec::new());
+        }
+    }
+    merged(graph, pieces)
+}
+
+/// Pieces too small for a shard join the one before: a projection that only closes an outer residual, a lone reshape.
+fn merged(graph: &Graph, pieces: Vec<Vec<NodeId>>) -> Vec<Vec<NodeId>> {
+    let count = pieces.len();
+    let mut out: Vec<Vec<NodeId>> = Vec::new();
+    for (i, piece) in pieces.into_iter().enumerate() {
+        let nodes = || piece.iter().map(|&n| graph.node(n));
+        let weighted = nodes().filter(|n| matches!(n.op, Op::Conv { .. } | Op::MatMul)).count();
+        let apart = nodes().any(|n| matches!(n.op, Op::Attention { .. } | Op::Resize { .. }) || is_strided(n));
+        let grouped = |list: &[NodeId]| list.first().is_some_and(|&n| head_group(graph.node(n)).is_some());
+        let small = weighted < 2 && !apart && i > 0 && i + 1 < count;
+        match out.last_mut() {
+            Some(last) if small && !grouped(&piece) && !grouped(last) => last.extend(piece),
+            _ => out.push(piece),
+        }
+    }
+    out
+}
+
+/// An addition of two flowing values of the result's shape, of three and more axes.
+fn is_residual(graph: &Graph, node: &Node) -> bool {
+    let shape = &graph.value(node.output).shape;
+    let flowing = |v: &ValueId| graph.constant(*v).is_none() && graph.value(*v).shape == *shape;
+    node.op == Op::Binary(Binary::Add) && shape.len() >= 3 && graph.value(node.output).dtype == DType::F32 && node.inputs.iter().all(flowing)
+}
+
+fn is_strided(node: &Node) -> bool {
+    matches!(&node.op, Op::Conv { window, .. } if window.strides != [1, 1])
+}
+
+/// The group of heads a node belongs to, from the mark that splitting leaves in its name.
+fn head_group(node: &Node) -> Option<&str> {
+    let (_, rest) = node.name.rsplit_once(GROUP_MARK)?;
+    Some(rest.split('/').next().unwrap_or(rest))
+}
+
+/// Join neighbouring pieces into `count` runs whose dearest is as cheap as possible (binary search over the dearest).
+fn joined(pieces: Vec<Vec<NodeId>>, count: usize, cost: impl Fn(&[NodeId]) -> f64) -> Vec<Vec<NodeId>> {
+    let costs: Vec<f64> = pieces.iter().map(|p| cost(p)).collect();
+    let runs_under = |limit: f64| {
+        let (mut runs, mut sum) = (1, 0.0);
+        for &c in &costs {
+            if sum > 0.0 && sum + c > limit {
+                runs += 1;
+                sum = 0.0;
+            }
+            sum += c;
+        }
+        runs
+    };
+    let (mut low, mut high) = (costs.iter().copied().fold(0.0, f64::max), costs.iter().sum::<f64>());
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if runs_under(middle) <= count { high = middle } else { low = middle }
+    }
+    let total = pieces.len();
+    let mut out: Vec<Vec<NodeId>> = Vec::new();
+    let mut sum = 0.0;
+    for (i, piece) in pieces.into_iter().enumerate() {
+        // Never fewer runs than asked for: leave a piece for each run still to come.
+        let must = out.len() < count && total - i <= count - out.len();
+        let full = sum > 0.0 && sum + costs[i] > high && out.len() < count;
+        if out.is_empty() || must || full {
+            out.push(Vec::new());
+            sum = 0.0;
+        }
+        sum += costs[i];
+        out.last_mut().expect("pushed above").extend(piece);
+    }
+    out
+}

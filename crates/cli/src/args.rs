@@ -1,0 +1,228 @@
+//! What is typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
+use std::path::PathBuf;
+
+/// Stable Diffusion and vision models on the three NPU cores of the RK3588: convert, run, validate. Without a board, a simulated
+/// RK3588 is used; times it gives are modelled and called so.
+#[derive(Debug, Parser)]
+#[command(name = "rockshard", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print a machine-readable result on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// More log lines (-v, -vv); RUST_LOG overrides.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress and no log lines but errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Convert the bundled tiny model, generate a picture on the simulated NPU, validate every layer.
+    Demo(DemoArgs),
+    /// Convert an ONNX model to a pack.
+    Convert(ConvertArgs),
+    /// Show what is in a pack.
+    Inspect(InspectArgs),
+    /// Generate pictures from a prompt.
+    Generate(GenerateArgs),
+    /// Run any pack on named inputs.
+    Run(RunArgs),
+    /// Compare every layer with the CPU reference; exit code 3 when one falls below the threshold.
+    Validate(ValidateArgs),
+    /// Show what this machine has.
+    Doctor,
+}
+
+/// Where shards run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    /// The simulated RK3588: float16 numerics, three cores, modelled time.
+    Sim,
+    /// The float32 CPU reference.
+    Cpu,
+    /// The real NPU (needs a build with the `rknn` feature).
+    Rknn,
+}
+
+/// Options of commands that run a pack.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Device to run on.
+    #[arg(long, value_enum, default_value = "sim")]
+    pub device: DeviceName,
+    /// NPU cores to use, 1 to 3.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub cores: u8,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Directory for the pack, the picture, the timeline and the report; the demo's own files in it are replaced.
+    #[arg(long, default_value = "out/demo")]
+    pub out: PathBuf,
+    /// What to draw.
+    #[arg(long, default_value = "a large red circle at the left of a blue background")]
+    pub prompt: String,
+    /// Seed of the noise.
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// The model to convert instead of the bundled one.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+}
+
+/// Options of `convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// A diffusers-style ONNX directory, or one .onnx file.
+    pub model: PathBuf,
+    /// Directory of the pack; must not exist.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Picture size, WIDTHxHEIGHT in pixels; repeatable. Default: the model's own.
+    #[arg(long, value_parser = size)]
+    pub resolution: Vec<[u32; 2]>,
+    /// Store values scaled so that float16 holds them: off, auto, or a factor.
+    #[arg(long, default_value = "auto")]
+    pub sandwich: Sandwich,
+    /// How attention is computed: off, auto, rows:R, grid:RxC, heads.
+    #[arg(long, default_value = "auto")]
+    pub tile: Tile,
+    /// Where to cut: auto, block, layer, or a number of shards a model.
+    #[arg(long, default_value = "auto")]
+    pub shards: Shards,
+    /// Which core a shard is pinned to: round-robin, balanced, replicate.
+    #[arg(long, default_value = "round-robin")]
+    pub placement: Placement,
+    /// What automatic choices aim at: latency, throughput, memory.
+    #[arg(long, default_value = "throughput")]
+    pub optimise: Optimise,
+    /// Calibration inputs for --sandwich auto: [PART.]INPUT=FILE.npy; the n-th file of an input belongs to the n-th sample.
+    /// Default: two samples of seeded noise.
+    #[arg(long, num_args = 1.., value_name = "[PART.]INPUT=FILE.npy")]
+    pub calibrate: Vec<String>,
+    /// Go on with a conversion that was interrupted.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The pack.
+    pub pack: PathBuf,
+    /// What each pass declined, and why.
+    #[arg(long)]
+    pub why: bool,
+    /// Write the graph of shards as Graphviz dot to this file.
+    #[arg(long, value_name = "FILE.dot")]
+    pub graph: Option<PathBuf>,
+}
+
+/// Options of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// The pack.
+    pub pack: PathBuf,
+    /// What to draw.
+    #[arg(long)]
+    pub prompt: String,
+    /// Sampling steps.
+    #[arg(long, default_value_t = 4)]
+    pub steps: usize,
+    /// Seed of the first picture; the next ones count up.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Guidance scale; 1 is none.
+    #[arg(long, default_value_t = 2.0)]
+    pub guidance: f64,
+    /// What to keep away from (models with classifier-free guidance).
+    #[arg(long)]
+    pub negative: Option<String>,
+    /// Picture size, WIDTHxHEIGHT; one the pack was converted for. Default: its first.
+    #[arg(long, value_parser = size)]
+    pub size: Option<[u32; 2]>,
+    /// PNG to start from.
+    #[arg(long)]
+    pub init_image: Option<PathBuf>,
+    /// How much of the starting picture may change, above 0 up to 1.
+    #[arg(long, default_value_t = 0.6)]
+    pub strength: f64,
+    /// Number of pictures.
+    #[arg(long, default_value_t = 1)]
+    pub count: u32,
+    /// PNG to write; with --count, `-0`, `-1`, ... go before the ending.
+    #[arg(long, default_value = "picture.png")]
+    pub out: PathBuf,
+    /// Write the modelled timeline as SVG.
+    #[arg(long, value_name = "FILE.svg")]
+    pub timeline: Option<PathBuf>,
+    /// Where to run.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The pack.
+    pub pack: PathBuf,
+    /// Model of the pack; may be left out when there is one.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// An input: NAME=FILE.npy; repeatable.
+    #[arg(long = "input", value_name = "NAME=FILE.npy")]
+    pub inputs: Vec<String>,
+    /// Directory for the outputs, NAME.npy each.
+    #[arg(long, default_value = ".")]
+    pub out: PathBuf,
+    /// Write every shard's start, end, core and bytes as JSON.
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
+    /// Where to run.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Options of `validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// The pack.
+    pub pack: PathBuf,
+    /// Smallest cosine that passes.
+    #[arg(long, default_value_t = 0.999, value_parser = cosine)]
+    pub threshold: f64,
+    /// Write the report as HTML; the same as JSON goes beside it.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Prompt whose run gives the networks' inputs.
+    #[arg(long, default_value = "a small green square at the top right of a white background")]
+    pub prompt: String,
+    /// An input instead: [PART.]NAME=FILE.npy; repeatable. Parts without any get seeded noise.
+    #[arg(long = "input", value_name = "[PART.]NAME=FILE.npy")]
+    pub inputs: Vec<String>,
+    /// Device to judge.
+    #[arg(long, value_enum, default_value = "sim")]
+    pub device: DeviceName,
+}
+
+fn size(text: &str) -> Result<[u32; 2], String> {
+    let parse = |t: &str| t.parse::<u32>().ok().filter(|&n| n > 0);
+    let parsed = text.split_once('x').and_then(|(w, h)| Some([parse(w)?, parse(h)?]));
+    parsed.ok_or_else(|| format!("{text:?} is not WIDTHxHEIGHT, e.g. 512x512"))
+}
+
+fn cosine(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|v| (-1.0..=1.0).contains(v));
+    value.ok_or_else(|| format!("{text:?} is not a cosine from -1 to 1"))
+}

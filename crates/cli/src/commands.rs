@@ -1,0 +1,9 @@
+//! One module a command.
+
+pub mod convert;
+pub mod demo;
+pub mod doctor;
+pub mod generate;
+pub mod inspect;
+pub mod run;
+pub mod validate;

@@ -1,0 +1,93 @@
+use crate::args::ConvertArgs;
+use crate::models::{SAMPLER_FILE, read_inputs};
+use crate::output::{Output, size, time};
+use anyhow::{Context, Result};
+use rockshard_converter::{Progress, Request, Sample, Source, convert};
+use rockshard_device_cpu::CpuDevice;
+use rockshard_diffusion::PipelineConfig;
+use rockshard_manifest::{CoreId, Manifest};
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+/// `convert`.
+pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
+    let source = Source::open(&args.model, &args.resolution)?;
+    let request = Request {
+        source: args.model.clone(),
+        out: args.out.clone(),
+        resolutions: args.resolution.clone(),
+        sandwich: args.sandwich,
+        tile: args.tile,
+        shards: args.shards,
+        placement: args.placement,
+        optimise: args.optimise,
+        calibration: calibration(args, &source)?,
+        files: pipeline_files(&args.model, &source)?,
+        resume: args.resume,
+    };
+    let manifest = run_request(&request, out)?;
+    out.result(&manifest, || summary(&manifest, &args.out.display().to_string()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Convert, showing progress.
+pub fn run_request(request: &Request, out: &Output) -> Result<Manifest> {
+    let mut progress = out.progress("convert");
+    let manifest = convert(request, &CpuDevice::new(), &mut |p| match p {
+        Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
+        Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
+        Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
+    })?;
+    Ok(manifest)
+}
+
+/// The files a text-to-image pack has besides its networks.
+pub fn pipeline_files(model: &std::path::Path, source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
+    if !source.diffusers {
+        return Ok(Vec::new());
+    }
+    let config = PipelineConfig::from_model_directory(model)?;
+    Ok(vec![(SAMPLER_FILE.to_owned(), config.to_json()?.into_bytes())])
+}
+
+/// Samples from `[PART.]INPUT=FILE.npy` arguments, by part.
+fn calibration(args: &ConvertArgs, source: &Source) -> Result<HashMap<String, Vec<Sample>>> {
+    let mut samples: HashMap<String, Vec<Sample>> = HashMap::new();
+    for (key, tensor) in read_inputs(&args.calibrate)? {
+        let named = source.parts.iter().find_map(|p| Some((p.name.clone(), key.strip_prefix(&format!("{}.", p.name))?.to_owned())));
+        let single = || (source.parts.len() == 1).then(|| (source.parts[0].name.clone(), key.clone()));
+        let (part, input) = named.or_else(single).with_context(|| {
+            let parts = source.parts.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+            format!("calibration input {key:?} names no part of the model; use PART.INPUT with PART one of {parts}")
+        })?;
+        let list = samples.entry(part).or_default();
+        match list.iter_mut().find(|s| !s.contains_key(&input)) {
+            Some(sample) => drop(sample.insert(input, tensor)),
+            None => list.push([(input, tensor)].into()),
+        }
+    }
+    Ok(samples)
+}
+
+/// A few lines about a pack.
+pub fn summary(manifest: &Manifest, path: &str) -> String {
+    let mut lines = Vec::new();
+    for model in &manifest.models {
+        let npu: Vec<_> = model.shards.iter().filter(|s| s.core != CoreId::Host).collect();
+        let resolution = model.resolution.map(|[w, h]| format!(" at {w}x{h}")).unwrap_or_default();
+        let micros: f64 = npu.iter().map(|s| s.modelled.micros).sum();
+        let weights: u64 = model.shards.iter().map(|s| s.weight_bytes).sum();
+        let scaled = npu.iter().filter(|s| !s.sandwich.is_empty()).count();
+        let mut line = format!("{}{resolution}: {} NPU shards", model.name, npu.len());
+        if npu.len() < model.shards.len() {
+            line += " and 1 on the host";
+        }
+        line += &format!(", weights {}, modelled {} a run on one core", size(weights), time(micros));
+        if scaled > 0 {
+            line += &format!(", {scaled} sandwiched");
+        }
+        lines.push(line);
+    }
+    lines.push(format!("pack: {path}"));
+    lines.join("\n")
+}

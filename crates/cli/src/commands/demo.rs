@@ -1,0 +1,132 @@
+use crate::args::{DemoArgs, DeviceName};
+use crate::commands::{convert, generate, validate};
+use crate::devices;
+use crate::models::{PackModels, TextToImage};
+use crate::output::{Output, time};
+use anyhow::{Context, Result, bail};
+use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
+use rockshard_converter::{Request as Conversion, Source};
+use rockshard_diffusion::{Request, check};
+use rockshard_runtime::{Pack, timeline_svg};
+use rockshard_validation::ReportExtras;
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+const THRESHOLD: f64 = 0.999;
+const CORES: u8 = 3;
+/// Pictures drawn together, so that the pipeline has something to overlap.
+const PICTURES: u32 = 3;
+
+/// `demo`.
+pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
+    let start = Instant::now();
+    let model = match &args.model {
+        Some(model) => model.clone(),
+        None => bundled()?,
+    };
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let pack_path = args.out.join("pack");
+    if pack_path.join("manifest.json").is_file() {
+        std::fs::remove_dir_all(&pack_path).with_context(|| pack_path.display().to_string())?;
+    }
+    let source = Source::open(&model, &[])?;
+    let manifest = convert::run_request(
+        &Conversion {
+            source: model.clone(),
+            out: pack_path.clone(),
+            resolutions: Vec::new(),
+            sandwich: Sandwich::Auto,
+            tile: Tile::Auto,
+            shards: Shards::Block,
+            placement: Placement::RoundRobin,
+            optimise: Optimise::Throughput,
+            calibration: HashMap::new(),
+            files: convert::pipeline_files(&model, &source)?,
+            resume: false,
+        },
+        out,
+    )?;
+    let converted = start.elapsed();
+
+    let pack = Pack::open(&pack_path)?;
+    let text = TextToImage::open(&pack)?;
+    let devices = devices::open(DeviceName::Sim)?;
+    let models = PackModels::open(&pack, &devices, CORES, Some(text.size))?;
+    let request = Request {
+        prompt: args.prompt.clone(),
+        seed: args.seed,
+        width: text.size[0],
+        height: text.size[1],
+        count: PICTURES,
+        ..Request::default()
+    };
+    let drawing = Instant::now();
+    let generated = generate::generate(&models, &text, &request, out)?;
+    let drawn = drawing.elapsed();
+    let picture = generated.pictures.first().context("no picture was drawn")?;
+    let picture_path = args.out.join("picture.png");
+    picture.save(&picture_path)?;
+    let trace = models.runner.trace();
+    let timeline = timeline_svg(&trace);
+    let timeline_path = args.out.join("timeline.svg");
+    std::fs::write(&timeline_path, &timeline).with_context(|| timeline_path.display().to_string())?;
+
+    let validating = Instant::now();
+    let inputs = models.seen().into_iter().collect();
+    drop(models);
+    let report = validate::validate_pack(&pack, &devices, &inputs, THRESHOLD, out)?;
+    let validated = validating.elapsed();
+    let report_path = args.out.join("report.html");
+    let pictures = generated.pictures.iter().map(|p| Ok((format!("{}, seed {}", args.prompt, p.parameters.as_ref().map_or(0, |q| q.seed)), p.to_png()?)));
+    let extras = ReportExtras { timeline_svg: Some(timeline), pictures: pictures.collect::<Result<_>>()? };
+    validate::write_report(&report, &extras, &report_path)?;
+
+    let modelled = trace.modelled_total_us();
+    let shards: usize = manifest.models.iter().map(|m| m.shards.len()).sum();
+    let seen = match check::describe(picture) {
+        Ok(description) => description.to_string(),
+        Err(unknown) => format!("nothing it knows ({unknown})"),
+    };
+    let micros = |d: std::time::Duration| d.as_secs_f64() * 1e6;
+    let value = json!({
+        "prompt": args.prompt, "picture": picture_path, "checker_sees": seen, "pack": pack_path, "shards": shards,
+        "timeline": timeline_path, "report": report_path, "layers_passed": report.passed(),
+        "modelled_device_us": modelled, "pictures": PICTURES,
+        "measured_host_us": { "convert": micros(converted), "draw": micros(drawn), "validate": micros(validated), "total": micros(start.elapsed()) },
+    });
+    out.result(&value, || {
+        [
+            format!("prompt     {}", args.prompt),
+            format!("picture    {} (the checker sees {seen})", picture_path.display()),
+            format!("pack       {} ({shards} shards)", pack_path.display()),
+            format!("timeline   {}", timeline_path.display()),
+            format!("report     {}", report_path.display()),
+            report.summary().join("\n"),
+            format!("modelled   {} of NPU time for {PICTURES} pictures of 4 steps on {CORES} simulated cores", time(modelled)),
+            format!(
+                "measured   on this machine: convert {}, draw {}, validate {}, in all {}",
+                time(micros(converted)),
+                time(micros(drawn)),
+                time(micros(validated)),
+                time(micros(start.elapsed()))
+            ),
+        ]
+        .join("\n")
+    });
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(validate::BELOW_THRESHOLD) })
+}
+
+/// The bundled model: in the checkout that cargo runs from, the current directory, or beside the program.
+fn bundled() -> Result<PathBuf> {
+    const PLACE: &str = "shards/tiny-lcm";
+    let checkout = std::env::var_os("CARGO_MANIFEST_DIR").map(|d| Path::new(&d).join("../..").join(PLACE));
+    let beside = std::env::current_exe().ok().and_then(|e| Some(e.parent()?.join(PLACE)));
+    let places: Vec<PathBuf> = [checkout, Some(PathBuf::from(PLACE)), beside].into_iter().flatten().collect();
+    match places.iter().find(|p| p.join("model_index.json").is_file()) {
+        Some(found) => Ok(found.canonicalize()?),
+        None => bail!("the bundled model {PLACE} is not there; run from a checkout, or name a model with --model"),
+    }
+}

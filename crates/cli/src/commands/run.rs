@@ -1,0 +1,51 @@
+use crate::args::RunArgs;
+use crate::models::read_inputs;
+use crate::output::{Output, time};
+use crate::devices;
+use anyhow::{Context, Result, bail};
+use rockshard_runtime::{Pack, Placement, Runner, TensorMap};
+use rockshard_tensor::write_npy;
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// `run`.
+pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
+    let pack = Pack::open(&args.pack)?;
+    let mut names: Vec<&str> = pack.manifest().models.iter().map(|m| m.name.as_str()).collect();
+    names.dedup();
+    let model = match (&args.model, names.as_slice()) {
+        (Some(model), _) => model.as_str(),
+        (None, [only]) => only,
+        (None, several) => bail!("the pack has models {}; choose one with --model", several.join(", ")),
+    };
+    let inputs: TensorMap = read_inputs(&args.inputs)?.into_iter().collect();
+    let devices = devices::open(args.device.device)?;
+    let placement = if pack.manifest().conversion.placement == "replicate" { Placement::Replicate } else { Placement::Pinned };
+    let runner = Runner::new(&pack, &[model], &devices, args.device.cores, placement)?;
+    let start = Instant::now();
+    let outputs = runner.run(model, vec![inputs])?.pop().unwrap_or_default();
+    let host = start.elapsed().as_secs_f64() * 1e6;
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let mut files = Vec::new();
+    for (name, tensor) in &outputs {
+        let file: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+        let path = args.out.join(format!("{file}.npy"));
+        let mut bytes = Vec::new();
+        write_npy(tensor, &mut bytes)?;
+        std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+        files.push(path);
+    }
+    let trace = runner.trace();
+    if let Some(path) = &args.trace {
+        let text = serde_json::to_string_pretty(&json!({ "runs": trace.runs, "modelled": trace.modelled() }))?;
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    }
+    let modelled = trace.modelled_total_us();
+    let value = json!({ "model": model, "outputs": files, "modelled_device_us": modelled, "measured_host_us": host });
+    out.result(&value, || {
+        let list = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");
+        format!("{list}\nmodelled NPU time {}, measured time on this machine {}", time(modelled), time(host))
+    });
+    Ok(ExitCode::SUCCESS)
+}

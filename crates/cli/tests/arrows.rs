@@ -1,0 +1,81 @@
+//! Holds each crate's dependencies within the workspace to the picture in `docs/architecture.md`.
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Each crate, without the prefix `rockshard-`, and the crates it may depend on.
+const ALLOWED: &[(&str, &str)] = &[
+    ("tensor", ""),
+    ("onnx", "tensor"),
+    ("graph", "tensor"),
+    ("kernels", "graph tensor"),
+    ("import", "graph kernels onnx tensor"),
+    ("manifest", "tensor"),
+    ("cost", "graph tensor"),
+    ("device", "manifest tensor"),
+    ("device-cpu", "device manifest tensor"),
+    ("device-sim", "cost device graph import kernels manifest onnx tensor"),
+    ("runtime", "device manifest tensor"),
+    ("diffusion", "manifest tensor"),
+    ("converter", "cost device graph import kernels manifest onnx tensor"),
+    ("validation", "device manifest tensor"),
+    ("cli", ANY),
+];
+const ANY: &str = "*";
+const PREFIX: &str = "rockshard-";
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A crate's name without the prefix.
+fn short(package: &Value) -> Option<&str> {
+    package["name"].as_str()?.strip_prefix(PREFIX)
+}
+
+/// What breaks the picture, a line each.
+fn broken(metadata: &Value) -> Vec<String> {
+    let mut broken = Vec::new();
+    for package in list(&metadata["packages"]) {
+        let Some((name, may)) = short(package).and_then(|name| ALLOWED.iter().find(|(n, _)| *n == name)) else {
+            broken.push(format!("crate {} is not in the table: add it with what it may depend on, here and in the page", package["name"]));
+            continue;
+        };
+        // The kind of a dependency that only tests have is "dev", that of a normal one is null.
+        let used = list(&package["dependencies"]).iter().filter(|d| d["kind"] != "dev").filter_map(short);
+        let forbidden = used.collect::<BTreeSet<_>>().into_iter().filter(|u| *may != ANY && may.split(' ').all(|m| m != *u));
+        broken.extend(forbidden.map(|used| format!("{name} -> {used}: {name} may depend on [{may}]")));
+    }
+    broken
+}
+
+#[test]
+fn crates_depend_only_as_the_picture_shows() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path", manifest]);
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let broken = broken(&metadata);
+    assert!(broken.is_empty(), "dependencies that docs/architecture.md does not show:\n{}", broken.join("\n"));
+    let present: BTreeSet<&str> = list(&metadata["packages"]).iter().filter_map(short).collect();
+    let gone: Vec<&str> = ALLOWED.iter().map(|(name, _)| *name).filter(|name| !present.contains(name)).collect();
+    assert!(gone.is_empty(), "in the table but not in the workspace: {gone:?}");
+}
+
+#[test]
+fn a_wrong_arrow_is_named() {
+    let normal = |name: &str| serde_json::json!({ "name": name, "kind": null });
+    let metadata = serde_json::json!({ "packages": [
+        { "name": "rockshard-tensor", "dependencies": [normal("rockshard-graph"), normal("serde")] },
+        { "name": "rockshard-graph", "dependencies": [normal("rockshard-tensor"), { "name": "rockshard-cli", "kind": "dev" }] },
+        { "name": "rockshard-cli", "dependencies": [normal("rockshard-graph")] },
+        { "name": "rockshard-extra", "dependencies": [] },
+    ] });
+    let broken = broken(&metadata);
+    assert_eq!(broken.len(), 2, "{broken:?}");
+    assert_eq!(broken[0], "tensor -> graph: tensor may depend on []");
+    assert!(broken[1].starts_with("crate \"rockshard-extra\" is not in the table"), "{broken:?}");
+}
