@@ -46,6 +46,8 @@ seed("reshape", [n("Reshape", "x s", "r"), n("Transpose", "r", "t", perm=[1, 0])
 seed("shapes", [n("Shape", "x", "s"), n("Gather", "s i", "d", axis=0), n("Concat", "d m", "c", axis=0), n("Reshape", "x c")], [ints("i", 0), ints("m", -1)])
 seed("squeeze", [n("Unsqueeze", "x a", "u"), n("Squeeze", "u a")], [ints("a", 0, 2)])
 seed("slice", [n("Slice", "x b e a s")], [ints("b", 1, 0), ints("e", 4, -1), ints("a", 1, -1), ints("s", 2, 1)])
+seed("slice_folded", [n("Slice", "c b e a s", "t"), n("Add", "x t")], [floats("c", (4, 4)), ints("b", 1), ints("e", 4), ints("a", 0), ints("s", 4)])
+seed("slice_backwards", [n("Slice", "x b e a s")], [ints("b", -1), ints("e", -9), ints("a", 1), ints("s", -2)])
 seed("split", [n("Split", "x s", "p y", axis=1)], [ints("s", 1, 3)])
 seed("split_18", [n("Split", "x", "p y", axis=1, num_outputs=2)], opset=18)
 seed("expand", [n("ConstantOfShape", "s", "c", value=T(data_type=T.FLOAT, dims=[1], raw_data=b"\0\0\0\0")), n("Expand", "c t", "e"), n("Add", "x e")],

@@ -105,11 +105,7 @@ impl PackWriter {
     /// # Errors
     /// Writing fails.
     pub fn add_bytes(&mut self, name: &str, contents: &[u8]) -> Result<(), ConvertError> {
-        self.add(name, |path| {
-            let mut file = fs::File::create(path)?;
-            file.write_all(contents)?;
-            file.sync_all()
-        })
+        self.add(name, |path| fs::write(path, contents))
     }
 
     /// Write the manifest, with the files added, and put the pack in its place.

@@ -46,7 +46,8 @@ pub(crate) fn import(c: &mut Context<'_, '_>, op: &str, opset: i64) -> Result<()
         "Gather" => {
             let (x, indices) = (c.input(0)?, c.input(1)?);
             let axis = axis(c.attributes.int("axis", 0), c.rank(x))?;
-            let indices = if c.walk.value(indices).dtype.is_float() { c.step("indices", Op::Cast(DType::I64), &[indices])? } else { indices };
+            let indices =
+                if c.walk.value(indices).dtype.is_float() { c.step("indices", Op::Cast(DType::I64), &[indices])? } else { indices };
             c.finish(Op::Gather { axis }, &[x, indices])
         }
         "Slice" => slice(c),
@@ -90,7 +91,11 @@ fn range(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     const LARGEST: f64 = 1e7;
     let number = |i: usize| -> Result<f64, Problem> {
         let tensor = c.walk.constant(c.input(i)?).ok_or(Problem::DataDependent("a bound"))?;
-        let value = if tensor.dtype().is_float() { tensor.to_f32().map(|v| v.first().map(|&v| f64::from(v))) } else { tensor.to_i64().map(|v| v.first().map(|&v| v as f64)) };
+        let value = if tensor.dtype().is_float() {
+            tensor.to_f32().map(|v| v.first().map(|&v| f64::from(v)))
+        } else {
+            tensor.to_i64().map(|v| v.first().map(|&v| v as f64))
+        };
         value.ok().flatten().ok_or_else(|| Problem::Form(format!("bound {i} is no number")))
     };
     let (start, limit, delta) = (number(0)?, number(1)?, number(2)?);
@@ -217,12 +222,10 @@ fn slice(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         if steps[i] < 0 {
             // Backwards from `start` down to just above `end`: a gather.
             let (first, stop) = (from_front(starts[i]).min(size - 1), from_front(ends[i]).max(-1));
-            let mut indices = Vec::new();
-            let mut at = first;
-            while at > stop && at >= 0 {
-                indices.push(at);
-                at = at.saturating_add(steps[i]);
-            }
+            let back = usize::try_from(steps[i].unsigned_abs()).unwrap_or(usize::MAX);
+            let count = if first >= 0 && first > stop { ((first - stop) as usize).div_ceil(back) } else { 0 };
+            c.walk.spend(count)?;
+            let indices: Vec<i64> = (0..count).map(|k| first - (k * back) as i64).collect();
             let name = c.walk.fresh(c.output);
             end[a] = indices.len();
             let indices = c.walk.graph.add_constant(name, Tensor::from_i64([indices.len()], indices));
@@ -231,7 +234,9 @@ fn slice(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         }
         begin[a] = from_front(starts[i]).clamp(0, size) as usize;
         end[a] = (from_front(ends[i]).clamp(0, size) as usize).max(begin[a]);
-        step[a] = usize::try_from(steps[i]).ok().filter(|&s| s > 0).ok_or_else(|| Problem::Form("step is zero".into()))?;
+        let positive = usize::try_from(steps[i]).ok().filter(|&s| s > 0).ok_or_else(|| Problem::Form("step is zero".into()))?;
+        // A step beyond the axis takes its first element, as a step of its whole length does.
+        step[a] = positive.min(dims[a].max(1));
     }
     c.finish(Op::Slice { begin, end, step }, &[x])
 }
@@ -275,7 +280,8 @@ fn split(c: &mut Context<'_, '_>, opset: i64) -> Result<(), Problem> {
 fn expand(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let x = c.input(0)?;
     let target = target(c, 1, "the target shape")?;
-    let shape = rockshard_graph::broadcast(c.walk.shape(x), &target).ok_or_else(|| Problem::Form(format!("{:?} to {target:?}", c.walk.shape(x))))?;
+    let shape = rockshard_graph::broadcast(c.walk.shape(x), &target)
+        .ok_or_else(|| Problem::Form(format!("{:?} to {target:?}", c.walk.shape(x))))?;
     if shape == c.walk.shape(x) {
         c.walk.bind(c.output, x);
         return Ok(());
@@ -356,7 +362,9 @@ fn resize(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let whole = h % height == 0 && w % width == 0;
     let mode = match (c.attributes.text("mode", "nearest"), coordinates) {
         // For whole-number factors, these conventions all take pixel floor(i / factor).
-        ("nearest", "asymmetric") if c.attributes.text("nearest_mode", "round_prefer_floor") == "floor" || (h, w) == (height, width) => Resize::Nearest,
+        ("nearest", "asymmetric") if c.attributes.text("nearest_mode", "round_prefer_floor") == "floor" || (h, w) == (height, width) => {
+            Resize::Nearest
+        }
         ("nearest", "half_pixel") if whole => Resize::Nearest,
         ("linear", "half_pixel" | "pytorch_half_pixel") if h > 1 && w > 1 => Resize::Linear,
         (mode, coordinates) => return Err(Problem::Form(format!("mode {mode} with {coordinates} coordinates is not supported"))),

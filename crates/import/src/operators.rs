@@ -86,21 +86,37 @@ pub(crate) fn import_node(walk: &mut Walk<'_>, node: &NodeProto) -> Result<(), P
         "Cast" => cast(&mut c),
         "CastLike" => match c.walk.value(c.input(1)?).dtype {
             to if to == c.walk.value(c.input(0)?).dtype => alias(&mut c),
-            to => { let x = c.input(0)?; c.finish(Op::Cast(to), &[x]) }
+            to => {
+                let x = c.input(0)?;
+                c.finish(Op::Cast(to), &[x])
+            }
         },
         "Sum" => chain(&mut c, Binary::Add),
         "MatMul" => c.apply(Op::MatMul),
         "Gemm" => gemm(&mut c),
         "Conv" => conv(&mut c),
         "MaxPool" => pool(&mut c, Pool::Max),
-        "AveragePool" => { let count = c.attributes.int("count_include_pad", 0) != 0; pool(&mut c, Pool::Average(count)) }
+        "AveragePool" => {
+            let count = c.attributes.int("count_include_pad", 0) != 0;
+            pool(&mut c, Pool::Average(count))
+        }
         "GlobalAveragePool" => reduce_over(&mut c, Reduce::Mean, Some(vec![2, 3]), true),
         "Clip" => clip(&mut c),
         "Where" => c.apply(Op::Where),
-        "Gelu" => { let tanh = c.attributes.text("approximate", "none") == "tanh"; c.apply(Op::Gelu { tanh }) }
-        "Softmax" => { let x = c.input(0)?; let axis = axis(c.attributes.int("axis", -1), c.rank(x))?; c.apply(Op::Softmax { axis }) }
+        "Gelu" => {
+            let tanh = c.attributes.text("approximate", "none") == "tanh";
+            c.apply(Op::Gelu { tanh })
+        }
+        "Softmax" => {
+            let x = c.input(0)?;
+            let axis = axis(c.attributes.int("axis", -1), c.rank(x))?;
+            c.apply(Op::Softmax { axis })
+        }
         "LayerNormalization" => layer_norm(&mut c),
-        "InstanceNormalization" => { let epsilon = c.attributes.float("epsilon", 1e-5); c.apply(Op::InstanceNorm { epsilon }) }
+        "InstanceNormalization" => {
+            let epsilon = c.attributes.float("epsilon", 1e-5);
+            c.apply(Op::InstanceNorm { epsilon })
+        }
         "GroupNormalization" => group_norm(&mut c),
         "ReduceMean" => reduce(&mut c, Reduce::Mean),
         "ReduceSum" => reduce(&mut c, Reduce::Sum),

@@ -6,10 +6,9 @@
 mod digest;
 mod model;
 
-
 pub use digest::{Digest, FileEntry};
 pub use model::{
-    AttentionTiling, Conversion, CoreId, Generator, Manifest, ManifestError, Model, ModelledCost, SandwichRegion, SCHEMA, Shard,
+    AttentionTiling, Conversion, CoreId, Generator, Manifest, ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion, Shard,
     TensorSpec, VERSION_FILE,
 };
 pub use rockshard_tensor::{PathError, check_relative};

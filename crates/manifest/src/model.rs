@@ -300,7 +300,10 @@ impl Manifest {
                 for region in &shard.sandwich {
                     let measured = [region.worst_magnitude, region.lost_before, region.lost_after];
                     if !(region.factor.is_finite() && region.factor > 0.0 && measured.iter().all(|v| v.is_finite())) {
-                        return inconsistent(format!("shard {:?} has a sandwich with a number that is not finite, or a factor of 0 or below", shard.name));
+                        return inconsistent(format!(
+                            "shard {:?} has a sandwich with a number that is not finite, or a factor of 0 or below",
+                            shard.name
+                        ));
                     }
                 }
                 for output in &shard.outputs {

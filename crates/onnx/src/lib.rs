@@ -6,6 +6,7 @@
 mod load;
 mod save;
 #[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+#[rustfmt::skip]
 pub mod schema;
 
 pub use load::{Model, OnnxError, load};

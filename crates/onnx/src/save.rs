@@ -60,7 +60,8 @@ impl Weights {
     }
 }
 
-/// Write a model and, when it has large weights, its data file beside it. Both are flushed to disk.
+/// Write a model and, when it has large weights, its data file beside it. They are not synced to disk:
+/// a pack's digests show whether a file is whole.
 ///
 /// # Errors
 /// Writing fails (for example, the disk is full); the caller removes what was written.
@@ -86,5 +87,5 @@ pub fn save(proto: &ModelProto, weights: &Weights, path: &Path) -> io::Result<()
 fn write_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     fill(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    out.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
 }

@@ -5,22 +5,17 @@ use rockshard_onnx::schema::tensor_shape_proto::dimension::Value as Extent;
 use rockshard_onnx::schema::type_proto::Value as Kind;
 use rockshard_onnx::schema::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
-const OPERATORS: &[&str] = &[
-    "Abs", "Add", "And", "ArgMax", "AveragePool", "Cast", "CastLike", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "Cos",
-    "Div", "Dropout", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gelu", "Gemm", "GlobalAveragePool", "Greater",
-    "GreaterOrEqual", "GroupNormalization", "Identity", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "MatMul", "Max", "MaxPool", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal",
-    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Sin", "Size",
-    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
-];
-const ATTRIBUTES: &[&str] = &[
-    "allowzero", "alpha", "approximate", "auto_pad", "axes", "axis", "beta", "ceil_mode", "coordinate_transformation_mode",
-    "count_include_pad", "dilations", "end", "epsilon", "fmod", "group", "keepdims", "kernel_shape", "mode", "nearest_mode",
-    "noop_with_empty_axes", "num_groups", "num_outputs", "pads", "perm", "select_last_index", "start", "strides", "to", "transA",
-    "transB", "upper", "value", "value_float", "value_floats", "value_int", "value_ints",
-];
-const WORDS: &[&str] =
-    &["asymmetric", "constant", "floor", "half_pixel", "linear", "nearest", "NOTSET", "SAME_LOWER", "SAME_UPPER", "tanh", "VALID"];
+const OPERATORS: &str = "\
+    Abs Add And ArgMax AveragePool Cast CastLike Clip Concat Constant ConstantOfShape Conv Cos Div Dropout Equal Erf Exp \
+    Expand Flatten Floor Gather Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization Identity \
+    InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow \
+    Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Shape Sigmoid Sin Size Slice \
+    Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where";
+const ATTRIBUTES: &str = "\
+    allowzero alpha approximate auto_pad axes axis beta ceil_mode coordinate_transformation_mode count_include_pad dilations \
+    end epsilon fmod group keepdims kernel_shape mode nearest_mode noop_with_empty_axes num_groups num_outputs pads perm \
+    select_last_index start strides to transA transB upper value value_float value_floats value_int value_ints";
+const WORDS: &str = "asymmetric constant floor half_pixel linear nearest NOTSET SAME_LOWER SAME_UPPER tanh VALID";
 const EDGES: &[i64] = &[0, 0, 1, 1, 1, 2, 2, 3, 4, 8, -1, -1, -2, 33, 4096, 1 << 22, 1 << 31, 1 << 40, 1 << 62, i64::MAX, i64::MIN];
 
 /// SplitMix64.
@@ -46,6 +41,11 @@ impl Random {
     fn of_mut<'a, T>(&mut self, list: &'a mut [T]) -> Option<&'a mut T> {
         let at = self.below(list.len());
         list.get_mut(at)
+    }
+
+    fn word(&mut self, list: &str) -> Option<String> {
+        let at = self.below(list.split(' ').count());
+        list.split(' ').nth(at).map(str::to_owned)
     }
 
     fn extent(&mut self) -> i64 {
@@ -85,7 +85,7 @@ fn edit(graph: &mut GraphProto, random: &mut Random) {
         0 => add_node(graph, random),
         1 => {
             if let Some(node) = random.of_mut(&mut graph.node) {
-                node.op_type = random.of(OPERATORS).map(|o| (*o).to_owned());
+                node.op_type = random.word(OPERATORS);
             }
         }
         2 | 3 => rewire(graph, random),
@@ -129,7 +129,7 @@ fn add_node(graph: &mut GraphProto, random: &mut Random) {
     for _ in 0..random.below(4) {
         input.extend(random.of(&names).cloned());
     }
-    let op_type = random.of(OPERATORS).map(|o| (*o).to_owned());
+    let op_type = random.word(OPERATORS);
     graph.node.push(NodeProto { op_type, input, output: vec![made], ..NodeProto::default() });
 }
 
@@ -155,13 +155,18 @@ fn rewire(graph: &mut GraphProto, random: &mut Random) {
 
 fn attribute(node: &mut NodeProto, random: &mut Random) {
     if random.below(3) == 0 {
-        let name = random.of(ATTRIBUTES).map(|a| (*a).to_owned());
-        node.attribute.push(AttributeProto { name, i: Some(random.extent()), ints: vec![random.extent(); random.below(5)], ..AttributeProto::default() });
+        let name = random.word(ATTRIBUTES);
+        node.attribute.push(AttributeProto {
+            name,
+            i: Some(random.extent()),
+            ints: vec![random.extent(); random.below(5)],
+            ..AttributeProto::default()
+        });
     }
     let Some(attribute) = random.of_mut(&mut node.attribute) else { return };
     match random.below(4) {
         0 => attribute.i = Some(random.extent()),
-        1 => attribute.s = random.of(WORDS).map(|w| w.as_bytes().to_vec().into()),
+        1 => attribute.s = random.word(WORDS).map(|w| w.into_bytes().into()),
         2 if attribute.t.is_some() => {
             if let Some(tensor) = &mut attribute.t {
                 constant(tensor, random);
@@ -205,7 +210,13 @@ fn add_constant(graph: &mut GraphProto, random: &mut Random) {
     let values: Vec<i64> = (0..random.below(6)).map(|_| random.extent()).collect();
     let name = Some(format!("c{}", graph.initializer.len()));
     let raw_data = Some(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into());
-    graph.initializer.push(TensorProto { name: name.clone(), dims: vec![values.len() as i64], data_type: Some(7), raw_data, ..TensorProto::default() });
+    graph.initializer.push(TensorProto {
+        name: name.clone(),
+        dims: vec![values.len() as i64],
+        data_type: Some(7),
+        raw_data,
+        ..TensorProto::default()
+    });
     if let (Some(node), Some(name)) = (random.of_mut(&mut graph.node), name) {
         let at = random.below(node.input.len() + 1);
         match node.input.get_mut(at) {
