@@ -156,7 +156,7 @@ pub struct GenerateArgs {
     #[arg(long)]
     pub init_image: Option<PathBuf>,
     /// How much of the starting picture may change, above 0 up to 1.
-    #[arg(long, default_value_t = 0.6)]
+    #[arg(long, default_value_t = 0.6, value_parser = strength)]
     pub strength: f64,
     /// Number of pictures.
     #[arg(long, default_value_t = 1)]
@@ -220,6 +220,11 @@ fn size(text: &str) -> Result<[u32; 2], String> {
     let parse = |t: &str| t.parse::<u32>().ok().filter(|&n| n > 0);
     let parsed = text.split_once('x').and_then(|(w, h)| Some([parse(w)?, parse(h)?]));
     parsed.ok_or_else(|| format!("{text:?} is not WIDTHxHEIGHT, e.g. 512x512"))
+}
+
+fn strength(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|&v| v > 0.0 && v <= 1.0);
+    value.ok_or_else(|| format!("{text:?} is not a number above 0 up to 1"))
 }
 
 fn cosine(text: &str) -> Result<f64, String> {

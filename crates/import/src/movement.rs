@@ -100,7 +100,7 @@ fn range(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     };
     let (start, limit, delta) = (number(0)?, number(1)?, number(2)?);
     let count = ((limit - start) / delta).ceil().max(0.0);
-    if !(count <= LARGEST) {
+    if count > LARGEST {
         return Err(Problem::Form(format!("from {start} to {limit} by {delta} is not a finite range below {LARGEST}")));
     }
     c.walk.spend(count as usize)?;

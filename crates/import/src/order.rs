@@ -1,7 +1,7 @@
 use crate::ImportError;
 use rockshard_onnx::schema::{GraphProto, NodeProto};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 /// Name of a node, for messages and for shards. TorchScript names nodes by module path; the dynamo exporter keeps the path in the
 /// node's metadata.
@@ -57,8 +57,14 @@ pub(crate) fn running_order<'a>(graph: &'a GraphProto, outputs: &[String]) -> Re
             }
         }
     }
-    match (0..graph.node.len()).find(|&i| live[i] && waiting[i] > 0) {
-        Some(stuck) => Err(ImportError::Cycle(node_name(&graph.node[stuck]))),
-        None => Ok(order),
+    let stuck = |i: usize| live[i] && waiting[i] > 0;
+    let Some(mut at) = (0..graph.node.len()).find(|&i| stuck(i)) else { return Ok(order) };
+    // A node may be stuck because it comes after the cycle: go back until one comes twice.
+    let mut seen = HashSet::new();
+    while seen.insert(at)
+        && let Some(before) = made_by(&graph.node[at]).into_iter().find(|&i| stuck(i))
+    {
+        at = before;
     }
+    Err(ImportError::Cycle(node_name(&graph.node[at])))
 }

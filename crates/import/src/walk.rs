@@ -116,13 +116,15 @@ fn input_type(input: &ValueInfoProto, options: &Options) -> Result<(DType, Vec<u
         return Ok((dtype, shape.clone()));
     }
     let dims = &tensor.shape.as_ref().ok_or_else(|| fail("has no declared rank"))?.dim;
+    let known = options.dims.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "none".to_owned() } else { known };
     let mut shape = Vec::with_capacity(dims.len());
     for (axis, dim) in dims.iter().enumerate() {
         let dynamic = |dimension: &str| ImportError::Dynamic {
             input: name.clone(),
             axis,
             dimension: dimension.to_owned(),
-            known: options.dims.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", "),
+            known: known.clone(),
         };
         shape.push(match &dim.value {
             Some(dimension::Value::DimValue(v)) => usize::try_from(*v).map_err(|_| dynamic(&v.to_string()))?,

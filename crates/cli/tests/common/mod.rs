@@ -1,0 +1,64 @@
+//! Running the real program.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The bundled model.
+pub fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shards/tiny-lcm")
+}
+
+/// Run `rockshard` with arguments.
+pub fn rockshard(args: &[&str]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_rockshard")).args(args).output().unwrap();
+    Run { command: args.join(" "), output }
+}
+
+/// A finished run.
+pub struct Run {
+    command: String,
+    pub output: Output,
+}
+
+impl Run {
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// The run must have ended with exit code 0; gives what it printed.
+    pub fn success(self) -> String {
+        assert!(self.output.status.success(), "rockshard {}: {:?}\n{}", self.command, self.output.status, self.stderr());
+        self.stdout()
+    }
+
+    /// The run must have ended with this exit code; gives what it printed on standard error.
+    pub fn exits(self, code: i32) -> String {
+        assert_eq!(self.output.status.code(), Some(code), "rockshard {}\n{}{}", self.command, self.stdout(), self.stderr());
+        self.stderr()
+    }
+}
+
+/// A temporary directory for one test.
+pub struct Work(tempfile::TempDir);
+
+impl Work {
+    pub fn new() -> Self {
+        Work(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Convert the bundled model.
+    pub fn convert(&self, pack: &Path, options: &[&str]) -> String {
+        let model = model();
+        let args = ["convert", model.to_str().unwrap(), "--out", pack.to_str().unwrap(), "--quiet"];
+        rockshard(&[&args[..], options].concat()).success()
+    }
+}
