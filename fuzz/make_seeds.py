@@ -75,6 +75,11 @@ seed("attention", [n("Transpose", "x", "k", perm=[0, 1, 3, 2]), n("MatMul", "x k
 seed("swish_more_axes", [n("Mul", "x f", "b"), n("Sigmoid", "b", "s"), n("Mul", "x s", "z"), n("Transpose", "z", "y", perm=[1, 0])], [floats("f", (1, 1))], shape=[4])
 seed("layer_norm_scalar", [n("ReduceMean", "x", "m"), n("Sub", "x m", "d"), n("Pow", "d two", "p"), n("ReduceMean", "p", "v"), n("Add", "v e", "w"),
      n("Sqrt", "w", "s"), n("Div", "d s", "q"), n("Mul", "q g", "h"), n("Add", "h g")], [floats("two", fill=2), floats("e", fill=1e-5), floats("g")], shape=[])
+seed("attention_scale_axes", [n("Transpose", "x", "k", perm=[1, 0]), n("MatMul", "x k", "s"), n("Mul", "s f", "c"), n("Add", "c m", "a"),
+     n("Softmax", "a", "p", axis=-1), n("MatMul", "p x")], [floats("f", (1, 1, 1)), floats("m", (1, 4, 4))], shape=[4, 4])
+seed("attention_vector", [n("MatMul", "x k", "s"), n("Softmax", "s", "p", axis=-1), n("MatMul", "p k")], [floats("k", (4, 4))], shape=[4])
+seed("group_norm_empty", [n("Reshape", "x s", "r"), n("InstanceNormalization", "r e e", "i"), n("Reshape", "i t", "b"), n("Mul", "b g", "m"), n("Add", "m g")],
+     [ints("s", 1, 0, 8), ints("t", 1, 0, 4), floats("e", (0,)), floats("g", (1, 1, 1))], shape=[1, 0, 4])
 seed("constant", [n("Constant", "", "c", value_floats=[1.0, 2.0, 3.0, 4.0]), n("CastLike", "c x", "l"), n("Identity", "l", "i"), n("Add", "x i")])
 external = T(name="w", data_type=T.FLOAT, dims=[4], data_location=T.EXTERNAL)
 for key, value in {"location": "weights.bin", "offset": "0", "length": "16"}.items():

@@ -67,9 +67,9 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
         models.push(convert_part(request, part, &npu, reference, &mut writer, progress)?);
     }
     if let Some(folder) = &source.tokenizer {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).map_err(ConvertError::io(folder))?.filter_map(|e| Some(e.ok()?.path())).collect();
-        entries.sort();
-        for path in entries.iter().filter(|p| p.is_file()) {
+        let mut paths = entries(folder)?;
+        paths.sort();
+        for path in paths.iter().filter(|p| p.is_file()) {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             writer.add_bytes(&format!("tokenizer/{name}"), &std::fs::read(path).map_err(ConvertError::io(path))?)?;
         }
@@ -93,14 +93,26 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
     })
 }
 
+/// What is in a folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, ConvertError> {
+    Ok(std::fs::read_dir(folder).map_err(ConvertError::io(folder))?.filter_map(|e| Some(e.ok()?.path())).collect())
+}
+
 /// Stands for everything the pack's contents depend on.
 fn recipe(request: &Request, source: &Source) -> Result<Digest, ConvertError> {
     let mut text = format!("{} {SCHEMA} {:?}", env!("CARGO_PKG_VERSION"), (request.sandwich, request.tile, request.shards, request.placement, request.optimise));
     let mut files: Vec<PathBuf> = Vec::new();
     for part in &source.parts {
         text += &format!("{:?}{:?}", part.name, part.shapes);
-        let folder = part.path.parent().unwrap_or(Path::new("."));
-        files.extend(std::fs::read_dir(folder).map_err(ConvertError::io(folder))?.filter_map(|e| Some(e.ok()?.path())));
+        // The parent of a bare file name is the empty path.
+        let folder = part.path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
+        files.extend(entries(folder)?);
+    }
+    if let Some(folder) = &source.tokenizer {
+        files.extend(entries(folder)?);
+    }
+    for (name, contents) in &request.files {
+        text += &format!("{name}{}", Digest::of(contents));
     }
     files.sort();
     files.dedup();

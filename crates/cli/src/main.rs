@@ -28,8 +28,19 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("rockshard: {error:#}");
+            eprintln!("rockshard: {}", message(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes on one line, without causes whose text is already there.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
 }

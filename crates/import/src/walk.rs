@@ -120,12 +120,8 @@ fn input_type(input: &ValueInfoProto, options: &Options) -> Result<(DType, Vec<u
     let known = if known.is_empty() { "none".to_owned() } else { known };
     let mut shape = Vec::with_capacity(dims.len());
     for (axis, dim) in dims.iter().enumerate() {
-        let dynamic = |dimension: &str| ImportError::Dynamic {
-            input: name.clone(),
-            axis,
-            dimension: dimension.to_owned(),
-            known: known.clone(),
-        };
+        let dynamic =
+            |dimension: &str| ImportError::Dynamic { input: name.clone(), axis, dimension: dimension.to_owned(), known: known.clone() };
         shape.push(match &dim.value {
             Some(dimension::Value::DimValue(v)) => usize::try_from(*v).map_err(|_| dynamic(&v.to_string()))?,
             Some(dimension::Value::DimParam(p)) => *options.dims.get(p).ok_or_else(|| dynamic(p))?,

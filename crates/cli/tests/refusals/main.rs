@@ -15,13 +15,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-const CONVERT: &str = "convert model.onnx --out out/pack";
+const CONVERT: &str = "convert model.onnx --out pack";
 const GENERATE: &str = "generate pack --prompt red --steps 1 --out picture.png";
 
 /// `convert` refuses a file.
 fn refuses_bytes(bytes: impl AsRef<[u8]>, parts: &[&str]) {
     let scratch = Scratch::new();
-    fs::create_dir(scratch.path("out")).unwrap();
     scratch.write("model.onnx", bytes);
     scratch.refuses(CONVERT, parts);
 }
@@ -38,7 +37,7 @@ fn a_good_model_converts() {
     let scratch = Scratch::new();
     scratch.write("model.onnx", encode(&good()));
     scratch.succeeds(CONVERT);
-    assert!(scratch.path("out/pack/manifest.json").is_file() && !scratch.path("out/.pack.partial").exists());
+    assert!(scratch.path("pack/manifest.json").is_file() && !scratch.path(".pack.partial").exists());
 }
 
 #[test]
@@ -163,7 +162,7 @@ fn shapes_that_do_not_fit() {
 #[test]
 fn resolutions() {
     let scratch = Scratch::with_model();
-    let convert = |size: &str| format!("convert tiny-lcm --out out/pack --resolution {size}");
+    let convert = |size: &str| format!("convert tiny-lcm --out pack --resolution={size}");
     scratch.refuses(&convert("100x128"), &["resolution 100x128: width and height must be divisible by 8"]);
     scratch.refuses(&convert("128x132"), &["resolution 128x132: width and height must be divisible by 8"]);
     scratch.refuses(&convert("8x8"), &["resolution 8x8: width and height must be from 64 to 2048"]);
@@ -247,6 +246,8 @@ fn refuses_altered(line: &str, start: &str, end: &str, problem: &str, change: im
     scratch.refuses(line, &[&format!("pack/{file}"), problem, "convert it again"]);
 }
 
+/// Takes a vector as every change does.
+#[allow(clippy::ptr_arg)]
 fn flip(bytes: &mut Vec<u8>) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -360,7 +361,7 @@ fn requests_that_a_model_cannot_do() {
         ("--cores 0", &["--cores", "0 is not in 1..=3"] as &[&str]),
         ("--cores 4", &["--cores", "4 is not in 1..=3"]),
         ("--size 128", &["--size", "\"128\" is not WIDTHxHEIGHT"]),
-        ("--steps -1", &["--steps"]),
+        ("--steps=-1", &["--steps", "invalid digit"]),
         ("--device gpu", &["--device", "sim, cpu, rknn"]),
     ] {
         scratch.misuses(&generate(options), parts);
@@ -487,23 +488,33 @@ fn an_interrupted_conversion_resumes() {
     is_complete(&scratch);
 }
 
+/// All files that an interrupted conversion had finished were made again.
+fn started_again(scratch: &Scratch, finished: &[(String, SystemTime)]) {
+    for (name, time) in finished {
+        assert!(written(scratch, &format!("out/pack/{name}")) > *time, "{name}");
+    }
+}
+
 #[test]
 fn an_interrupted_conversion_starts_again_without_resume() {
     let scratch = Scratch::with_model();
     let finished = interrupted(&scratch);
     scratch.succeeds(LONG);
-    for (name, time) in &finished {
-        assert!(written(&scratch, &format!("out/pack/{name}")) > *time, "{name}");
-    }
+    started_again(&scratch, &finished);
     is_complete(&scratch);
 }
 
 #[test]
-fn other_options_do_not_resume() {
-    let scratch = Scratch::with_model();
-    let finished = interrupted(&scratch);
-    scratch.succeeds("convert tiny-lcm --sandwich 4 --shards block --out out/pack --resume");
-    for (name, time) in &finished {
-        assert!(written(&scratch, &format!("out/pack/{name}")) > *time, "{name}");
+fn other_options_or_another_model_do_not_resume() {
+    let change_options = |_: &Scratch| LONG.replace("auto", "4");
+    let change_model = |scratch: &Scratch| {
+        scratch.alter("tiny-lcm/tokenizer/tokenizer_config.json", |bytes| bytes.push(b'\n'));
+        LONG.to_owned()
+    };
+    for change in [&change_options as &dyn Fn(&Scratch) -> String, &change_model] {
+        let scratch = Scratch::with_model();
+        let finished = interrupted(&scratch);
+        scratch.succeeds(&format!("{} --resume", change(&scratch)));
+        started_again(&scratch, &finished);
     }
 }

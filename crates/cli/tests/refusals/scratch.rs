@@ -1,11 +1,11 @@
 //! A scratch folder in which the real program runs.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};
 use std::sync::OnceLock;
+use std::{fs, io};
 use tempfile::TempDir;
 
 /// What `convert` is given for the packs that tests alter.
@@ -30,14 +30,15 @@ impl Scratch {
     /// With the bundled model as `tiny-lcm`.
     pub fn with_model() -> Self {
         let scratch = Scratch::new();
-        symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shards/tiny-lcm"), scratch.path("tiny-lcm")).unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shards/tiny-lcm");
+        link_tree(&model, &scratch.path("tiny-lcm"), |from, to| symlink(from, to));
         scratch
     }
 
     /// With the bundled model's pack as `pack`.
     pub fn with_pack() -> Self {
         let scratch = Scratch::new();
-        link_tree(shared_pack(), &scratch.path("pack"));
+        link_tree(shared_pack(), &scratch.path("pack"), |from, to| fs::hard_link(from, to));
         scratch
     }
 
@@ -110,13 +111,15 @@ impl Scratch {
         for part in parts {
             assert!(ran.stderr.contains(part), "does not say {part:?}: {}", ran.report());
         }
+        let last = ran.stderr.trim_end().rsplit(": ").next().unwrap();
+        assert_eq!(ran.stderr.matches(last).count(), 1, "the cause is there twice: {}", ran.report());
         assert_eq!(self.tree(), before, "files appeared or went: {}", ran.report());
     }
 
     /// Everything in the folder.
     fn tree(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();
-        walk(self.0.path(), &mut |path, _| drop(found.insert(path.to_owned())));
+        walk(self.0.path(), &mut |path, _| found.extend([path.to_owned()]));
         found
     }
 }
@@ -150,11 +153,11 @@ fn remove_left_over() {
     }
 }
 
-fn link_tree(from: &Path, to: &Path) {
+fn link_tree(from: &Path, to: &Path, link: fn(&Path, &Path) -> io::Result<()>) {
     fs::create_dir(to).unwrap();
     walk(from, &mut |path, folder| {
         let target = to.join(path.strip_prefix(from).unwrap());
-        if folder { fs::create_dir(target).unwrap() } else { fs::hard_link(path, target).unwrap() }
+        if folder { fs::create_dir(target).unwrap() } else { link(path, &target).unwrap() }
     });
 }
 
