@@ -3,7 +3,7 @@
 use crate::ConvertError;
 use crate::emit::write_onnx;
 use crate::partition::Segment;
-use crate::passes::{Range, Ranges};
+use crate::passes::Ranges;
 use rockshard_device::{Device, ShardFile};
 use rockshard_graph::{Graph, ValueId};
 use rockshard_manifest::{CoreId, TensorSpec};
@@ -18,7 +18,14 @@ pub type Sample = BTreeMap<String, Tensor>;
 ///
 /// # Errors
 /// A sample does not fit the model's inputs, the reference fails, or scratch files cannot be written.
-pub fn calibrate(graph: &Graph, part: &str, segments: &[Segment], samples: &[Sample], reference: &dyn Device, scratch: &Path) -> Result<Ranges, ConvertError> {
+pub fn calibrate(
+    graph: &Graph,
+    part: &str,
+    segments: &[Segment],
+    samples: &[Sample],
+    reference: &dyn Device,
+    scratch: &Path,
+) -> Result<Ranges, ConvertError> {
     let mut ranges = Ranges::new();
     let mut states: Vec<HashMap<ValueId, Tensor>> = Vec::new();
     for sample in samples {
@@ -41,7 +48,8 @@ pub fn calibrate(graph: &Graph, part: &str, segments: &[Segment], samples: &[Sam
         let path = scratch.join(format!("{part}-{i:03}.onnx"));
         write_onnx(&piece, &path).map_err(ConvertError::io(&path))?;
         let inputs: Vec<ValueId> = piece.inputs.iter().filter_map(|&v| graph.find(&piece.value(v).name)).collect();
-        let shard = ShardFile { name: segment.name.clone(), path: path.clone(), inputs: specs(graph, &inputs), outputs: specs(graph, &made) };
+        let shard =
+            ShardFile { name: segment.name.clone(), path: path.clone(), inputs: specs(graph, &inputs), outputs: specs(graph, &made) };
         let mut session = reference.open(&shard, CoreId::Npu(0))?;
         let later: std::collections::HashSet<ValueId> =
             segments[i + 1..].iter().flat_map(|s| &s.nodes).flat_map(|&n| graph.node(n).inputs.iter().copied()).collect();
@@ -66,7 +74,7 @@ pub fn calibrate(graph: &Graph, part: &str, segments: &[Segment], samples: &[Sam
 
 fn record(ranges: &mut Ranges, name: &str, tensor: &Tensor) {
     if let Ok(values) = tensor.to_f32() {
-        ranges.entry(name.to_owned()).or_insert_with(Range::default).add(&values);
+        ranges.entry(name.to_owned()).or_default().add(&values);
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::ConvertError;
 use crate::calibrate::{Sample, calibrate};
 use crate::emit::write_onnx;
 use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
@@ -5,7 +6,6 @@ use crate::pack::PackWriter;
 use crate::partition::{Segment, partition};
 use crate::passes::{Ranges, Scales, apply_scales, choose_scales, split_heads, tile_attention, uniform_scales};
 use crate::source::{Part, Source};
-use crate::ConvertError;
 use rockshard_cost::Rk3588;
 use rockshard_device::Device;
 use rockshard_graph::{Graph, NodeId, ValueId};
@@ -100,7 +100,11 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, ConvertError> {
 
 /// Stands for everything the pack's contents depend on.
 fn recipe(request: &Request, source: &Source) -> Result<Digest, ConvertError> {
-    let mut text = format!("{} {SCHEMA} {:?}", env!("CARGO_PKG_VERSION"), (request.sandwich, request.tile, request.shards, request.placement, request.optimise));
+    let mut text = format!(
+        "{} {SCHEMA} {:?}",
+        env!("CARGO_PKG_VERSION"),
+        (request.sandwich, request.tile, request.shards, request.placement, request.optimise)
+    );
     let mut files: Vec<PathBuf> = Vec::new();
     for part in &source.parts {
         text += &format!("{:?}{:?}", part.name, part.shapes);

@@ -3,8 +3,11 @@
 use rockshard_graph::{Graph, Op, Pool, Resize, ValueId, Window};
 use rockshard_onnx::Weights;
 use rockshard_onnx::schema::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
-    tensor_proto::DataType, tensor_shape_proto::{Dimension, dimension}, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType,
+    tensor_proto::DataType,
+    tensor_shape_proto::{Dimension, dimension},
+    type_proto,
 };
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashSet;
@@ -26,7 +29,14 @@ pub fn write_onnx(graph: &Graph, path: &Path) -> io::Result<()> {
 }
 
 fn to_model(graph: &Graph, weights: &mut Weights, file: &str) -> ModelProto {
-    let mut emit = Emit { graph, weights, file, proto: GraphProto { name: Some(graph.name.clone()), ..GraphProto::default() }, used: HashSet::new(), fresh: 0 };
+    let mut emit = Emit {
+        graph,
+        weights,
+        file,
+        proto: GraphProto { name: Some(graph.name.clone()), ..GraphProto::default() },
+        used: HashSet::new(),
+        fresh: 0,
+    };
     for node in graph.nodes() {
         for &input in &node.inputs {
             emit.constant(input);
@@ -66,7 +76,8 @@ fn info(graph: &Graph, id: ValueId) -> ValueInfoProto {
         DType::I32 => DataType::Int32,
         DType::Bool => DataType::Bool,
     };
-    let dim = value.shape.iter().map(|&d| Dimension { value: Some(dimension::Value::DimValue(d as i64)), ..Dimension::default() }).collect();
+    let dim =
+        value.shape.iter().map(|&d| Dimension { value: Some(dimension::Value::DimValue(d as i64)), ..Dimension::default() }).collect();
     let tensor = type_proto::Tensor { elem_type: Some(data_type as i32), shape: Some(TensorShapeProto { dim }) };
     ValueInfoProto {
         name: Some(value.name.clone()),
@@ -270,7 +281,9 @@ impl Emit<'_> {
                 let dims = shape(0);
                 let sizes = self.sizes(&base, &[dims[0], dims[1], size[0], size[1]]);
                 let attribute = match mode {
-                    Resize::Nearest => vec![text("mode", "nearest"), text("coordinate_transformation_mode", "asymmetric"), text("nearest_mode", "floor")],
+                    Resize::Nearest => {
+                        vec![text("mode", "nearest"), text("coordinate_transformation_mode", "asymmetric"), text("nearest_mode", "floor")]
+                    }
                     Resize::Linear => vec![text("mode", "linear"), text("coordinate_transformation_mode", "half_pixel")],
                 };
                 last(self, "Resize", vec![x, String::new(), String::new(), sizes], attribute);

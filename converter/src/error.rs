@@ -36,7 +36,9 @@ pub enum ConvertError {
         node: String,
     },
     /// An operator the NPU has not, after work that it has.
-    #[error("{part}: node {node:?} ({op}) runs on the host only, but needs {before:?}, which is NPU work; move it to the start of the model or replace it")]
+    #[error(
+        "{part}: node {node:?} ({op}) runs on the host only, but needs {before:?}, which is NPU work; move it to the start of the model or replace it"
+    )]
     HostAfterNpu {
         /// Part of the model.
         part: String,

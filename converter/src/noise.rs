@@ -17,7 +17,9 @@ pub(crate) fn samples(graph: &Graph) -> Vec<Sample> {
             let value = graph.value(id);
             let count = value.count();
             let tensor = match value.dtype {
-                DType::F32 | DType::F16 => Tensor::from_f32(value.shape.clone(), (0..count).map(|_| StandardNormal.sample(&mut rng)).collect()),
+                DType::F32 | DType::F16 => {
+                    Tensor::from_f32(value.shape.clone(), (0..count).map(|_| StandardNormal.sample(&mut rng)).collect())
+                }
                 DType::I64 => Tensor::from_i64(value.shape.clone(), (0..count as i64).map(|i| (i + seed as i64) % 100).collect()),
                 DType::I32 => Tensor::from_i32(value.shape.clone(), (0..count as i32).map(|i| (i + seed as i32) % 100).collect()),
                 DType::Bool => Tensor::from_bool(value.shape.clone(), vec![true; count]),

@@ -115,7 +115,9 @@ impl PackWriter {
     pub fn finish(mut self, mut manifest: Manifest) -> Result<Manifest, ConvertError> {
         manifest.files = std::mem::take(&mut self.files);
         let path = self.partial.join("manifest.json");
-        fs::File::create(&path).and_then(|mut f| f.write_all(manifest.to_json().as_bytes()).and_then(|()| f.sync_all())).map_err(ConvertError::io(&path))?;
+        fs::File::create(&path)
+            .and_then(|mut f| f.write_all(manifest.to_json().as_bytes()).and_then(|()| f.sync_all()))
+            .map_err(ConvertError::io(&path))?;
         fs::remove_dir_all(self.scratch()).map_err(ConvertError::io(self.scratch()))?;
         let journal = self.partial.join(JOURNAL);
         fs::remove_file(&journal).map_err(ConvertError::io(journal))?;
@@ -155,7 +157,8 @@ fn journal(partial: &Path, recipe: &Digest) -> Option<BTreeMap<String, FileEntry
         }
     }
     // A file whose companion is damaged is not finished.
-    let damaged: Vec<String> = files.keys().filter(|n| text.contains(&format!(" {n}_data")) && !files.contains_key(&format!("{n}_data"))).cloned().collect();
-    damaged.iter().for_each(|n| drop(files.remove(n)));
+    let damaged: Vec<String> =
+        files.keys().filter(|n| text.contains(&format!(" {n}_data")) && !files.contains_key(&format!("{n}_data"))).cloned().collect();
+    files.retain(|name, _| !damaged.contains(name));
     Some(files)
 }

@@ -129,7 +129,10 @@ fn merged(graph: &Graph, pieces: Vec<Vec<NodeId>>) -> Vec<Vec<NodeId>> {
 fn is_residual(graph: &Graph, node: &Node) -> bool {
     let shape = &graph.value(node.output).shape;
     let flowing = |v: &ValueId| graph.constant(*v).is_none() && graph.value(*v).shape == *shape;
-    node.op == Op::Binary(Binary::Add) && shape.len() >= 3 && graph.value(node.output).dtype == DType::F32 && node.inputs.iter().all(flowing)
+    node.op == Op::Binary(Binary::Add)
+        && shape.len() >= 3
+        && graph.value(node.output).dtype == DType::F32
+        && node.inputs.iter().all(flowing)
 }
 
 fn is_strided(node: &Node) -> bool {

@@ -166,7 +166,7 @@ fn chosen_factors_keep_float16_finite() {
     let mut all = graph.clone();
     all.outputs = graph.nodes().iter().map(|n| n.output).collect();
     for (name, tensor) in run(&all, &given, Precision::F32) {
-        ranges.entry(name).or_insert_with(Range::default).add(&tensor.to_f32().unwrap());
+        ranges.entry(name).or_default().add(&tensor.to_f32().unwrap());
     }
     let scales = choose_scales(&graph, &ranges);
     let rewritten = apply_scales(&graph, &scales).unwrap();

@@ -16,7 +16,8 @@ pub(super) fn segment_name(graph: &Graph, nodes: &[NodeId], index: usize, count:
         let same = shared.iter().zip(&path).take_while(|(a, b)| a == b).count();
         shared.truncate(same);
     }
-    let group = nodes.first().and_then(|&n| graph.node(n).name.rsplit_once(GROUP_MARK).map(|(_, g)| g.split('/').next().unwrap_or(g).to_owned()));
+    let group =
+        nodes.first().and_then(|&n| graph.node(n).name.rsplit_once(GROUP_MARK).map(|(_, g)| g.split('/').next().unwrap_or(g).to_owned()));
     let mut name: String = shared.join(".").chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
     if name.len() > LONGEST {
         name = name.split_off(name.len() - LONGEST);

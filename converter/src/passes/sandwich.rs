@@ -193,7 +193,8 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
     let mut scales = Scales::default();
     let mut classes = Classes::of(graph);
     for (root, members) in classes.members(graph) {
-        let known: Vec<(&str, &Range)> = members.iter().filter_map(|&v| ranges.get_key_value(&graph.value(v).name)).map(|(n, r)| (n.as_str(), r)).collect();
+        let known: Vec<(&str, &Range)> =
+            members.iter().filter_map(|&v| ranges.get_key_value(&graph.value(v).name)).map(|(n, r)| (n.as_str(), r)).collect();
         let nonzero = || known.iter().filter(|(_, r)| r.max > 0.0);
         let Some(&(largest, high)) = nonzero().max_by(|a, b| a.1.max.total_cmp(&b.1.max)) else { continue };
         let Some(&(smallest, low)) = nonzero().min_by(|a, b| a.1.rms().total_cmp(&b.1.rms())) else { continue };
@@ -208,7 +209,11 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
             continue;
         };
         if let Some(why) = classes.fixed.get(&root) {
-            scales.declined.push(format!("sandwich: {worst}: leaves float16's range (largest {:.3e}, rms {:.3e}), but {why} keeps it at scale 1", high.max, low.rms()));
+            scales.declined.push(format!(
+                "sandwich: {worst}: leaves float16's range (largest {:.3e}, rms {:.3e}), but {why} keeps it at scale 1",
+                high.max,
+                low.rms()
+            ));
             continue;
         }
         if !high.max.is_finite() {

@@ -166,7 +166,13 @@ impl Rescaler<'_> {
             Op::Binary(Binary::Add | Binary::Sub | Binary::Min | Binary::Max) | Op::Where | Op::Concat { .. } => {
                 (node.inputs.iter().map(|&i| self.at(i, wanted)).collect(), wanted)
             }
-            Op::Gather { .. } | Op::Expand { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Resize { .. } | Op::Pool { .. } => {
+            Op::Gather { .. }
+            | Op::Expand { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::Resize { .. }
+            | Op::Pool { .. } => {
                 let mut inputs = vec![self.at(node.inputs[0], wanted)];
                 inputs.extend(node.inputs[1..].iter().map(|&i| self.plain(i)));
                 (inputs, wanted)

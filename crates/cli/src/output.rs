@@ -28,7 +28,8 @@ impl Output {
         let terminal = std::io::stderr().is_terminal() && !self.quiet;
         let bar = terminal.then(|| {
             let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{prefix:>10} [{bar:32}] {pos}/{len} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template("{prefix:>10} [{bar:32}] {pos}/{len} {wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
             bar.set_prefix(title.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));

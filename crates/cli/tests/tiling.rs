@@ -11,7 +11,8 @@ fn a_grid_of_tiles_needs_less_memory_and_still_passes() {
     let pack = work.path("grid");
     let json = work.convert(&pack, &["--tile", "grid:32x32", "--shards", "block", "--sandwich", "off", "--json"]);
     let manifest = Manifest::parse(json.as_bytes()).unwrap();
-    let tiled: Vec<_> = manifest.models.iter().flat_map(|m| &m.shards).flat_map(|s| &s.attention).filter(|a| a.lowering == "grid:32x32").collect();
+    let tiled: Vec<_> =
+        manifest.models.iter().flat_map(|m| &m.shards).flat_map(|s| &s.attention).filter(|a| a.lowering == "grid:32x32").collect();
     assert!(tiled.len() >= 10, "{} attentions tiled", tiled.len());
     for attention in &tiled {
         assert!(attention.peak_after < attention.peak_before, "{attention:?}");

@@ -21,7 +21,12 @@ impl Rule for Fusion {
     }
 
     fn propose(&self, graph: &Graph, links: &Links, node: NodeId, declined: &mut Vec<String>) -> Option<Patch> {
-        (self.recognise)(&Match { graph, links }, node, declined)
+        let patch = (self.recognise)(&Match { graph, links }, node, declined)?;
+        if patch.keeps_shapes(graph) {
+            return Some(patch);
+        }
+        declined.push(format!("{}: a constant of the pattern broadcasts the result to another shape", graph.node(node).name));
+        None
     }
 }
 

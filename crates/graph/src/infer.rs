@@ -54,7 +54,12 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
     let shape = match op {
         Op::Conv { window, group } => {
             let w = shapes[1];
-            let fits = x.len() == 4 && w.len() == 4 && *group > 0 && x[1] == w[1] * group && w[0].is_multiple_of(*group) && w[2..] == window.kernel;
+            let fits = x.len() == 4
+                && w.len() == 4
+                && *group > 0
+                && x[1] == w[1] * group
+                && w[0].is_multiple_of(*group)
+                && w[2..] == window.kernel;
             if !fits || shapes.get(2).is_some_and(|b| *b != [w[0]]) {
                 return fail(format!("shapes {shapes:?} with {group} groups"));
             }
@@ -192,11 +197,7 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
 
 fn reduced(x: &[usize], axes: &[usize], keep: bool) -> Vec<usize> {
     let kept = |i: &usize| !axes.contains(i);
-    if keep {
-        (0..x.len()).map(|i| if kept(&i) { x[i] } else { 1 }).collect()
-    } else {
-        (0..x.len()).filter(kept).map(|i| x[i]).collect()
-    }
+    if keep { (0..x.len()).map(|i| if kept(&i) { x[i] } else { 1 }).collect() } else { (0..x.len()).filter(kept).map(|i| x[i]).collect() }
 }
 
 fn matmul(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {

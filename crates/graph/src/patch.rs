@@ -54,6 +54,12 @@ impl Patch {
         &self.get(graph, id).shape
     }
 
+    /// Whether every value that is replaced is so by one of its type and shape.
+    pub fn keeps_shapes(&self, graph: &Graph) -> bool {
+        let form = |id| (self.get(graph, id).dtype, &self.get(graph, id).shape);
+        self.replace.iter().all(|&(old, new)| form(old) == form(new))
+    }
+
     /// Let every user of `old` use `new` instead. When `old` is a graph output, `new` takes its place and name.
     pub fn replace(&mut self, old: ValueId, new: ValueId) {
         self.replace.push((old, new));

@@ -199,9 +199,9 @@ fn both_refuse_bad_forms() {
         (with("/schema", json!(0)), "schema 0 does not exist"),
         (with(&at("inputs/0/scale"), json!(0)), "tensor \"h\" has scale 0"),
         (with(&at("inputs/0/scale"), json!(-0.5)), "tensor \"h\" has scale -0.5"),
-        (with("/models/0/outputs/0/scale", json!(1e39)), "tensor \"out\" has scale inf"),
+        (with("/models/0/outputs/0/scale", json!(1e39)), "number out of range"),
         (with(&at("sandwich/0/factor"), json!(0)), "a factor of 0 or below"),
-        (with(&at("sandwich/0/worst_magnitude"), json!(1e39)), "a number that is not finite"),
+        (with(&at("sandwich/0/worst_magnitude"), json!(1e39)), "number out of range"),
         (with(&at("modelled/micros"), json!(-1)), "is modelled to take -1 microseconds"),
     ];
     for (manifest, message) in cases {

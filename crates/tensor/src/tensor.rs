@@ -71,9 +71,8 @@ impl Tensor {
     /// # Errors
     /// The byte length is not what shape and type take, or the shape overflows.
     pub fn new(dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Self, TensorError> {
-        let expected = element_count(&shape)
-            .and_then(|n| n.checked_mul(dtype.size()))
-            .ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
+        let expected =
+            element_count(&shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
         if expected != data.len() {
             return Err(TensorError::Length { shape, dtype, expected, found: data.len() });
         }
@@ -242,11 +241,9 @@ mod tests {
         let values: Vec<f32> = (0..9).map(|v| v as f32 * 0.5).collect();
         let mut shifted = vec![7u8];
         shifted.extend_from_slice(bytemuck::cast_slice(&values));
-        for start in [1usize] {
-            let t = Tensor::new(DType::F32, vec![9], Bytes::from(shifted.clone()).slice(start..)).unwrap();
-            assert_eq!(&*t.to_f32().unwrap(), &values[..]);
-            assert_eq!(t.detached().view_f32().unwrap().as_slice().unwrap(), &values[..]);
-        }
+        let t = Tensor::new(DType::F32, vec![9], Bytes::from(shifted).slice(1..)).unwrap();
+        assert_eq!(&*t.to_f32().unwrap(), &values[..]);
+        assert_eq!(t.detached().view_f32().unwrap().as_slice().unwrap(), &values[..]);
     }
 
     #[test]

@@ -80,7 +80,10 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let report = validate::validate_pack(&pack, &devices, &inputs, THRESHOLD, out)?;
     let validated = validating.elapsed();
     let report_path = args.out.join("report.html");
-    let pictures = generated.pictures.iter().map(|p| Ok((format!("{}, seed {}", args.prompt, p.parameters.as_ref().map_or(0, |q| q.seed)), p.to_png()?)));
+    let pictures = generated
+        .pictures
+        .iter()
+        .map(|p| Ok((format!("{}, seed {}", args.prompt, p.parameters.as_ref().map_or(0, |q| q.seed)), p.to_png()?)));
     let extras = ReportExtras { timeline_svg: Some(timeline), pictures: pictures.collect::<Result<_>>()? };
     validate::write_report(&report, &extras, &report_path)?;
 

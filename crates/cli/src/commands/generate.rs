@@ -1,7 +1,7 @@
 use crate::args::GenerateArgs;
+use crate::devices;
 use crate::models::{PackModels, TextToImage};
 use crate::output::{Output, time};
-use crate::devices;
 use anyhow::{Context, Result};
 use rockshard_diffusion::{Generated, InitialPicture, Picture, Pipeline, Progress, Request};
 use rockshard_runtime::{Pack, timeline_svg};

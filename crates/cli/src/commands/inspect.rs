@@ -16,7 +16,11 @@ pub fn run(args: &InspectArgs, out: &Output) -> Result<ExitCode> {
     out.result(manifest, || {
         let mut text = String::new();
         let c = &manifest.conversion;
-        let _ = writeln!(text, "{} {}, for {}, sandwich {}, tile {}, shards {}, placement {}, optimise {}", manifest.generator.name, manifest.generator.version, manifest.target, c.sandwich, c.tile, c.shards, c.placement, c.optimise);
+        let _ = writeln!(
+            text,
+            "{} {}, for {}, sandwich {}, tile {}, shards {}, placement {}, optimise {}",
+            manifest.generator.name, manifest.generator.version, manifest.target, c.sandwich, c.tile, c.shards, c.placement, c.optimise
+        );
         for model in &manifest.models {
             let _ = write!(text, "\n{}", table(model));
             if args.why {
@@ -32,12 +36,24 @@ fn table(model: &Model) -> String {
     let resolution = model.resolution.map(|[w, h]| format!(" {w}x{h}")).unwrap_or_default();
     let mut text = format!("{}{resolution}\n", model.name);
     let width = model.shards.iter().map(|s| s.name.len()).max().unwrap_or(4).max(5);
-    let _ = writeln!(text, "  {:width$}  {:6} {:>5} {:>10} {:>12} {:>10}  {:<18} operators", "shard", "core", "stage", "weights", "modelled", "internal", "sandwich, tiling");
+    let _ = writeln!(
+        text,
+        "  {:width$}  {:6} {:>5} {:>10} {:>12} {:>10}  {:<18} operators",
+        "shard", "core", "stage", "weights", "modelled", "internal", "sandwich, tiling"
+    );
     for s in &model.shards {
         let modelled = if s.core == CoreId::Host { "-".to_owned() } else { time(s.modelled.micros) };
         let internal = if s.core == CoreId::Host { "-".to_owned() } else { size(s.modelled.internal_bytes) };
         let operators = s.operators.iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, "  {:width$}  {:6} {:>5} {:>10} {modelled:>12} {internal:>10}  {:<18} {operators}", s.name, s.core.to_string(), s.stage, size(s.weight_bytes), passes(s));
+        let _ = writeln!(
+            text,
+            "  {:width$}  {:6} {:>5} {:>10} {modelled:>12} {internal:>10}  {:<18} {operators}",
+            s.name,
+            s.core.to_string(),
+            s.stage,
+            size(s.weight_bytes),
+            passes(s)
+        );
     }
     text
 }
@@ -53,11 +69,29 @@ fn why(model: &Model) -> String {
     let mut text = String::new();
     for shard in &model.shards {
         for r in &shard.sandwich {
-            let _ = writeln!(text, "  {}: values from {} to {} are stored times {}: {} reaches {:.3e}; float16 would lose {:.2} % of it, now {:.2} %", shard.name, r.nodes[0], r.nodes[1], r.factor, r.worst_value, r.worst_magnitude, r.lost_before * 100.0, r.lost_after * 100.0);
+            let _ = writeln!(
+                text,
+                "  {}: values from {} to {} are stored times {}: {} reaches {:.3e}; float16 would lose {:.2} % of it, now {:.2} %",
+                shard.name,
+                r.nodes[0],
+                r.nodes[1],
+                r.factor,
+                r.worst_value,
+                r.worst_magnitude,
+                r.lost_before * 100.0,
+                r.lost_after * 100.0
+            );
         }
         for a in &shard.attention {
             let [heads, queries, keys, channels] = a.shape;
-            let _ = writeln!(text, "  {}: attention of {heads} heads, {queries} queries, {keys} keys, {channels} channels is {}: modelled peak {} instead of {}", shard.name, a.lowering, size(a.peak_after), size(a.peak_before));
+            let _ = writeln!(
+                text,
+                "  {}: attention of {heads} heads, {queries} queries, {keys} keys, {channels} channels is {}: modelled peak {} instead of {}",
+                shard.name,
+                a.lowering,
+                size(a.peak_after),
+                size(a.peak_before)
+            );
         }
     }
     for line in &model.declined {
@@ -81,7 +115,8 @@ fn dot(manifest: &Manifest) -> String {
     for (m, model) in manifest.models.iter().enumerate() {
         let _ = writeln!(text, "  subgraph cluster_{m} {{ label={:?};", model.name);
         for shard in &model.shards {
-            let _ = writeln!(text, "    {:?} [fillcolor=\"{}\", label=\"{}\\n{}\"];", shard.name, colour(shard.core), shard.name, shard.core);
+            let _ =
+                writeln!(text, "    {:?} [fillcolor=\"{}\", label=\"{}\\n{}\"];", shard.name, colour(shard.core), shard.name, shard.core);
         }
         text.push_str("  }\n");
         for (i, shard) in model.shards.iter().enumerate() {

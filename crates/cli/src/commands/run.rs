@@ -1,7 +1,7 @@
 use crate::args::RunArgs;
+use crate::devices;
 use crate::models::read_inputs;
 use crate::output::{Output, time};
-use crate::devices;
 use anyhow::{Context, Result, bail};
 use rockshard_runtime::{Pack, Placement, Runner, TensorMap};
 use rockshard_tensor::write_npy;

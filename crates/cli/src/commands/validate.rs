@@ -65,7 +65,14 @@ pub fn validate_pack(pack: &Pack, devices: &Devices, inputs: &HashMap<String, Te
     Ok(Report::new(threshold, devices.npu.name(), "rten (float32, CPU)", reports))
 }
 
-fn validate_one(pack: &Pack, model: &Model, devices: &Devices, inputs: &TensorMap, threshold: f64, progress: &mut crate::output::Progress) -> Result<ModelReport> {
+fn validate_one(
+    pack: &Pack,
+    model: &Model,
+    devices: &Devices,
+    inputs: &TensorMap,
+    threshold: f64,
+    progress: &mut crate::output::Progress,
+) -> Result<ModelReport> {
     let layers = model.shards.iter().map(|shard| {
         Ok(LayerFiles {
             model: model.name.clone(),

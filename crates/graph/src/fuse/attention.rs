@@ -43,6 +43,9 @@ pub(super) fn attention(m: &Match<'_>, id: NodeId, declined: &mut Vec<String>) -
         scale *= factor;
     }
     let mut inputs = vec![operands[0], operands[1], node.inputs[1]];
+    if inputs.iter().any(|&v| m.shape(v).len() < 2) {
+        return decline("q, k or v is a vector");
+    }
     inputs.extend(mask);
     let mut patch = Patch::new(m.graph, id, format!("attention at {}", node.name));
     let out = patch.node(m.graph, node.name.clone() + "/Attention", Op::Attention { scale }, inputs);
@@ -53,14 +56,18 @@ pub(super) fn attention(m: &Match<'_>, id: NodeId, declined: &mut Vec<String>) -
 /// A value without a factor by a scalar constant, and the factor.
 fn unscaled(m: &Match<'_>, value: ValueId) -> (ValueId, f32) {
     let Some(node) = m.inner(value) else { return (value, 1.0) };
+    // A factor with more axes gives the product more axes than it had.
+    let same_shape = |x: ValueId| m.shape(x) == m.shape(value);
     if let Some([x, divisor]) = m.operands(node, Binary::Div)
         && let Some(divisor) = m.graph.scalar(divisor)
+        && same_shape(x)
     {
         return (x, divisor.recip());
     }
     if let Some(operands) = m.operands(node, Binary::Mul)
         && let Some([factor, x]) = m.ordered(operands, |v| m.graph.scalar(v).is_some())
         && let Some(factor) = m.graph.scalar(factor)
+        && same_shape(x)
     {
         return (x, factor);
     }

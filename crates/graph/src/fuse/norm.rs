@@ -12,8 +12,8 @@ pub(super) fn layer_norm(m: &Match<'_>, id: NodeId, _: &mut Vec<String>) -> Opti
     let root = m.inner(deviation).filter(|n| n.op == Op::Unary(Unary::Sqrt))?;
     let variance = m.operands(m.inner(root.inputs[0])?, Binary::Add)?;
     let [epsilon, mean_square] = m.ordered(variance, |v| m.graph.scalar(v).is_some())?;
-    let rank = m.shape(difference).len();
-    let over_last = |op: &Op| matches!(op, Op::Reduce { kind: Reduce::Mean, axes, keep: true } if *axes == [rank - 1]);
+    let last = m.shape(difference).len().checked_sub(1)?;
+    let over_last = |op: &Op| matches!(op, Op::Reduce { kind: Reduce::Mean, axes, keep: true } if *axes == [last]);
     let mean_square = m.inner(mean_square).filter(|n| over_last(&n.op))?;
     let square = m.inner(mean_square.inputs[0])?;
     let squared = match square.op {
@@ -23,12 +23,12 @@ pub(super) fn layer_norm(m: &Match<'_>, id: NodeId, _: &mut Vec<String>) -> Opti
     };
     let [x, mean] = m.operands(m.maker(difference)?, Binary::Sub)?;
     let mean = m.maker(mean).filter(|n| over_last(&n.op))?;
-    let tail = &m.shape(x)[rank - 1..];
+    let tail = m.shape(x).get(last..)?;
     if !squared || mean.inputs[0] != x || m.shape(gamma) != tail || m.shape(beta) != tail {
         return None;
     }
     let mut patch = Patch::new(m.graph, id, format!("layer norm at {}", node.name));
-    let op = Op::LayerNorm { axis: rank - 1, epsilon: m.graph.scalar(epsilon)? };
+    let op = Op::LayerNorm { axis: last, epsilon: m.graph.scalar(epsilon)? };
     let out = patch.node(m.graph, node.name.clone() + "/LayerNormalization", op, vec![x, gamma, beta]);
     patch.replace(node.output, out);
     Some(patch)
@@ -47,10 +47,17 @@ pub(super) fn group_norm(m: &Match<'_>, id: NodeId, declined: &mut Vec<String>) 
     let groups = m.inner(norm.inputs[0]).filter(|n| matches!(n.op, Op::Reshape { .. }))?;
     let x = groups.inputs[0];
     let (whole, grouped) = (m.shape(x), m.shape(groups.output));
-    if whole != m.shape(back.output) || whole.len() < 2 || grouped.len() < 2 || whole[0] != grouped[0] || whole[1] % grouped[1] != 0 {
+    if whole != m.shape(back.output)
+        || whole.len() < 2
+        || grouped.len() < 2
+        || whole[0] != grouped[0]
+        || grouped[1] == 0
+        || whole[1] % grouped[1] != 0
+    {
         return None;
     }
-    let plain = |v: ValueId, expected: f32| m.graph.constant(v).and_then(|t| t.to_f32().ok()).is_some_and(|t| t.iter().all(|&v| v == expected));
+    let plain =
+        |v: ValueId, expected: f32| m.graph.constant(v).and_then(|t| t.to_f32().ok()).is_some_and(|t| t.iter().all(|&v| v == expected));
     if !plain(norm.inputs[1], 1.0) || !plain(norm.inputs[2], 0.0) {
         declined.push(format!("{}: the instance norm inside has its own scale and bias", node.name));
         return None;
