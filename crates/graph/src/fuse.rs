@@ -34,6 +34,7 @@ impl Rule for Fusion {
 pub fn fusion_rules() -> Vec<Box<dyn Rule>> {
     let rule = |name, recognise| Box::new(Fusion { name, recognise }) as Box<dyn Rule>;
     vec![
+        rule("identity", activation::identity),
         rule("layer norm", norm::layer_norm),
         rule("group norm", norm::group_norm),
         rule("swish", activation::swish),

@@ -77,3 +77,21 @@ fn is_tanh_argument(m: &Match<'_>, argument: ValueId, x: ValueId) -> Option<bool
         _ => factors.len() == 3 && factors.iter().all(|&v| v == x),
     })
 }
+
+/// A product with one or a quotient by one, as residual blocks with an output scale of one leave them.
+pub(super) fn identity(m: &Match<'_>, id: NodeId, _: &mut Vec<String>) -> Option<Patch> {
+    let node = m.graph.node(id);
+    let one = |v: ValueId| m.graph.scalar(v) == Some(1.0);
+    let x = match node.op {
+        Op::Binary(Binary::Mul) => m.ordered([node.inputs[0], node.inputs[1]], one)?[1],
+        Op::Binary(Binary::Div) if one(node.inputs[1]) => node.inputs[0],
+        _ => return None,
+    };
+    // An output keeps a node of its own, and a constant one may have more axes than x.
+    if m.links.is_output(node.output) || m.shape(x) != m.shape(node.output) {
+        return None;
+    }
+    let mut patch = Patch::new(m.graph, id, format!("times one at {}", node.name));
+    patch.replace(node.output, x);
+    Some(patch)
+}
