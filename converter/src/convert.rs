@@ -147,7 +147,7 @@ fn convert_part(
     if request.tile == Tile::Heads {
         declined.extend(split_heads(&mut graph, usize::from(npu.cores))?);
     }
-    let segments = partition(&graph, &part.name, request.shards, npu)?;
+    let segments = partition(&graph, &part.name, request.shards, request.optimise, npu)?;
     let (scales, ranges) = match request.sandwich {
         Sandwich::Off => (Scales::default(), Ranges::new()),
         Sandwich::Factor(factor) => (uniform_scales(&graph, factor), Ranges::new()),
@@ -162,6 +162,7 @@ fn convert_part(
         }
     };
     declined.extend(scales.declined.iter().cloned());
+    tracing::info!(part = part.name, shards = segments.len(), scaled = !scales.is_identity(), "cut");
     let resolution = part.resolution.map(|[w, h]| format!("-{w}x{h}")).unwrap_or_default();
     let mut shards: Vec<Shard> = Vec::new();
     let mut load = [0.0f64; 3];

@@ -8,7 +8,7 @@ mod host;
 mod naming;
 
 use crate::ConvertError;
-use crate::options::Shards;
+use crate::options::{Optimise, Shards};
 use crate::passes::GROUP_MARK;
 use rockshard_cost::Rk3588;
 use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
@@ -32,7 +32,7 @@ const WORTH_CUTTING: f64 = 30.0;
 ///
 /// # Errors
 /// Host-only work after NPU work, or more shards asked for than nodes.
-pub fn partition(graph: &Graph, part: &str, shards: Shards, npu: &Rk3588) -> Result<Vec<Segment>, ConvertError> {
+pub fn partition(graph: &Graph, part: &str, shards: Shards, optimise: Optimise, npu: &Rk3588) -> Result<Vec<Segment>, ConvertError> {
     let links = graph.links();
     let host = host::host_nodes(graph, &links).map_err(|(node, before)| ConvertError::HostAfterNpu {
         part: part.to_owned(),
@@ -50,8 +50,10 @@ pub fn partition(graph: &Graph, part: &str, shards: Shards, npu: &Rk3588) -> Res
         }
         Shards::Count(n) if n > pieces.len() => joined(npu_nodes.iter().map(|&n| vec![n]).collect(), n, cost),
         Shards::Count(n) => joined(pieces, n, cost),
+        // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
+        // keeps several cores busy.
         Shards::Auto => {
-            let worthwhile = cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
+            let worthwhile = optimise == Optimise::Throughput && cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
             let count = if worthwhile { usize::from(npu.cores).min(pieces.len()) } else { 1 };
             joined(pieces, count, cost)
         }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Builder, Named, inputs, random_graph, relative_l2, run, scaled};
 use proptest::prelude::*;
-use rockshard_converter::options::{Shards, Tile};
+use rockshard_converter::options::{Optimise, Shards, Tile};
 use rockshard_converter::partition::partition;
 use rockshard_converter::passes::{Range, Ranges, Scales, apply_scales, choose_scales, split_heads, tile_attention, uniform_scales};
 use rockshard_converter::write_onnx;
@@ -84,7 +84,7 @@ proptest! {
         Just(Shards::Auto), Just(Shards::Block), Just(Shards::Layer), (1usize..6).prop_map(Shards::Count)]) {
         let graph = random_graph(seed);
         let given = inputs(&graph, seed);
-        let segments = partition(&graph, "random", shards, &Rk3588::default()).unwrap();
+        let segments = partition(&graph, "random", shards, Optimise::Throughput, &Rk3588::default()).unwrap();
         if let Shards::Count(n) = shards {
             prop_assert_eq!(segments.len(), n);
         }

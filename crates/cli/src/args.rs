@@ -104,7 +104,7 @@ pub struct ConvertArgs {
     /// Which core a shard is pinned to: round-robin, balanced, replicate.
     #[arg(long, default_value = "round-robin")]
     pub placement: Placement,
-    /// What automatic choices aim at: latency, throughput, memory.
+    /// What --shards auto aims at: throughput cuts a model for three cores; latency and memory leave it whole.
     #[arg(long, default_value = "throughput")]
     pub optimise: Optimise,
     /// Calibration inputs for --sandwich auto: [PART.]INPUT=FILE.npy; the n-th file of an input belongs to the n-th sample.

@@ -119,9 +119,6 @@ impl<'a> Pipeline<'a> {
     fn guide(&self, request: &Request) -> Result<(Guide, usize), Error> {
         let negative = request.negative_prompt.as_deref().filter(|text| !text.is_empty());
         let prompt = self.tokenizer.encode(&request.prompt)?;
-        if prompt.dropped > 0 {
-            tracing::warn!(dropped = prompt.dropped, "the end of the prompt does not fit the text encoder and is ignored");
-        }
         let encode = |ids| Ok::<_, Error>(self.networks.encode_text(ids)?.into_iter());
         let missing = || Error::Interface { model: "text_encoder", detail: "gave too few results".to_owned() };
         if let Some(size) = self.networks.guidance_size() {
