@@ -2,7 +2,7 @@
 //! lets an interrupted conversion go on.
 
 use crate::ConvertError;
-use rockshard_manifest::{Digest, FileEntry, Manifest};
+use rockshard_manifest::{Digest, FileEntry, MANIFEST_FILE, Manifest};
 use rockshard_tensor::map_file;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -19,8 +19,6 @@ pub struct PackWriter {
     finished: BTreeMap<String, FileEntry>,
     keep: bool,
     done: bool,
-    /// Files that an earlier, interrupted conversion had finished.
-    pub reused: usize,
 }
 
 impl PackWriter {
@@ -45,7 +43,6 @@ impl PackWriter {
             files: BTreeMap::new(),
             keep: resume,
             done: false,
-            reused: 0,
             finished: finished.clone().unwrap_or_default(),
         };
         for folder in ["shards", "reference", "scratch"] {
@@ -77,7 +74,6 @@ impl PackWriter {
         let path = self.partial.join(name);
         let data = format!("{name}_data");
         if let Some(entry) = self.finished.get(name).cloned() {
-            self.reused += 1;
             self.files.insert(name.to_owned(), entry);
             if let Some(entry) = self.finished.get(&data).cloned() {
                 self.files.insert(data, entry);
@@ -114,7 +110,7 @@ impl PackWriter {
     /// Writing fails, or the target appeared meanwhile.
     pub fn finish(mut self, mut manifest: Manifest) -> Result<Manifest, ConvertError> {
         manifest.files = std::mem::take(&mut self.files);
-        let path = self.partial.join("manifest.json");
+        let path = self.partial.join(MANIFEST_FILE);
         fs::File::create(&path)
             .and_then(|mut f| f.write_all(manifest.to_json().as_bytes()).and_then(|()| f.sync_all()))
             .map_err(ConvertError::io(&path))?;

@@ -22,11 +22,10 @@ pub struct PackModels {
 impl PackModels {
     /// Open all models of a pack at a size.
     pub fn open(pack: &Pack, devices: &Devices, cores: u8, size: Option<[u32; 2]>) -> Result<Self> {
-        let placement = if pack.manifest().conversion.placement == "replicate" { Placement::Replicate } else { Placement::Pinned };
         let mut sizes: Vec<[u32; 2]> = pack.manifest().models.iter().filter_map(|m| m.resolution).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        let runner = Runner::new(pack, &[], devices, cores, placement)?;
+        let runner = Runner::new(pack, &[], devices, cores, Placement::of(pack.manifest()))?;
         Ok(PackModels { runner, size, sizes, seen: Mutex::default() })
     }
 

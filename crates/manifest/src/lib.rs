@@ -8,7 +8,7 @@ mod model;
 
 pub use digest::{Digest, FileEntry};
 pub use model::{
-    AttentionTiling, Conversion, CoreId, Generator, Manifest, ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion, Shard,
-    TensorSpec, VERSION_FILE,
+    AttentionTiling, Conversion, CoreId, Generator, MANIFEST_FILE, Manifest, ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion,
+    Shard, TensorSpec,
 };
 pub use rockshard_tensor::{PathError, check_relative};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const SCHEMA: u32 = 1;
 
 /// Name of the manifest in a pack.
-pub const VERSION_FILE: &str = "manifest.json";
+pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// Everything a pack declares about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

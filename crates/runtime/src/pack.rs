@@ -1,5 +1,5 @@
 use rockshard_device::ShardFile;
-use rockshard_manifest::{FileEntry, Manifest, ManifestError, Shard, TensorSpec};
+use rockshard_manifest::{FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec};
 use rockshard_tensor::map_file;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl Pack {
     /// # Errors
     /// There is no manifest, or it is refused.
     pub fn open(root: &Path) -> Result<Self, PackError> {
-        let path = root.join("manifest.json");
+        let path = root.join(MANIFEST_FILE);
         let text = std::fs::read(&path).map_err(|source| PackError::Manifest { path, source })?;
         let manifest = Manifest::parse(&text).map_err(|source| PackError::Invalid { path: root.to_owned(), source })?;
         Ok(Pack { root: root.to_owned(), manifest, checked: Mutex::default() })
@@ -107,14 +107,6 @@ impl Pack {
         }
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(path)
-    }
-
-    /// Check every file of the pack.
-    ///
-    /// # Errors
-    /// The first file that is not what the manifest says.
-    pub fn verify(&self) -> Result<(), PackError> {
-        self.manifest.files.keys().try_for_each(|name| self.file(name).map(drop))
     }
 
     /// A shard's graph for a device, its files checked.

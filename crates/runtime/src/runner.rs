@@ -3,7 +3,7 @@ use crate::trace::{ShardRun, Trace};
 use crate::{Pack, RuntimeError, Variant};
 use crossbeam_channel::{Sender, unbounded};
 use rockshard_device::Device;
-use rockshard_manifest::{CoreId, Model, TensorSpec};
+use rockshard_manifest::{CoreId, Manifest, Model, TensorSpec};
 use rockshard_tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +30,13 @@ pub enum Placement {
     Pinned,
     /// Every core holds every shard; item i runs on core i modulo the cores.
     Replicate,
+}
+
+impl Placement {
+    /// The placement a pack was converted for.
+    pub fn of(manifest: &Manifest) -> Self {
+        if manifest.conversion.placement == "replicate" { Placement::Replicate } else { Placement::Pinned }
+    }
 }
 
 /// Items of a pipeline that are under way at a time, per core.

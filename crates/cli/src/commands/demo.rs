@@ -29,7 +29,7 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     };
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let pack_path = args.out.join("pack");
-    if pack_path.join("manifest.json").is_file() {
+    if pack_path.join(rockshard_manifest::MANIFEST_FILE).is_file() {
         std::fs::remove_dir_all(&pack_path).with_context(|| pack_path.display().to_string())?;
     }
     let source = Source::open(&model, &[])?;

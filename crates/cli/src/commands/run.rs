@@ -21,8 +21,7 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     };
     let inputs: TensorMap = read_inputs(&args.inputs)?.into_iter().collect();
     let devices = devices::open(args.device.device)?;
-    let placement = if pack.manifest().conversion.placement == "replicate" { Placement::Replicate } else { Placement::Pinned };
-    let runner = Runner::new(&pack, &[model], &devices, args.device.cores, placement)?;
+    let runner = Runner::new(&pack, &[model], &devices, args.device.cores, Placement::of(pack.manifest()))?;
     let start = Instant::now();
     let outputs = runner.run(model, vec![inputs])?.pop().unwrap_or_default();
     let host = start.elapsed().as_secs_f64() * 1e6;
