@@ -280,12 +280,23 @@ def cache_latents(t):
     print(f"latents: {len(chosen)} in {time.time() - start:.0f} s, scaling_factor {scale:.5f}, picture MSE with other jitter {error:.5f}")
 
 
+def shape_weight(scene):
+    """Loss weights [1, 16, 16] of mean one: half the loss lies on the shape's box, however small the shape is."""
+    cx, cy = (c / 8 for c in POSITIONS[scene[3]])
+    reach = (RADII[scene[2]] + 2 * JITTER) / 8
+    y, x = torch.meshgrid(*[torch.arange(SIZE // 8) + 0.5] * 2, indexing="ij")
+    inside = ((x - cx).abs() < reach + 0.5) & ((y - cy).abs() < reach + 0.5)
+    share = inside.float().mean()
+    return torch.where(inside, 0.5 / share, 0.5 / (1 - share))[None]
+
+
 class Batches:
-    """Latents and captions for U-Net training: scaled samples of the posterior and token ids."""
+    """Latents, captions and loss weights for U-Net training: scaled samples of the posterior, token ids, `shape_weight`."""
 
     def __init__(self, t, seed):
         cached = torch.load(t.work / "latents.pt", weights_only=False)
         self.mean, self.deviation, self.scale, self.scenes = (cached[k] for k in ("mean", "deviation", "scale", "scene"))
+        self.weights = torch.stack([shape_weight(s) for s in self.scenes])
         self.generator = torch.Generator().manual_seed(seed)
         self.rng = random.Random(seed)
         self.tokenizer = t.tokenizer()
@@ -305,7 +316,7 @@ class Batches:
             if text not in self.memory:
                 self.memory[text] = self.ids([text])[0]
             rows.append(self.empty if self.rng.random() < drop else self.memory[text])
-        return latents, torch.stack(rows)
+        return latents, torch.stack(rows), self.weights[index]
 
 
 def signal_and_noise(steps):
@@ -353,7 +364,7 @@ def train_unet(t):
     predict = t.fast(predict)
     start, running = time.time(), 0.0
     while step < steps:
-        x, ids = batches.draw(batch, 0.1)
+        x, ids, weight = batches.draw(batch, 0.1)
         # Half the draws lie in the upper half of the schedule, where few-step sampling decides what is drawn.
         u = torch.rand(batch, generator=batches.generator)
         k = ((1 - u ** 1.5) * 1000).long().clamp(0, 999)
@@ -365,7 +376,7 @@ def train_unet(t):
             group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16, enabled=t.arguments.bf16):
             v = predict(noisy.contiguous(memory_format=torch.channels_last), k, ids)
-        loss = F.mse_loss(v.float(), target)
+        loss = (weight * (v.float() - target) ** 2).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -412,7 +423,7 @@ def train_lcm(t):
     start, running = time.time(), 0.0
     autocast = lambda: torch.autocast("cpu", torch.bfloat16, enabled=t.arguments.bf16)
     while step < steps:
-        x, ids = batches.draw(batch, 0.0)
+        x, ids, weight = batches.draw(batch, 0.0)
         j = torch.randint(50, (batch,), generator=batches.generator)
         k = j * 20 + 19
         previous = (k - 20).clamp(min=0)
@@ -436,7 +447,7 @@ def train_lcm(t):
             v = student(noisy, k, hidden, timestep_cond=embedding).sample.float()
         skip, out = boundary(k)
         guess = skip * noisy + out * (signal * noisy - sigma * v)
-        loss = (((guess - goal) ** 2 + 1e-6).sqrt() - 1e-3).mean()
+        loss = (weight * (((guess - goal) ** 2 + 1e-6).sqrt() - 1e-3)).mean()
         rate = 2e-4 * min(1, step / 50) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimiser.param_groups:
             group["lr"] = rate

@@ -49,7 +49,7 @@ pub fn calibrate(
         write_onnx(&piece, &path).map_err(ConvertError::io(&path))?;
         let inputs: Vec<ValueId> = piece.inputs.iter().filter_map(|&v| graph.find(&piece.value(v).name)).collect();
         let shard =
-            ShardFile { name: segment.name.clone(), path: path.clone(), inputs: specs(graph, &inputs), outputs: specs(graph, &made) };
+            ShardFile { name: segment.name.clone(), path: path.clone(), inputs: unscaled(graph, &inputs), outputs: unscaled(graph, &made) };
         let mut session = reference.open(&shard, CoreId::Npu(0))?;
         let later: std::collections::HashSet<ValueId> =
             segments[i + 1..].iter().flat_map(|s| &s.nodes).flat_map(|&n| graph.node(n).inputs.iter().copied()).collect();
@@ -78,7 +78,8 @@ fn record(ranges: &mut Ranges, name: &str, tensor: &Tensor) {
     }
 }
 
-fn specs(graph: &Graph, values: &[ValueId]) -> Vec<TensorSpec> {
+/// What values of a graph are, as stored without scaling.
+pub(crate) fn unscaled(graph: &Graph, values: &[ValueId]) -> Vec<TensorSpec> {
     let spec = |&id: &ValueId| {
         let value = graph.value(id);
         TensorSpec { name: value.name.clone(), dtype: value.dtype, shape: value.shape.clone(), scale: 1.0 }

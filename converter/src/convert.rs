@@ -1,19 +1,26 @@
 use crate::ConvertError;
-use crate::calibrate::{Sample, calibrate};
+use crate::calibrate::{Sample, calibrate, unscaled};
+use crate::compile::compile_models;
 use crate::emit::write_onnx;
+use crate::golden::{Recording, record_golden};
+use crate::lora::{LoraFile, Loras};
 use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use crate::pack::PackWriter;
 use crate::partition::{Segment, partition};
-use crate::passes::{Ranges, Scales, apply_scales, choose_scales, split_heads, tile_attention, uniform_scales};
+use crate::passes::{Ranges, Scales, apply_scales, choose_scales, shuffled_linears, split_heads, tile_attention, uniform_scales};
 use crate::source::{Part, Source};
+use crate::toolkit::Toolkit;
 use rockshard_cost::Rk3588;
 use rockshard_device::Device;
 use rockshard_graph::{Graph, NodeId, ValueId};
 use rockshard_import::{Options, import_model};
 use rockshard_manifest::{Conversion, CoreId, Digest, Generator, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec};
-use rockshard_tensor::DType;
+use rockshard_tensor::{DType, MappedFile};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+
+/// Samples of noise that `--sandwich auto` calibrates on when none are given.
+const NOISE_SAMPLES: usize = 2;
 
 /// What to convert and how.
 #[derive(Clone, Debug)]
@@ -38,6 +45,12 @@ pub struct Request {
     pub calibration: HashMap<String, Vec<Sample>>,
     /// More files for the pack: path in it and contents.
     pub files: Vec<(String, Vec<u8>)>,
+    /// LoRA files to fuse into the weights.
+    pub loras: Vec<LoraFile>,
+    /// Reference tensors to record at every boundary.
+    pub golden: Option<Recording>,
+    /// The vendor's toolkit, to compile the shards with.
+    pub toolkit: Option<Toolkit>,
     /// Go on with an interrupted conversion.
     pub resume: bool,
 }
@@ -51,6 +64,10 @@ pub enum Progress {
     Calibrate(String),
     /// A shard was written: part, number done, number in all.
     Shard(String, usize, usize),
+    /// A part's golden tensors are being recorded.
+    Golden(String),
+    /// A shard was compiled: part, number done, number in all.
+    Compile(String, usize, usize),
 }
 
 /// Convert a model to a pack.
@@ -59,12 +76,23 @@ pub enum Progress {
 /// See [`ConvertError`]; nothing is left at the target then.
 pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnMut(Progress)) -> Result<Manifest, ConvertError> {
     let source = Source::open(&request.source, &request.resolutions)?;
+    let mut loras = Loras::open(&request.loras)?;
     let mut writer = PackWriter::start(&request.out, &recipe(request, &source)?, request.resume)?;
     let npu = Rk3588::default();
     let mut models = Vec::new();
     for part in &source.parts {
         progress(Progress::Import(part.name.clone()));
-        models.push(convert_part(request, part, &npu, reference, &mut writer, progress)?);
+        let mut model = convert_part(request, part, &npu, &mut loras, reference, &mut writer, progress)?;
+        if let Some(recording) = request.golden {
+            progress(Progress::Golden(part.name.clone()));
+            let mut samples = samples(request, part, &model.inputs, recording.steps);
+            samples.truncate(recording.steps);
+            record_golden(&mut model, &label(part), &samples, recording.dtype, reference, &mut writer)?;
+        }
+        models.push(model);
+    }
+    if let Some(toolkit) = &request.toolkit {
+        compile_models(toolkit, &mut models, &mut writer, progress)?;
     }
     if let Some(folder) = &source.tokenizer {
         let mut paths = entries(folder)?;
@@ -87,10 +115,22 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
             shards: request.shards.to_string(),
             placement: request.placement.to_string(),
             optimise: request.optimise.to_string(),
+            loras: loras.finish()?,
         },
         models,
         files: Default::default(),
     })
+}
+
+/// A part's name, with its resolution.
+fn label(part: &Part) -> String {
+    let resolution = part.resolution.map(|[w, h]| format!("-{w}x{h}")).unwrap_or_default();
+    format!("{}{resolution}", part.name)
+}
+
+/// The samples given for a part, or `count` of seeded noise.
+fn samples(request: &Request, part: &Part, inputs: &[TensorSpec], count: usize) -> Vec<Sample> {
+    request.calibration.get(&part.name).cloned().unwrap_or_else(|| crate::noise::samples(inputs, count))
 }
 
 /// What is in a folder.
@@ -115,6 +155,14 @@ fn recipe(request: &Request, source: &Source) -> Result<Digest, ConvertError> {
     if let Some(folder) = &source.tokenizer {
         files.extend(entries(folder)?);
     }
+    if let Some(toolkit) = &request.toolkit {
+        text += &format!("{} {}", toolkit.version()?, toolkit.verify);
+    }
+    text += &format!("{:?}", request.golden);
+    for lora in &request.loras {
+        files.push(lora.path.clone());
+        text += &format!("{}", lora.scale);
+    }
     for (name, contents) in &request.files {
         text += &format!("{name}{}", Digest::of(contents));
     }
@@ -137,13 +185,20 @@ fn convert_part(
     request: &Request,
     part: &Part,
     npu: &Rk3588,
+    loras: &mut Loras,
     reference: &dyn Device,
     writer: &mut PackWriter,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Model, ConvertError> {
-    let mut graph = import(part)?;
+    let (model, mut graph) = import(part)?;
+    let fused = loras.fuse(&mut graph, request.source.is_dir().then_some(part.name.as_str()), &writer.scratch())?;
+    let release = || {
+        model.release_pages();
+        fused.iter().for_each(MappedFile::release_pages);
+    };
     let mut declined = rockshard_import::fuse(&mut graph, None).map_err(in_part(part))?.declined;
-    check_weights(&graph, part)?;
+    shuffled_linears(&mut graph)?;
+    release();
     if request.tile == Tile::Heads {
         declined.extend(split_heads(&mut graph, usize::from(npu.cores))?);
     }
@@ -153,24 +208,21 @@ fn convert_part(
         Sandwich::Factor(factor) => (uniform_scales(&graph, factor), Ranges::new()),
         Sandwich::Auto => {
             progress(Progress::Calibrate(part.name.clone()));
-            let samples = match request.calibration.get(&part.name) {
-                Some(samples) => samples.clone(),
-                None => crate::noise::samples(&graph),
-            };
+            let samples = samples(request, part, &unscaled(&graph, &graph.inputs), NOISE_SAMPLES);
             let ranges = calibrate(&graph, &part.name, &segments, &samples, reference, &writer.scratch())?;
             (choose_scales(&graph, &ranges), ranges)
         }
     };
     declined.extend(scales.declined.iter().cloned());
     tracing::info!(part = part.name, shards = segments.len(), scaled = !scales.is_identity(), "cut");
-    let resolution = part.resolution.map(|[w, h]| format!("-{w}x{h}")).unwrap_or_default();
     let mut shards: Vec<Shard> = Vec::new();
     let mut load = [0.0f64; 3];
     let mut stage_of: HashMap<String, u32> = HashMap::new();
     let outside = Outside::of(&graph, &segments);
     for (i, segment) in segments.iter().enumerate() {
-        let name = format!("{}{resolution}-{i:02}-{}", part.name, segment.name);
+        let name = format!("{}-{i:02}-{}", label(part), segment.name);
         let original = graph.subgraph(&name, &segment.nodes, &outside.outputs[i]);
+        check_weights(&original, part)?;
         let mut device = if segment.host { original.clone() } else { apply_scales(&original, &scales)? };
         let attention = if segment.host { Vec::new() } else { tile_attention(&mut device, request.tile, npu)? };
         if !segment.host
@@ -181,6 +233,7 @@ fn convert_part(
         let (file, reference) = (format!("shards/{name}.onnx"), format!("reference/{name}.onnx"));
         writer.add(&file, |path| write_onnx(&device, path))?;
         writer.add(&reference, |path| write_onnx(&original, path))?;
+        release();
         let cost = npu.graph(&device);
         let micros = if segment.host { 0.0 } else { cost.micros + cost.overhead_micros };
         let number = shards.iter().filter(|s| s.core != CoreId::Host).count();
@@ -208,25 +261,20 @@ fn convert_part(
             modelled: ModelledCost { micros, internal_bytes: cost.internal_bytes },
             sandwich: if segment.host { Vec::new() } else { regions(&graph, segment, &scales, &ranges) },
             attention,
+            golden: None,
+            compiled: None,
         });
         progress(Progress::Shard(part.name.clone(), i + 1, segments.len()));
     }
-    let whole = |list: &[ValueId]| {
-        let spec = |&id: &ValueId| {
-            let value = graph.value(id);
-            TensorSpec { name: value.name.clone(), dtype: value.dtype, shape: value.shape.clone(), scale: 1.0 }
-        };
-        list.iter().map(spec).collect()
-    };
-    let model = Model {
+    Ok(Model {
         name: part.name.clone(),
         resolution: part.resolution,
-        inputs: whole(&graph.inputs),
-        outputs: whole(&graph.outputs),
+        inputs: unscaled(&graph, &graph.inputs),
+        outputs: unscaled(&graph, &graph.outputs),
         shards,
         declined,
-    };
-    Ok(model)
+        golden: None,
+    })
 }
 
 fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> ConvertError {
@@ -234,11 +282,13 @@ fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> ConvertErro
     move |source| ConvertError::Import { part: part.clone(), path: path.clone(), source }
 }
 
-fn import(part: &Part) -> Result<Graph, ConvertError> {
+/// The part's graph, and the model whose files hold its weights.
+fn import(part: &Part) -> Result<(rockshard_onnx::Model, Graph), ConvertError> {
     let wrap = in_part(part);
     let model = rockshard_onnx::load(&part.path).map_err(|e| wrap(e.into()))?;
     let options = Options { shapes: part.shapes.iter().cloned().collect(), outputs: part.outputs.clone(), ..Options::default() };
-    import_model(&model, &options).map_err(wrap)
+    let graph = import_model(&model, &options).map_err(wrap)?;
+    Ok((model, graph))
 }
 
 fn check_weights(graph: &Graph, part: &Part) -> Result<(), ConvertError> {

@@ -1,7 +1,10 @@
+use crate::lora::LoraError;
+use crate::toolkit::Failure;
 use rockshard_cost::LimitError;
 use rockshard_device::DeviceError;
 use rockshard_graph::VerifyError;
 use rockshard_import::ImportError;
+use rockshard_tensor::{ArchiveError, TensorError};
 use std::path::PathBuf;
 
 /// Why a model cannot be converted.
@@ -78,6 +81,44 @@ pub enum ConvertError {
     /// The reference failed while calibrating.
     #[error("calibration: {0}")]
     Reference(#[from] DeviceError),
+    /// The vendor's toolkit is not there.
+    #[error(
+        "{python}: {problem}; make an environment with `python3.11 -m venv DIR && DIR/bin/pip install rknn-toolkit2==2.5.0 'onnx<=1.18' \
+         'setuptools<81'` and name it with --rknn-python DIR/bin/python"
+    )]
+    Toolkit {
+        /// Interpreter.
+        python: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Shards that the vendor's toolkit did not compile.
+    #[error("{} of {total} shards were not compiled: {}", failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Compile {
+        /// Each with the reason.
+        failures: Vec<Failure>,
+        /// Shards there are to compile.
+        total: usize,
+    },
+    /// A LoRA file that cannot be fused.
+    #[error("{path}: {problem}")]
+    Lora {
+        /// File.
+        path: PathBuf,
+        /// What is wrong.
+        problem: LoraError,
+    },
+    /// A weight that is not what an operation needs.
+    #[error("weight {weight:?}: {source}")]
+    Weight {
+        /// Initializer.
+        weight: String,
+        /// Cause.
+        source: TensorError,
+    },
+    /// A safetensors file.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// A rewrite broke a graph.
     #[error("after a rewrite: {0}")]
     Rewrite(#[from] VerifyError),
@@ -95,6 +136,12 @@ pub enum ConvertError {
 }
 
 impl ConvertError {
+    /// A failure at a weight.
+    pub(crate) fn tensor(weight: &str) -> impl FnOnce(TensorError) -> Self {
+        let weight = weight.to_owned();
+        move |source| ConvertError::Weight { weight, source }
+    }
+
     /// An I/O failure at a path.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

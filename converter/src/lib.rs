@@ -4,19 +4,26 @@
 //! with the unchanged pieces beside them as the reference that validation compares with.
 
 mod calibrate;
+mod compile;
 mod convert;
 mod emit;
 mod error;
+mod golden;
+mod lora;
 mod noise;
 pub mod options;
 mod pack;
 pub mod partition;
 pub mod passes;
 mod source;
+mod toolkit;
 
 pub use calibrate::{Sample, calibrate};
 pub use convert::{Progress, Request, convert};
 pub use emit::write_onnx;
 pub use error::ConvertError;
+pub use golden::{Recording, golden_key};
+pub use lora::{LoraError, LoraFile};
 pub use pack::PackWriter;
 pub use source::{Part, Source};
+pub use toolkit::{Failure, Toolkit};

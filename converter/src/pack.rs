@@ -60,6 +60,16 @@ impl PackWriter {
         self.partial.join("scratch")
     }
 
+    /// The directory that becomes the pack.
+    pub fn root(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Whether an interrupted conversion wrote this file.
+    pub fn is_finished(&self, name: &str) -> bool {
+        self.finished.contains_key(name)
+    }
+
     fn log(&self, line: &str) -> Result<(), ConvertError> {
         let path = self.partial.join(JOURNAL);
         let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(ConvertError::io(&path))?;

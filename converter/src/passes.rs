@@ -3,10 +3,12 @@
 mod heads;
 mod sandwich;
 mod scale;
+mod shuffle;
 mod tile;
 
 pub(crate) use heads::GROUP_MARK;
 pub use heads::split_heads;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::apply_scales;
+pub use shuffle::shuffled_linears;
 pub use tile::{AttentionShape, attention_shape, tile_attention};

@@ -1,4 +1,4 @@
-//! What is being converted: a diffusers-style directory, or one ONNX file.
+//! What is being converted: a diffusers-style directory, a transformers-style one with a vision encoder, or one ONNX file.
 
 use crate::ConvertError;
 use rockshard_onnx::schema::{ValueInfoProto, tensor_shape_proto::dimension, type_proto};
@@ -28,12 +28,16 @@ pub struct Source {
     pub parts: Vec<Part>,
     /// Directory with the tokenizer's files.
     pub tokenizer: Option<PathBuf>,
-    /// Whether this is a diffusers-style directory.
+    /// Whether this is a diffusers-style text-to-image model, not only parts of one.
     pub diffusers: bool,
 }
 
+/// Part name of a vision encoder.
+const VISION: &str = "vision";
 /// Diffusers parts in running order, and whether a text-to-image model must have them.
 const PARTS: [(&str, bool); 4] = [("text_encoder", true), ("unet", true), ("vae_encoder", false), ("vae_decoder", true)];
+/// Where exporters put a vision-language model's vision encoder.
+const VISION_ENCODERS: [&str; 3] = ["onnx/vision_encoder.onnx", "vision_encoder.onnx", "vision_encoder/model.onnx"];
 const SMALLEST: u32 = 64;
 const LARGEST: u32 = 2048;
 
@@ -61,8 +65,19 @@ impl Source {
         if !path.exists() {
             return fail("no such file or directory".into());
         }
-        if !path.join("unet").is_dir() {
-            return fail("is neither an ONNX file nor a diffusers-style directory (no unet/ in it)".into());
+        if let Some(file) = VISION_ENCODERS.iter().map(|f| path.join(f)).find(|f| f.is_file()) {
+            if !resolutions.is_empty() {
+                return fail("is a vision-language model: its picture size is fixed by config.json, leave --resolution out".into());
+            }
+            return vision(path, file);
+        }
+        let whole = path.join("unet").is_dir();
+        if !whole && !PARTS.iter().any(|(part, _)| path.join(part).join("model.onnx").is_file()) {
+            let parts = PARTS.map(|(part, _)| part).join("/, ");
+            let encoders = VISION_ENCODERS.join(", ");
+            return fail(format!(
+                "is no model that is known: an .onnx file, a diffusers-style directory (with {parts}/), or a transformers-style one (with {encoders})"
+            ));
         }
         let config = |part: &str| read_json(&path.join(part).join("config.json"));
         let (unet, vae) = (config("unet"), config("vae_decoder"));
@@ -84,7 +99,7 @@ impl Source {
         for (name, needed) in PARTS {
             let file = path.join(name).join("model.onnx");
             if !file.is_file() {
-                if needed {
+                if needed && whole {
                     return fail(format!("{name}/model.onnx is missing"));
                 }
                 continue;
@@ -96,8 +111,35 @@ impl Source {
                 parts.push(Part { name: name.to_owned(), path: file.clone(), shapes, outputs: outputs.clone(), resolution });
             }
         }
-        Ok(Source { parts, tokenizer, diffusers: true })
+        Ok(Source { parts, tokenizer, diffusers: whole })
     }
+}
+
+/// A transformers-style vision-language directory: the vision encoder, with its connector when the export has it.
+fn vision(path: &Path, file: PathBuf) -> Result<Source, ConvertError> {
+    let wrap = |source: OnnxError| ConvertError::Import { part: VISION.to_owned(), path: file.clone(), source: source.into() };
+    let config = read_json(&path.join("config.json"));
+    let side = config.as_ref().and_then(|c| c.get("vision_config")?.get("image_size")?.as_u64()).unwrap_or(512) as usize;
+    let model = load(&file).map_err(wrap)?;
+    let inputs = model.proto.graph.as_ref().map(|g| g.input.as_slice()).unwrap_or_default();
+    let mut shapes = Vec::new();
+    for input in inputs {
+        let Some(declared) = declared(input) else { continue };
+        // Pictures end in [3, side, side]; masks of them in [side, side].
+        let fallback = |i: usize| match declared.len() - i {
+            1 | 2 if declared.len() >= 3 => side,
+            3 if declared.len() >= 4 && !declared_is_mask(input) => 3,
+            _ => 1,
+        };
+        let shape = declared.iter().enumerate().map(|(i, d)| d.unwrap_or_else(|| fallback(i))).collect();
+        shapes.push((input.name.clone().unwrap_or_default(), shape));
+    }
+    let part = Part { name: VISION.to_owned(), path: file, shapes, outputs: Vec::new(), resolution: Some([side as u32; 2]) };
+    Ok(Source { parts: vec![part], tokenizer: None, diffusers: false })
+}
+
+fn declared_is_mask(input: &ValueInfoProto) -> bool {
+    input.name.as_deref().is_some_and(|n| n.contains("mask"))
 }
 
 fn read_json(path: &Path) -> Option<Json> {

@@ -1,6 +1,7 @@
 //! What is typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rockshard_converter::LoraFile;
 use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use std::path::PathBuf;
 
@@ -111,9 +112,43 @@ pub struct ConvertArgs {
     /// Default: two samples of seeded noise.
     #[arg(long, num_args = 1.., value_name = "[PART.]INPUT=FILE.npy")]
     pub calibrate: Vec<String>,
+    /// Fuse a LoRA file (safetensors; kohya, PEFT or diffusers keys) into the weights; repeatable.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    pub lora: Vec<LoraFile>,
+    /// Record the reference's tensors at every boundary, from the calibration inputs or seeded noise: in float32, or in float16 for half
+    /// the size.
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "f32", require_equals = true)]
+    pub golden: Option<GoldenType>,
+    /// Runs to record with --golden, each with inputs of its own.
+    #[arg(long, default_value_t = 1, requires = "golden", value_parser = clap::value_parser!(u16).range(1..))]
+    pub golden_steps: u16,
+    /// Compile every NPU shard with Rockchip's rknn-toolkit2.
+    #[arg(long)]
+    pub compile: bool,
+    /// Python interpreter that has rknn-toolkit2.
+    #[arg(long, requires = "compile", env = "ROCKSHARD_RKNN_PYTHON", default_value = "python3", value_name = "PATH")]
+    pub rknn_python: PathBuf,
+    /// Run Rockchip's simulator on the golden tensors too (recorded in float32 if --golden does not say otherwise).
+    #[arg(long, requires = "compile")]
+    pub verify: bool,
+    /// Shards compiled at once.
+    #[arg(long, requires = "compile", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: u16,
+    /// Longest time, in seconds, that one shard may take to compile.
+    #[arg(long, requires = "compile", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
+    pub compile_timeout: u64,
     /// Go on with a conversion that was interrupted.
     #[arg(long)]
     pub resume: bool,
+}
+
+/// Element type of golden tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GoldenType {
+    /// float32.
+    F32,
+    /// float16.
+    F16,
 }
 
 /// Options of `inspect`.
@@ -124,6 +159,9 @@ pub struct InspectArgs {
     /// What each pass declined, and why.
     #[arg(long)]
     pub why: bool,
+    /// The vendor compiler's table of layers for each compiled shard.
+    #[arg(long)]
+    pub layers: bool,
     /// Write the graph of shards as Graphviz dot to this file.
     #[arg(long, value_name = "FILE.dot")]
     pub graph: Option<PathBuf>,
@@ -211,6 +249,9 @@ pub struct ValidateArgs {
     /// An input instead: [PART.]NAME=FILE.npy; repeatable. Parts without any get seeded noise.
     #[arg(long = "input", value_name = "[PART.]NAME=FILE.npy")]
     pub inputs: Vec<String>,
+    /// Compare with the tensors that `convert --golden` recorded, on the inputs recorded with them, instead of running the reference.
+    #[arg(long, conflicts_with_all = ["prompt", "inputs"])]
+    pub golden: bool,
     /// Device to judge.
     #[arg(long, value_enum, default_value = "sim")]
     pub device: DeviceName,

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Work, model, rockshard};
+use common::{Work, model, relative_l2, rockshard};
 use rockshard_import::{Options, import_file};
 use rockshard_tensor::{Tensor, map_file, read_npy, write_npy};
 use std::path::{Path, PathBuf};
@@ -16,13 +16,6 @@ const FLOAT16: f64 = 2e-2;
 fn pattern(shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
     Tensor::from_f32(shape, (0..count).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect())
-}
-
-fn relative_l2(a: &Tensor, b: &Tensor) -> f64 {
-    let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
-    assert_eq!(a.len(), b.len());
-    let square = |x: f32| f64::from(x).powi(2);
-    (a.iter().zip(&*b).map(|(x, y)| square(x - y)).sum::<f64>() / b.iter().map(|y| square(*y)).sum::<f64>()).sqrt()
 }
 
 fn npy(path: &Path) -> Tensor {

@@ -4,9 +4,11 @@
 //! every shard the core, the tensors that cross its boundary, what the passes did to it and what it is modelled to cost.
 
 mod digest;
+mod extras;
 mod model;
 
 pub use digest::{Digest, FileEntry};
+pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, Verified};
 pub use model::{
     AttentionTiling, Conversion, CoreId, Generator, MANIFEST_FILE, Manifest, ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion,
     Shard, TensorSpec,

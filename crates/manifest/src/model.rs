@@ -1,4 +1,4 @@
-use crate::{FileEntry, PathError, check_relative};
+use crate::{Compiled, FileEntry, FusedLora, Golden, PathError, check_relative};
 use rockshard_tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ pub struct Generator {
 }
 
 /// The options a pack was converted with, as typed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversion {
     /// `off`, `auto` or a factor.
@@ -51,6 +51,9 @@ pub struct Conversion {
     pub placement: String,
     /// `latency`, `throughput` or `memory`.
     pub optimise: String,
+    /// LoRA files fused into the weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<FusedLora>,
 }
 
 /// One network at one resolution, cut into shards.
@@ -71,6 +74,9 @@ pub struct Model {
     /// What the passes declined to do, and why, a line each.
     #[serde(default)]
     pub declined: Vec<String>,
+    /// Tensors of a reference run, with `--golden`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden: Option<Golden>,
 }
 
 /// Where a shard runs: one of the NPU's cores, or the host processor.
@@ -175,6 +181,12 @@ pub struct Shard {
     /// Attentions and how they were lowered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<AttentionTiling>,
+    /// Path of the safetensors file with its outputs in the recorded run, unscaled, `STEP/VALUE` each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden: Option<String>,
+    /// What the vendor's compiler made of it, with `--compile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled: Option<Compiled>,
 }
 
 /// Modelled cost of one run of a shard on one core.
@@ -278,8 +290,14 @@ impl Manifest {
         for path in self.files.keys() {
             check_relative(path)?;
         }
+        if let Some(lora) = self.conversion.loras.iter().find(|l| !l.scale.is_finite()) {
+            return inconsistent(format!("LoRA {:?} has scale {}", lora.file, lora.scale));
+        }
         let mut names = BTreeSet::new();
         for model in &self.models {
+            if let Some(golden) = model.golden.as_ref().filter(|g| !self.files.contains_key(&g.inputs)) {
+                return inconsistent(format!("model {:?} names file {:?}, which is not listed under files", model.name, golden.inputs));
+            }
             let mut known: BTreeSet<&str> = model.inputs.iter().map(|t| t.name.as_str()).collect();
             for shard in &model.shards {
                 if !names.insert(shard.name.as_str()) {
@@ -296,6 +314,10 @@ impl Manifest {
                 let micros = shard.modelled.micros;
                 if !(micros.is_finite() && micros >= 0.0) {
                     return inconsistent(format!("shard {:?} is modelled to take {micros} microseconds", shard.name));
+                }
+                let optional = [shard.golden.as_ref(), shard.compiled.as_ref().map(|c| &c.file)];
+                if let Some(file) = optional.into_iter().flatten().find(|f| !self.files.contains_key(*f)) {
+                    return inconsistent(format!("shard {:?} names file {file:?}, which is not listed under files", shard.name));
                 }
                 for region in &shard.sandwich {
                     let measured = [region.worst_magnitude, region.lost_before, region.lost_after];

@@ -2,7 +2,8 @@
 //! the other refuses too.
 
 use rockshard_manifest::{
-    AttentionTiling, Conversion, CoreId, FileEntry, Generator, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec,
+    AttentionTiling, Compiled, CompiledLayer, Conversion, CoreId, FileEntry, FusedLora, Generator, Golden, Manifest, Model, ModelledCost,
+    SCHEMA, SandwichRegion, Shard, TensorSpec, Verified,
 };
 use rockshard_tensor::DType;
 use serde_json::{Value, json};
@@ -37,6 +38,8 @@ fn shard(name: &str, core: CoreId, input: TensorSpec, output: TensorSpec) -> Sha
         modelled: ModelledCost { micros: 12.5, internal_bytes: 4096 },
         sandwich: Vec::new(),
         attention: Vec::new(),
+        golden: None,
+        compiled: None,
     }
 }
 
@@ -58,8 +61,26 @@ fn sample() -> Manifest {
         peak_before: 9,
         peak_after: 3,
     });
+    second.golden = Some("golden/unet-01.safetensors".into());
+    second.compiled = Some(Compiled {
+        file: "shards/unet-01.rknn".into(),
+        toolkit: "2.5.0".into(),
+        internal_bytes: 366_784,
+        weight_bytes: 44_096,
+        layers: vec![CompiledLayer {
+            name: "/attn/to_k/MatMul".into(),
+            op: "Conv".into(),
+            target: "NPU".into(),
+            output: "(1,64,1,77)".into(),
+            cycles: [1562, 960, 1562],
+            moved_bytes: 26_624,
+        }],
+        warnings: vec!["a layer was moved".into()],
+        verified: Some(Verified { cosine: 0.999_99, relative_l2: 0.001 }),
+    });
     let shards = vec![shard("unet-00", CoreId::Host, tensor("x", DType::I64, 1.0), tensor("h", DType::F32, 0.25)), second];
-    let files = shards.iter().flat_map(|s| [s.file.clone(), s.reference.clone()]).map(|f| (f, FileEntry::of(b"x"))).collect();
+    let more = ["golden/unet-inputs.safetensors", "golden/unet-01.safetensors", "shards/unet-01.rknn"].map(String::from);
+    let files = shards.iter().flat_map(|s| [s.file.clone(), s.reference.clone()]).chain(more).map(|f| (f, FileEntry::of(b"x"))).collect();
     Manifest {
         schema: SCHEMA,
         generator: Generator { name: "rockshard".into(), version: "0.1.0".into() },
@@ -70,6 +91,7 @@ fn sample() -> Manifest {
             shards: "auto".into(),
             placement: "balanced".into(),
             optimise: "latency".into(),
+            loras: vec![FusedLora { file: "style.safetensors".into(), scale: 0.8, fused: 2, unmatched: vec!["lora_unet_x".into()] }],
         },
         models: vec![Model {
             name: "unet".into(),
@@ -78,6 +100,7 @@ fn sample() -> Manifest {
             outputs: vec![tensor("out", DType::F32, 1.0)],
             shards,
             declined: vec!["tile: the attention is small".into()],
+            golden: Some(Golden { inputs: "golden/unet-inputs.safetensors".into(), steps: 2, dtype: DType::F16 }),
         }],
         files,
     }

@@ -1,7 +1,7 @@
 use crate::schema::{ModelProto, TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 use bytes::Bytes;
 use prost::Message;
-use rockshard_tensor::{DType, PathError, Tensor, TensorError, check_relative, element_count, map_file};
+use rockshard_tensor::{DType, MappedFile, PathError, Tensor, TensorError, check_relative, element_count};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -105,7 +105,8 @@ pub struct Model {
     /// The message; always has a graph.
     pub proto: ModelProto,
     path: PathBuf,
-    files: Arc<Mutex<HashMap<String, Bytes>>>,
+    /// Mapped files by their location in external data; the model's own under the empty name.
+    files: Arc<Mutex<HashMap<String, MappedFile>>>,
 }
 
 /// Decode an ONNX file. Weights stay in the mapped file; external data is mapped when a tensor needs it.
@@ -113,8 +114,10 @@ pub struct Model {
 /// # Errors
 /// The file cannot be read, or is not a model with a graph.
 pub fn load(path: &Path) -> Result<Model, OnnxError> {
-    let bytes = map_file(path).map_err(|source| OnnxError::Io { path: path.to_owned(), source })?;
-    Model::decode(bytes, path)
+    let file = MappedFile::open(path).map_err(|source| OnnxError::Io { path: path.to_owned(), source })?;
+    let model = Model::decode(file.bytes().clone(), path)?;
+    model.files().insert(String::new(), file);
+    Ok(model)
 }
 
 impl Model {
@@ -133,6 +136,15 @@ impl Model {
     /// Where the model was read from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn files(&self) -> std::sync::MutexGuard<'_, HashMap<String, MappedFile>> {
+        self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Take the weights read so far out of memory; they are read again from their files when they are next needed.
+    pub fn release_pages(&self) {
+        self.files().values().for_each(MappedFile::release_pages);
     }
 
     /// Version of the standard operator set; 1 where the file does not say.
@@ -189,14 +201,16 @@ impl Model {
         let location = entry("location").unwrap_or_default();
         let relative = check_relative(&location).map_err(|source| OnnxError::Escape { tensor: tensor(), source })?;
         let path = self.path.parent().unwrap_or(Path::new("")).join(relative);
-        let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut files = self.files();
         let file = match files.get(&location) {
-            Some(file) => file.clone(),
+            Some(file) => file.bytes().clone(),
             None => {
-                let file = map_file(&path).map_err(|source| OnnxError::External { tensor: tensor(), path: path.clone(), source })?;
-                files.entry(location).or_insert(file).clone()
+                let file =
+                    MappedFile::open(&path).map_err(|source| OnnxError::External { tensor: tensor(), path: path.clone(), source })?;
+                files.entry(location).or_insert(file).bytes().clone()
             }
         };
+        drop(files);
         let offset = number("offset")?.unwrap_or(0);
         let length = number("length")?.unwrap_or(size as u64);
         let end = offset.saturating_add(length);

@@ -28,6 +28,8 @@ fn pack(count: usize) -> (tempfile::TempDir, Pack) {
         modelled: Default::default(),
         sandwich: vec![],
         attention: vec![],
+        golden: None,
+        compiled: None,
     };
     let word = |w: &str| w.to_owned();
     let manifest = Manifest {
@@ -40,6 +42,7 @@ fn pack(count: usize) -> (tempfile::TempDir, Pack) {
             shards: word("block"),
             placement: word("round-robin"),
             optimise: word("latency"),
+            loras: Vec::new(),
         },
         models: vec![Model {
             name: word("m"),
@@ -48,6 +51,7 @@ fn pack(count: usize) -> (tempfile::TempDir, Pack) {
             outputs: vec![spec(&format!("v{count}"))],
             shards: (0..count).map(shard).collect(),
             declined: vec![],
+            golden: None,
         }],
         files: [(word("graph"), FileEntry::of(b"mock"))].into(),
     };

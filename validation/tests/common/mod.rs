@@ -156,6 +156,8 @@ pub fn layer(name: &str, core: CoreId, input: TensorSpec, output: TensorSpec) ->
         modelled: ModelledCost::default(),
         sandwich: Vec::new(),
         attention: Vec::new(),
+        golden: None,
+        compiled: None,
     };
     let file = ShardFile { name: name.into(), path: shard.file.clone().into(), inputs, outputs };
     LayerFiles { model: "toy".into(), shard, reference: file.clone(), device: file }

@@ -1,13 +1,15 @@
-use crate::args::ConvertArgs;
+use crate::args::{ConvertArgs, GoldenType};
 use crate::models::{SAMPLER_FILE, read_inputs};
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
-use rockshard_converter::{Progress, Request, Sample, Source, convert};
+use rockshard_converter::{Progress, Recording, Request, Sample, Source, Toolkit, convert};
 use rockshard_device_cpu::CpuDevice;
 use rockshard_diffusion::PipelineConfig;
 use rockshard_manifest::{CoreId, Manifest};
+use rockshard_tensor::DType;
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// `convert`.
 pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
@@ -23,11 +25,28 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         optimise: args.optimise,
         calibration: calibration(args, &source)?,
         files: pipeline_files(&args.model, &source)?,
+        loras: args.lora.clone(),
+        golden: golden(args),
+        toolkit: args.compile.then(|| Toolkit {
+            python: args.rknn_python.clone(),
+            jobs: args.jobs.into(),
+            timeout: Duration::from_secs(args.compile_timeout),
+            verify: args.verify,
+        }),
         resume: args.resume,
     };
     let manifest = run_request(&request, out)?;
     out.result(&manifest, || summary(&manifest, &args.out.display().to_string()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to record: what was asked for, or what verification needs.
+fn golden(args: &ConvertArgs) -> Option<Recording> {
+    let dtype = args.golden.or(args.verify.then_some(GoldenType::F32)).map(|t| match t {
+        GoldenType::F32 => DType::F32,
+        GoldenType::F16 => DType::F16,
+    });
+    dtype.map(|dtype| Recording { dtype, steps: args.golden_steps.into() })
 }
 
 /// Convert, showing progress.
@@ -37,6 +56,8 @@ pub fn run_request(request: &Request, out: &Output) -> Result<Manifest> {
         Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
         Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
         Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
+        Progress::Golden(part) => progress.at(&part, 0, 1, &format!("{part}: recording golden tensors")),
+        Progress::Compile(part, done, total) => progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}")),
     })?;
     Ok(manifest)
 }
@@ -85,6 +106,15 @@ pub fn summary(manifest: &Manifest, path: &str) -> String {
         line += &format!(", weights {}, modelled {} a run on one core", size(weights), time(micros));
         if scaled > 0 {
             line += &format!(", {scaled} sandwiched");
+        }
+        let compiled: Vec<_> = npu.iter().filter_map(|s| s.compiled.as_ref()).collect();
+        if !compiled.is_empty() {
+            let on_cpu: usize = compiled.iter().map(|c| c.on_cpu().count()).sum();
+            line += &format!(", {} compiled with {on_cpu} layers on the CPU", compiled.len());
+        }
+        let worst = compiled.iter().filter_map(|c| Some(c.verified?.cosine)).min_by(f64::total_cmp);
+        if let Some(worst) = worst {
+            line += &format!(", lowest cosine of Rockchip's simulator {worst:.6}");
         }
         lines.push(line);
     }

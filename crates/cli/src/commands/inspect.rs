@@ -23,6 +23,7 @@ pub fn run(args: &InspectArgs, out: &Output) -> Result<ExitCode> {
         );
         for model in &manifest.models {
             let _ = write!(text, "\n{}", table(model));
+            let _ = write!(text, "{}", compiled(model, args.layers));
             if args.why {
                 let _ = write!(text, "{}", why(model));
             }
@@ -54,6 +55,47 @@ fn table(model: &Model) -> String {
             size(s.weight_bytes),
             passes(s)
         );
+    }
+    text
+}
+
+/// What the vendor's compiler made of a model's shards; with `layers`, each with the compiler's table.
+fn compiled(model: &Model, layers: bool) -> String {
+    let mut text = String::new();
+    let width = model.shards.iter().map(|s| s.name.len()).max().unwrap_or(0).max(5);
+    for (shard, compiled) in model.shards.iter().filter_map(|s| Some((s, s.compiled.as_ref()?))) {
+        if text.is_empty() {
+            let _ = writeln!(
+                text,
+                "  rknn-toolkit2 {}\n  {:width$}  {:>10} {:>10} {:>12} {:>6}  {:<10} warnings and layers on the CPU",
+                compiled.toolkit, "shard", "weights", "internal", "cycles", "layers", "cosine"
+            );
+        }
+        let cosine = compiled.verified.map_or("-".to_owned(), |v| format!("{:.6}", v.cosine));
+        let on_cpu = compiled.on_cpu().map(|l| format!("{} {} on the CPU", l.op, l.name));
+        let notes: Vec<String> = compiled.warnings.iter().cloned().chain(on_cpu).collect();
+        let _ = writeln!(
+            text,
+            "  {:width$}  {:>10} {:>10} {:>12} {:>6}  {cosine:<10} {}",
+            shard.name,
+            size(compiled.weight_bytes),
+            size(compiled.internal_bytes),
+            compiled.cycles(),
+            compiled.layers.len(),
+            if notes.is_empty() { "-".to_owned() } else { notes.join("; ") }
+        );
+        for layer in compiled.layers.iter().filter(|_| layers) {
+            let [memory, arithmetic, total] = layer.cycles;
+            let _ = writeln!(
+                text,
+                "    {:<16} {:<4} {:<20} {memory:>10} {arithmetic:>10} {total:>10} {:>10}  {}",
+                layer.op,
+                layer.target,
+                layer.output,
+                size(layer.moved_bytes),
+                layer.name
+            );
+        }
     }
     text
 }

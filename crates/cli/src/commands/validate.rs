@@ -1,8 +1,11 @@
+mod golden;
+
 use crate::args::{DeviceName, ValidateArgs};
 use crate::models::{PackModels, TextToImage, is_text_to_image, read_inputs};
 use crate::output::Output;
 use crate::{commands::generate, devices};
 use anyhow::{Context, Result};
+use rockshard_device::Device;
 use rockshard_diffusion::Request;
 use rockshard_manifest::Model;
 use rockshard_runtime::{Devices, Pack, TensorMap, Variant};
@@ -19,6 +22,10 @@ const SEED: u64 = 1;
 pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
     let devices = devices::open(args.device)?;
+    if args.golden {
+        let report = golden::validate_golden(&pack, &devices, args.threshold, out)?;
+        return finish(args, &report, out);
+    }
     let mut inputs = if is_text_to_image(&pack) { record(&pack, &args.prompt, out)? } else { HashMap::new() };
     for (key, tensor) in read_inputs(&args.inputs)? {
         let models = &pack.manifest().models;
@@ -27,10 +34,14 @@ pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
         inputs.entry(model).or_default().insert(name, tensor);
     }
     let report = validate_pack(&pack, &devices, &inputs, args.threshold, out)?;
+    finish(args, &report, out)
+}
+
+fn finish(args: &ValidateArgs, report: &Report, out: &Output) -> Result<ExitCode> {
     if let Some(path) = &args.report {
-        write_report(&report, &ReportExtras::default(), path)?;
+        write_report(report, &ReportExtras::default(), path)?;
     }
-    out.result(&report, || report.summary().join("\n"));
+    out.result(report, || report.summary().join("\n"));
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(BELOW_THRESHOLD) })
 }
 
@@ -60,7 +71,8 @@ pub fn validate_pack(pack: &Pack, devices: &Devices, inputs: &HashMap<String, Te
             let fits = |name: &str, t: &rockshard_tensor::Tensor| model.inputs.iter().any(|s| s.name == name && s.shape == t.shape());
             given.extend(known.iter().filter(|(n, t)| fits(n, t)).map(|(n, t)| (n.clone(), t.clone())));
         }
-        reports.push(validate_one(pack, model, devices, &given, threshold, &mut progress)?);
+        let reference = devices::open(DeviceName::Cpu)?.npu;
+        reports.push(validate_one(pack, model, devices, &*reference, &given, threshold, &mut progress)?);
     }
     Ok(Report::new(threshold, devices.npu.name(), "rten (float32, CPU)", reports))
 }
@@ -69,6 +81,7 @@ fn validate_one(
     pack: &Pack,
     model: &Model,
     devices: &Devices,
+    reference: &dyn Device,
     inputs: &TensorMap,
     threshold: f64,
     progress: &mut crate::output::Progress,
@@ -83,8 +96,7 @@ fn validate_one(
     });
     let layers = layers.collect::<Result<Vec<_>>>()?;
     let options = Options { threshold, outputs: model.outputs.iter().map(|o| o.name.clone()).collect() };
-    let reference = devices::open(DeviceName::Cpu)?.npu;
-    let report = validate_model(&layers, inputs, &*devices.npu, &*devices.host, &*reference, &options, &mut |p| {
+    let report = validate_model(&layers, inputs, &*devices.npu, &*devices.host, reference, &options, &mut |p| {
         if let Progress::Started { model, layer, index, total } = p {
             progress.at(model, index, total, layer);
         }

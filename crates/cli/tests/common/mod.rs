@@ -1,6 +1,7 @@
 //! Running the real program.
 #![allow(dead_code)]
 
+use rockshard_tensor::Tensor;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -13,6 +14,14 @@ pub fn model() -> PathBuf {
 pub fn rockshard(args: &[&str]) -> Run {
     let output = Command::new(env!("CARGO_BIN_EXE_rockshard")).args(args).output().unwrap();
     Run { command: args.join(" "), output }
+}
+
+/// Relative L2 distance of `a` from `b`.
+pub fn relative_l2(a: &Tensor, b: &Tensor) -> f64 {
+    let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
+    assert_eq!(a.len(), b.len());
+    let square = |x: f32| f64::from(x).powi(2);
+    (a.iter().zip(&*b).map(|(x, y)| square(x - y)).sum::<f64>() / b.iter().map(|y| square(*y)).sum::<f64>()).sqrt()
 }
 
 /// A finished run.

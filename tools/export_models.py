@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""Export full-size models to ONNX in the layouts that `rockshard convert` reads.
+
+    python tools/export_models.py sd15-lcm --out DIR                      random weights of the real architecture
+    python tools/export_models.py sd15-lcm --weights MODEL --out DIR      a diffusers model: its directory or its hub name
+    python tools/export_models.py taesd --out DIR
+    python tools/export_models.py smolvlm-vision --out DIR                SmolVLM-256M's vision encoder and connector
+
+Parts of sd15-lcm: text_encoder unet vae_encoder vae_decoder (all by default; name some with --part).
+Exporters: `torchscript` (what optimum uses) and `dynamo`. Attention: `plain` (baddbmm, as in diffusers before 2.0) and `sdpa`.
+Random weights are seeded and scaled so that values flow at ordinary magnitudes. Needs: torch diffusers transformers onnx onnxscript.
+"""
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import onnx
+import torch
+
+TOKENS = 77
+SD15_UNET = dict(
+    sample_size=64, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(320, 640, 1280, 1280),
+    down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    cross_attention_dim=768, attention_head_dim=8, time_cond_proj_dim=256)
+SD15_VAE = dict(
+    in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, sample_size=512)
+CLIP_L = dict(
+    vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+    max_position_embeddings=TOKENS, hidden_act="quick_gelu", projection_dim=768)
+SIGLIP_B16 = dict(
+    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=512, patch_size=16,
+    hidden_act="gelu_pytorch_tanh")
+SMOLVLM_TEXT_WIDTH = 576
+SMOLVLM_SHUFFLE = 4
+
+
+class TextEncoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids):
+        out = self.model(input_ids)
+        return out.last_hidden_state, out.pooler_output
+
+
+class UNet(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample, timestep, encoder_hidden_states, timestep_cond):
+        return self.model(sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False)[0]
+
+
+class VaeEncoder(torch.nn.Module):
+    def __init__(self, vae):
+        super().__init__()
+        self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+
+    def forward(self, sample):
+        return self.quant_conv(self.encoder(sample))
+
+
+class VaeDecoder(torch.nn.Module):
+    def __init__(self, vae):
+        super().__init__()
+        self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
+
+    def forward(self, latent_sample):
+        return self.decoder(self.post_quant_conv(latent_sample))
+
+
+class TinyEncoder(torch.nn.Module):
+    def __init__(self, vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, sample):
+        return self.vae.encode(sample, return_dict=False)[0]
+
+
+class TinyDecoder(torch.nn.Module):
+    def __init__(self, vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latent_sample):
+        return self.vae.decode(latent_sample, return_dict=False)[0]
+
+
+class Vision(torch.nn.Module):
+    """Pixels [1, 3, 512, 512] of one whole square tile to the language model's image tokens [1, 64, 576].
+
+    Position ids of a tile without padding are 0, 1, 2, ..., so the look-up is the table itself.
+    """
+
+    def __init__(self, vision, connector):
+        super().__init__()
+        self.vision, self.connector = vision, connector
+
+    def forward(self, pixel_values):
+        embeddings = self.vision.embeddings
+        tokens = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+        tokens = tokens + embeddings.position_embedding.weight
+        hidden = self.vision.encoder(inputs_embeds=tokens).last_hidden_state
+        return self.connector(self.vision.post_layernorm(hidden))
+
+
+def randomise(model, seed):
+    """Weights of the spread that keeps magnitudes through a layer; PyTorch's own defaults shrink them."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2 and "embedding" not in name:
+            fan_in = parameter[0].numel()
+            parameter.data.normal_(0, fan_in ** -0.5, generator=generator)
+        elif parameter.dim() >= 2:
+            parameter.data.normal_(0, 0.05, generator=generator)
+        elif name.endswith("bias"):
+            parameter.data.normal_(0, 0.02, generator=generator)
+        else:
+            parameter.data.normal_(1, 0.05, generator=generator)
+    return model
+
+
+def built(make, arguments, load=None):
+    """The model with given weights, or with random ones."""
+    if arguments.weights and load:
+        return load().eval().requires_grad_(False)
+    with torch.device("meta"):
+        model = make()
+    model = model.to_empty(device="cpu")
+    # Buffers made on the meta device have no contents: take them from a fresh copy of the same class.
+    if any(True for _ in model.buffers()):
+        fresh = dict(make().named_buffers())
+        for name, buffer in model.named_buffers():
+            buffer.copy_(fresh[name])
+    return randomise(model, arguments.seed).eval().requires_grad_(False)
+
+
+def attention(model, kind):
+    if hasattr(model, "set_attn_processor"):
+        from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+        model.set_attn_processor(AttnProcessor() if kind == "plain" else AttnProcessor2_0())
+    return model
+
+
+def export(module, inputs, outputs, axes, target, arguments):
+    """One ONNX file with one data file beside it."""
+    start = time.time()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    names, values = list(inputs), tuple(inputs.values())
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, torch.no_grad():
+        loose = Path(scratch) / "model.onnx"
+        if arguments.exporter == "dynamo":
+            program = torch.onnx.export(module, values, dynamo=True, input_names=names, output_names=outputs, opset_version=18)
+            program.save(str(loose), external_data=True)
+        else:
+            torch.onnx.export(module, values, str(loose), input_names=names, output_names=outputs, opset_version=17,
+                              dynamic_axes=axes, do_constant_folding=True, dynamo=False)
+        model = onnx.load(str(loose))
+    for old in (target, target.with_name(target.name + "_data")):
+        old.unlink(missing_ok=True)
+    onnx.save_model(model, str(target), save_as_external_data=True, all_tensors_to_one_file=True,
+                    location=target.name + "_data", size_threshold=1024)
+    size = sum(f.stat().st_size for f in target.parent.glob(target.name + "*"))
+    print(f"{target}: {len(model.graph.node)} nodes, {size / 1e6:.0f} MB, {time.time() - start:.0f} s", flush=True)
+
+
+def spatial(*names):
+    return {name: {0: "batch", 2: "height", 3: "width"} for name in names}
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def plain_config(model):
+    config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+    return {k: v for k, v in config.items() if k != "_name_or_path"}
+
+
+def sd15_lcm(arguments):
+    from diffusers import AutoencoderKL, LCMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+    out, weights = arguments.out, arguments.weights
+    width, height = (n // 8 for n in arguments.resolution)
+    latent = torch.randn(1, 4, height, width)
+
+    def loaded(cls, folder):
+        return lambda: cls.from_pretrained(weights, subfolder=folder)
+
+    if "text_encoder" in arguments.part:
+        config = CLIPTextConfig(**CLIP_L, attn_implementation="eager" if arguments.attention == "plain" else "sdpa")
+        text = built(lambda: CLIPTextModel(config), arguments, loaded(CLIPTextModel, "text_encoder"))
+        ids = torch.zeros(1, TOKENS, dtype=torch.int64)
+        batch = {0: "batch"}
+        export(TextEncoder(text), {"input_ids": ids}, ["last_hidden_state", "pooler_output"], {"input_ids": batch},
+               out / "text_encoder" / "model.onnx", arguments)
+        write_json(out / "text_encoder" / "config.json", plain_config(text))
+    if "unet" in arguments.part:
+        unet = built(lambda: UNet2DConditionModel(**SD15_UNET), arguments, loaded(UNet2DConditionModel, "unet"))
+        attention(unet, arguments.attention)
+        inputs = {"sample": latent, "timestep": torch.tensor([999]),
+                  "encoder_hidden_states": torch.randn(1, TOKENS, unet.config.cross_attention_dim)}
+        axes = spatial("sample", "out_sample") | {"encoder_hidden_states": {0: "batch"}}
+        module = unet
+        if unet.config.time_cond_proj_dim:
+            inputs["timestep_cond"] = torch.randn(1, unet.config.time_cond_proj_dim)
+            axes["timestep_cond"] = {0: "batch"}
+            module = UNet(unet)
+        export(module, inputs, ["out_sample"], axes, out / "unet" / "model.onnx", arguments)
+        write_json(out / "unet" / "config.json", plain_config(unet))
+    vae_parts = [part for part in ("vae_encoder", "vae_decoder") if part in arguments.part]
+    if vae_parts:
+        vae = attention(built(lambda: AutoencoderKL(**SD15_VAE), arguments, loaded(AutoencoderKL, "vae")), arguments.attention)
+        export_vae(vae, VaeEncoder(vae), VaeDecoder(vae), "latent_parameters", latent, vae_parts, arguments)
+    scheduler = LCMScheduler.from_pretrained(weights, subfolder="scheduler") if weights else LCMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=True)
+    write_json(out / "scheduler" / "scheduler_config.json", dict(scheduler.config) | {"_class_name": "LCMScheduler"})
+    folder = Path(weights) / "tokenizer" if weights else None
+    if folder and folder.is_dir():
+        shutil.copytree(folder, out / "tokenizer", dirs_exist_ok=True)
+    write_json(out / "model_index.json", {
+        "_class_name": "OnnxLatentConsistencyModelPipeline", "scheduler": ["diffusers", "LCMScheduler"],
+        "tokenizer": ["transformers", "CLIPTokenizer"]} | {part: ["diffusers", "OnnxRuntimeModel"] for part in arguments.part})
+
+
+def export_vae(vae, encoder, decoder, encoded, latent, parts, arguments):
+    height, width = latent.shape[2] * 8, latent.shape[3] * 8
+    if "vae_encoder" in parts:
+        export(encoder, {"sample": torch.rand(1, 3, height, width)}, [encoded], spatial("sample", encoded),
+               arguments.out / "vae_encoder" / "model.onnx", arguments)
+        write_json(arguments.out / "vae_encoder" / "config.json", plain_config(vae))
+    if "vae_decoder" in parts:
+        export(decoder, {"latent_sample": latent}, ["sample"], spatial("latent_sample", "sample"),
+               arguments.out / "vae_decoder" / "model.onnx", arguments)
+        write_json(arguments.out / "vae_decoder" / "config.json", plain_config(vae))
+
+
+def taesd(arguments):
+    from diffusers import AutoencoderTiny
+    vae = built(AutoencoderTiny, arguments, lambda: AutoencoderTiny.from_pretrained(arguments.weights))
+    width, height = (n // 8 for n in arguments.resolution)
+    export_vae(vae, TinyEncoder(vae), TinyDecoder(vae), "latents", torch.randn(1, 4, height, width), ("vae_encoder", "vae_decoder"), arguments)
+
+
+def smolvlm_vision(arguments):
+    from transformers import AutoModelForImageTextToText, SmolVLMConfig, SmolVLMVisionConfig
+    from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector, SmolVLMVisionTransformer
+    kind = "eager" if arguments.attention == "plain" else "sdpa"
+    if arguments.weights:
+        model = AutoModelForImageTextToText.from_pretrained(arguments.weights, attn_implementation=kind).model
+        config, vision, connector = model.config, model.vision_model.eval(), model.connector.eval()
+    else:
+        config = SmolVLMConfig(vision_config=SIGLIP_B16, scale_factor=SMOLVLM_SHUFFLE,
+                               text_config=dict(model_type="llama", hidden_size=SMOLVLM_TEXT_WIDTH, num_attention_heads=9, num_key_value_heads=3,
+                                                num_hidden_layers=1, intermediate_size=1536, vocab_size=49280, pad_token_id=2))
+        vision_config = SmolVLMVisionConfig(**SIGLIP_B16)
+        vision_config._attn_implementation = kind
+        vision = built(lambda: SmolVLMVisionTransformer(vision_config), arguments)
+        connector = built(lambda: SmolVLMConnector(config), arguments)
+    side = vision.config.image_size
+    export(Vision(vision, connector).requires_grad_(False), {"pixel_values": torch.rand(1, 3, side, side)}, ["image_features"],
+           {"pixel_values": {0: "batch"}, "image_features": {0: "batch"}}, arguments.out / "onnx" / "vision_encoder.onnx", arguments)
+    write_json(arguments.out / "config.json", {
+        "model_type": "smolvlm", "scale_factor": config.scale_factor, "vision_config": plain_config(vision)})
+
+
+def size(text):
+    width, height = (int(n) for n in text.split("x"))
+    if width % 8 or height % 8:
+        raise argparse.ArgumentTypeError("width and height must be divisible by 8")
+    return width, height
+
+
+def main():
+    models = {"sd15-lcm": sd15_lcm, "taesd": taesd, "smolvlm-vision": smolvlm_vision}
+    parts = ["text_encoder", "unet", "vae_encoder", "vae_decoder"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=models)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", help="directory or hub name of the model; random weights when left out")
+    parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="parts of sd15-lcm to export")
+    parser.add_argument("--exporter", choices=["torchscript", "dynamo"], default="torchscript")
+    parser.add_argument("--attention", choices=["plain", "sdpa"], default="sdpa")
+    parser.add_argument("--resolution", type=size, default=(512, 512), metavar="WxH",
+                        help="size that the example inputs have; the torchscript exporter leaves it open, dynamo fixes it")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    models[arguments.model](arguments)
+
+
+if __name__ == "__main__":
+    main()
