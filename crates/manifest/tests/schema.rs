@@ -153,7 +153,10 @@ fn what_is_written_fits_and_reads_back() {
 
 #[test]
 fn optional_fields_may_be_left_out() {
-    for field in ["/models/0/resolution", "/models/0/declined", "/models/0/shards/1/sandwich", "/models/0/shards/0/outputs/0/scale"] {
+    let shard = ["/sandwich", "/golden", "/compiled", "/compiled/warnings", "/compiled/verified"].map(|f| SHARD.to_owned() + f);
+    let others = ["/models/0/resolution", "/models/0/declined", "/models/0/golden", "/models/0/shards/0/outputs/0/scale"];
+    let loras = ["/conversion/loras", "/conversion/loras/0/unmatched"];
+    for field in shard.iter().map(String::as_str).chain(others).chain(loras) {
         let manifest = without(field);
         assert!(fits(&manifest), "{field}");
         parse(&manifest).unwrap_or_else(|e| panic!("{field}: {e}"));
@@ -178,8 +181,10 @@ fn every_other_field_is_required() {
     let mut all = Vec::new();
     fields(&sample_json(), "", &mut all);
     // What may be left out, and files, which are keyed by path: taking one away is not a matter of form.
-    let optional = ["/resolution", "/declined", "/1/sandwich", "/attention", "/scale", "/Conv", ".onnx"];
-    for field in all.iter().filter(|at| !optional.iter().any(|o| at.ends_with(o))) {
+    let optional = ["/resolution", "/declined", "/1/sandwich", "/attention", "/scale", "/Conv", ".onnx", ".rknn", ".safetensors"];
+    let added = ["/loras", "/unmatched", "/golden", "/compiled", "/warnings", "/verified"];
+    let needed = |at: &&String| !optional.iter().chain(&added).any(|o| at.ends_with(o)) || at.ends_with("/loras/0/scale");
+    for field in all.iter().filter(needed) {
         let manifest = without(field);
         assert!(!fits(&manifest), "the schema takes a manifest without {field}");
         assert!(parse(&manifest).is_err(), "a manifest without {field} is read");
@@ -194,6 +199,10 @@ fn both_refuse_bad_forms() {
         (with("/generator/colour", json!("red")), "unknown field `colour`"),
         (with("/conversion/colour", json!("red")), "unknown field `colour`"),
         (with("/models/0/colour", json!("red")), "unknown field `colour`"),
+        (with("/conversion/loras/0/scale", json!("much")), "invalid type"),
+        (with("/models/0/golden/steps", json!(-1)), "invalid value"),
+        (with(&at("compiled/layers/0/cycles"), json!([1, 2])), "invalid length 2"),
+        (with(&at("compiled/verified/cosine"), json!("high")), "invalid type"),
         (with(&at("colour"), json!("red")), "unknown field `colour`"),
         (with(&at("modelled/colour"), json!("red")), "unknown field `colour`"),
         (with(&at("inputs/0/colour"), json!("red")), "unknown field `colour`"),
@@ -265,6 +274,9 @@ fn a_manifest_that_contradicts_itself_is_refused() {
             "shard \"unet-01\" names file \"shards/gone.onnx\", which is not listed under files",
         ),
         (without("/files/reference~1unet-00.onnx"), "shard \"unet-00\" names file \"reference/unet-00.onnx\", which is not listed"),
+        (with(&at("golden"), json!("golden/gone")), "shard \"unet-01\" names file \"golden/gone\", which is not listed under files"),
+        (with(&at("compiled/file"), json!("shards/gone.rknn")), "shard \"unet-01\" names file \"shards/gone.rknn\", which is not listed"),
+        (with("/models/0/golden/inputs", json!("gone")), "model \"unet\" names file \"gone\", which is not listed under files"),
         (with(&at("inputs/0/shape"), json!([1u64 << 31, 2])), "tensor \"h\" of shape [2147483648, 2] is over 4 GiB"),
         (with(&at("inputs/0/shape"), json!([u64::MAX, u64::MAX])), "is over 4 GiB"),
     ];

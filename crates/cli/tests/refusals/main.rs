@@ -60,7 +60,7 @@ fn a_source_that_is_no_model() {
     let scratch = Scratch::new();
     scratch.refuses("convert gone --out pack", &["gone: no such file or directory"]);
     fs::create_dir(scratch.path("empty")).unwrap();
-    scratch.refuses("convert empty --out pack", &["empty: is neither an ONNX file nor a diffusers-style directory"]);
+    scratch.refuses("convert empty --out pack", &["empty: is no model that is known"]);
     fs::create_dir(scratch.path("empty/unet")).unwrap();
     scratch.refuses("convert empty --out pack", &["empty: text_encoder/model.onnx is missing"]);
 }
