@@ -222,7 +222,9 @@ impl Toolkit {
         answer: Option<Answer>,
     ) -> Result<Product, Failure> {
         let fail = |problem: String| {
-            let said = log.errors.iter().rev().take(3).rev().cloned().collect::<Vec<_>>().join("; ");
+            let told = |line: &&String| !line.contains("Traceback") && !line.contains("rknn-toolkit2 version");
+            let lines: Vec<&str> = log.errors.iter().filter(told).map(String::as_str).collect();
+            let said = lines[lines.len().saturating_sub(3)..].join("; ");
             let reason = if said.is_empty() { problem } else { format!("{problem}: {said}") };
             Err(Failure { shard: job.name.clone(), reason })
         };

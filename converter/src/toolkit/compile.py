@@ -66,7 +66,9 @@ def main():
         report()
         return 0
     except Exception as error:
-        result["error"] = f"{type(error).__name__}: {error}"
+        # The toolkit wraps an error's whole traceback into its text; the last line says what it was.
+        said = str(error).strip().splitlines()
+        result["error"] = said[-1] if len(said) > 1 else f"{type(error).__name__}: {error}"
         report()
         return 1
 

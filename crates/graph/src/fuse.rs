@@ -1,10 +1,12 @@
-//! What the NPU's compiler fuses into one operator: attention, norms, Swish and GELU, in the forms that exporters emit.
+//! What the NPU's compiler fuses into one operator: attention, norms, Swish, GELU and padding, in the forms that exporters emit; and what
+//! it stumbles over.
 //!
 //! The converter recognises them to scale and tile them; the simulator to round where the device rounds, once at the fused
 //! operator's output.
 
 mod activation;
 mod attention;
+mod movement;
 mod norm;
 
 use crate::{Binary, Graph, Links, Node, NodeId, Op, Patch, Rule, ValueId};
@@ -35,6 +37,8 @@ pub fn fusion_rules() -> Vec<Box<dyn Rule>> {
     let rule = |name, recognise| Box::new(Fusion { name, recognise }) as Box<dyn Rule>;
     vec![
         rule("identity", activation::identity),
+        rule("padding", movement::pad_into_conv),
+        rule("slice of concat", movement::slice_of_concat),
         rule("layer norm", norm::layer_norm),
         rule("group norm", norm::group_norm),
         rule("swish", activation::swish),
