@@ -41,7 +41,8 @@ pub(crate) fn compile_models(
         }
     }
     let open: Vec<usize> = (0..total).filter(|&p| results[p].is_none()).collect();
-    let root = writer.root().to_owned();
+    // The compiler runs in a directory of its own.
+    let root = std::path::absolute(writer.root()).map_err(ConvertError::io(writer.root()))?;
     let job = |&place: &usize| {
         let (m, i) = places[place];
         let (model, root) = (&models[m], root.as_path());
@@ -51,7 +52,7 @@ pub(crate) fn compile_models(
     };
     let jobs: Vec<Job<'_>> = open.iter().map(job).collect();
     let mut failures = Vec::new();
-    let scratch = writer.scratch().join("toolkit");
+    let scratch = root.join("scratch/toolkit");
     toolkit.compile(&version, &jobs, &scratch, |index, outcome| {
         let (m, i) = places[open[index]];
         match outcome {

@@ -31,6 +31,8 @@ pub struct Request {
     pub out: PathBuf,
     /// Picture sizes `[width, height]`; the model's own when empty.
     pub resolutions: Vec<[u32; 2]>,
+    /// Items a network takes at once.
+    pub batch: usize,
     /// Scaling of values.
     pub sandwich: Sandwich,
     /// Lowering of attention.
@@ -75,7 +77,7 @@ pub enum Progress {
 /// # Errors
 /// See [`ConvertError`]; nothing is left at the target then.
 pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnMut(Progress)) -> Result<Manifest, ConvertError> {
-    let source = Source::open(&request.source, &request.resolutions)?;
+    let source = Source::open(&request.source, &request.resolutions, request.batch)?;
     let mut loras = Loras::open(&request.loras)?;
     let mut writer = PackWriter::start(&request.out, &recipe(request, &source)?, request.resume)?;
     let npu = Rk3588::default();

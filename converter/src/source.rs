@@ -42,11 +42,11 @@ const SMALLEST: u32 = 64;
 const LARGEST: u32 = 2048;
 
 impl Source {
-    /// Look at a path and find its parts at the given resolutions (the model's own when none is given).
+    /// Look at a path and find its parts at the given resolutions (the model's own when none is given), for `batch` items at once.
     ///
     /// # Errors
-    /// Nothing convertible there, a part missing, or a resolution that latents cannot have.
-    pub fn open(path: &Path, resolutions: &[[u32; 2]]) -> Result<Self, ConvertError> {
+    /// Nothing convertible there, a part missing, a resolution that latents cannot have, or a batch that the files do not leave open.
+    pub fn open(path: &Path, resolutions: &[[u32; 2]], batch: usize) -> Result<Self, ConvertError> {
         let fail = |problem: String| Err(ConvertError::Source { path: path.to_owned(), problem });
         for [width, height] in resolutions {
             if width % 8 != 0 || height % 8 != 0 {
@@ -60,6 +60,9 @@ impl Source {
             let name: String = path.file_stem().and_then(|s| s.to_str()).unwrap_or("model").to_owned();
             let name = name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
             let part = Part { name, path: path.to_owned(), shapes: Vec::new(), outputs: Vec::new(), resolution: None };
+            if batch != 1 {
+                return fail("a single file's shapes are its own: leave --batch out".into());
+            }
             return Ok(Source { parts: vec![part], tokenizer: None, diffusers: false });
         }
         if !path.exists() {
@@ -69,7 +72,7 @@ impl Source {
             if !resolutions.is_empty() {
                 return fail("is a vision-language model: its picture size is fixed by config.json, leave --resolution out".into());
             }
-            return vision(path, file);
+            return vision(path, file, batch);
         }
         let whole = path.join("unet").is_dir();
         if !whole && !PARTS.iter().any(|(part, _)| path.join(part).join("model.onnx").is_file()) {
@@ -90,6 +93,7 @@ impl Source {
         let tokenizer = Some(path.join("tokenizer")).filter(|p| p.is_dir());
         let tokens = tokenizer.as_ref().and_then(|t| read_json(&t.join("tokenizer_config.json")));
         let known = Known {
+            batch,
             latent_channels: number(&unet, "in_channels", number(&vae, "latent_channels", 4)),
             hidden: number(&unet, "cross_attention_dim", 768),
             guidance: number(&unet, "time_cond_proj_dim", 256),
@@ -116,7 +120,7 @@ impl Source {
 }
 
 /// A transformers-style vision-language directory: the vision encoder, with its connector when the export has it.
-fn vision(path: &Path, file: PathBuf) -> Result<Source, ConvertError> {
+fn vision(path: &Path, file: PathBuf, batch: usize) -> Result<Source, ConvertError> {
     let wrap = |source: OnnxError| ConvertError::Import { part: VISION.to_owned(), path: file.clone(), source: source.into() };
     let config = read_json(&path.join("config.json"));
     let side = config.as_ref().and_then(|c| c.get("vision_config")?.get("image_size")?.as_u64()).unwrap_or(512) as usize;
@@ -129,8 +133,10 @@ fn vision(path: &Path, file: PathBuf) -> Result<Source, ConvertError> {
         let fallback = |i: usize| match declared.len() - i {
             1 | 2 if declared.len() >= 3 => side,
             3 if declared.len() >= 4 && !declared_is_mask(input) => 3,
+            _ if i == 0 => batch,
             _ => 1,
         };
+        check_batch(path, input, &declared, batch)?;
         let shape = declared.iter().enumerate().map(|(i, d)| d.unwrap_or_else(|| fallback(i))).collect();
         shapes.push((input.name.clone().unwrap_or_default(), shape));
     }
@@ -148,6 +154,7 @@ fn read_json(path: &Path) -> Option<Json> {
 
 /// Extents that the configuration files give.
 struct Known {
+    batch: usize,
     latent_channels: usize,
     hidden: usize,
     guidance: usize,
@@ -165,18 +172,31 @@ fn open_shapes(part: &str, file: &Path, [width, height]: [u32; 2], known: &Known
         let name = input.name.clone().unwrap_or_default();
         let Some(declared) = declared(input) else { continue };
         let fallback = match (part, name.as_str(), declared.len()) {
-            ("vae_encoder", _, 4) => vec![1, 3, height, width],
-            (_, _, 4) => vec![1, known.latent_channels, height / 8, width / 8],
-            (_, _, 3) => vec![1, known.tokens, known.hidden],
-            (_, "timestep_cond", 2) => vec![1, known.guidance],
-            (_, _, 2) => vec![1, known.tokens],
+            ("vae_encoder", _, 4) => vec![known.batch, 3, height, width],
+            (_, _, 4) => vec![known.batch, known.latent_channels, height / 8, width / 8],
+            (_, _, 3) => vec![known.batch, known.tokens, known.hidden],
+            (_, "timestep_cond", 2) => vec![known.batch, known.guidance],
+            (_, _, 2) => vec![known.batch, known.tokens],
             (_, _, rank) => vec![1; rank],
         };
+        check_batch(file, input, &declared, known.batch)?;
         let spatial = |i: usize| declared.len() == 4 && i >= 2;
         let shape = declared.iter().enumerate().map(|(i, d)| if spatial(i) { fallback[i] } else { d.unwrap_or(fallback[i]) }).collect();
         shapes.push((name, shape));
     }
     Ok(shapes)
+}
+
+/// A batch that the file fixes must be the one asked for.
+fn check_batch(path: &Path, input: &ValueInfoProto, declared: &[Option<usize>], batch: usize) -> Result<(), ConvertError> {
+    match declared {
+        [Some(fixed), _, ..] if *fixed != batch && declared.len() >= 2 => {
+            let name = input.name.as_deref().unwrap_or_default();
+            let problem = format!("input {name:?} is fixed at a batch of {fixed}, asked for {batch}; export it with an open batch");
+            Err(ConvertError::Source { path: path.to_owned(), problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn declared(input: &ValueInfoProto) -> Option<Vec<Option<usize>>> {

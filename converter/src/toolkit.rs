@@ -159,7 +159,12 @@ impl Toolkit {
         let golden = job.golden.as_ref().map(|make| make()).transpose()?.unwrap_or_default();
         let (status, text, answer, rknn) = self.run(job, &golden, folder, script, workers).map_err(ConvertError::io(folder))?;
         tracing::debug!(shard = job.name, "{text}");
-        Ok(self.judge(version, job, &rknn, status, &Log::parse(&text), answer))
+        let mut log = Log::parse(&text);
+        if answer.is_none() {
+            // What Python itself said.
+            log.errors.extend(text.lines().rev().find(|l| !l.trim().is_empty()).map(str::to_owned));
+        }
+        Ok(self.judge(version, job, &rknn, status, &log, answer))
     }
 
     /// Run the compiler. Gives its exit status (none when it took too long), its log, its answer if it gave one, and where the result is.

@@ -93,6 +93,9 @@ pub struct ConvertArgs {
     /// Picture size, WIDTHxHEIGHT in pixels; repeatable. Default: the model's own.
     #[arg(long, value_parser = size)]
     pub resolution: Vec<[u32; 2]>,
+    /// Items that a network takes at once (a stream's steps, or both halves of guidance); `generate` needs 1.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub batch: u16,
     /// Store values scaled so that float16 holds them: off, auto, or a factor.
     #[arg(long, default_value = "auto")]
     pub sandwich: Sandwich,
@@ -224,6 +227,10 @@ pub struct RunArgs {
     /// Directory for the outputs, NAME.npy each.
     #[arg(long, default_value = ".")]
     pub out: PathBuf,
+    /// With --device cpu: compute the shards as they were rewritten for the NPU, in float32, instead of the unchanged reference pieces.
+    /// Shows what the rewrites alone change.
+    #[arg(long)]
+    pub rewritten: bool,
     /// Write every shard's start, end, core and bytes as JSON.
     #[arg(long, value_name = "FILE.json")]
     pub trace: Option<PathBuf>,

@@ -91,7 +91,12 @@ impl TextToImage {
             pack.file(name)?;
         }
         let tokenizer = ClipTokenizer::from_directory(&pack.root().join("tokenizer"))?;
-        let size = pack.manifest().models.iter().find(|m| m.name == "unet").and_then(|m| m.resolution);
+        let unet = pack.manifest().models.iter().find(|m| m.name == "unet");
+        let batch = unet.and_then(|m| m.inputs.first()?.shape.first().copied()).unwrap_or(1);
+        if batch != 1 {
+            bail!("{}: converted with --batch {batch}; making pictures from text needs a pack of batch 1", pack.root().display());
+        }
+        let size = unet.and_then(|m| m.resolution);
         Ok(TextToImage { tokenizer, config, size: size.context("the pack's U-Net has no resolution")? })
     }
 }

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("converter", "cost device graph import kernels manifest onnx tensor"),
     ("validation", "device manifest tensor"),
     ("cli", ANY),
+    ("benches", ANY),
 ];
 const ANY: &str = "*";
 const PREFIX: &str = "rockshard-";

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 /// `convert`.
 pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
-    let source = Source::open(&args.model, &args.resolution)?;
+    let source = Source::open(&args.model, &args.resolution, args.batch.into())?;
     let request = Request {
         source: args.model.clone(),
         out: args.out.clone(),
         resolutions: args.resolution.clone(),
+        batch: args.batch.into(),
         sandwich: args.sandwich,
         tile: args.tile,
         shards: args.shards,

@@ -32,12 +32,13 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     if pack_path.join(rockshard_manifest::MANIFEST_FILE).is_file() {
         std::fs::remove_dir_all(&pack_path).with_context(|| pack_path.display().to_string())?;
     }
-    let source = Source::open(&model, &[])?;
+    let source = Source::open(&model, &[], 1)?;
     let manifest = convert::run_request(
         &Conversion {
             source: model.clone(),
             out: pack_path.clone(),
             resolutions: Vec::new(),
+            batch: 1,
             sandwich: Sandwich::Auto,
             tile: Tile::Auto,
             shards: Shards::Block,

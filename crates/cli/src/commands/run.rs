@@ -1,9 +1,9 @@
-use crate::args::RunArgs;
+use crate::args::{DeviceName, RunArgs};
 use crate::devices;
 use crate::models::read_inputs;
 use crate::output::{Output, time};
 use anyhow::{Context, Result, bail};
-use rockshard_runtime::{Pack, Placement, Runner, TensorMap};
+use rockshard_runtime::{Pack, Placement, Runner, TensorMap, Variant};
 use rockshard_tensor::write_npy;
 use serde_json::json;
 use std::process::ExitCode;
@@ -20,7 +20,13 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
         (None, several) => bail!("the pack has models {}; choose one with --model", several.join(", ")),
     };
     let inputs: TensorMap = read_inputs(&args.inputs)?.into_iter().collect();
-    let devices = devices::open(args.device.device)?;
+    let mut devices = devices::open(args.device.device)?;
+    if args.rewritten {
+        if args.device.device != DeviceName::Cpu {
+            bail!("--rewritten is for --device cpu; other devices always compute the rewritten shards");
+        }
+        devices.variant = Variant::Device;
+    }
     let runner = Runner::new(&pack, &[model], &devices, args.device.cores, Placement::of(pack.manifest()))?;
     let start = Instant::now();
     let outputs = runner.run(model, vec![inputs])?.pop().unwrap_or_default();

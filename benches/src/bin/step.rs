@@ -1,0 +1,45 @@
+//! Runs one model of a pack on the simulator, once for each line of standard input, and prints the seconds that took: the half of
+//! `benches/step.py` that is ours. At the end it prints its peak resident memory in bytes.
+//!
+//! Usage: `step PACK MODEL`
+#![allow(clippy::print_stdout)]
+
+use anyhow::{Context, Result};
+use rockshard_device::Device;
+use rockshard_device_cpu::CpuDevice;
+use rockshard_device_sim::SimDevice;
+use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
+use rockshard_validation::random_inputs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+const CORES: u8 = 3;
+const SEED: u64 = 1;
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let (pack, model) = args.next().zip(args.next()).context("usage: step PACK MODEL")?;
+    let pack = Pack::open(&PathBuf::from(pack))?;
+    let spec = pack.manifest().model(&model, None).with_context(|| format!("the pack has no model {model}"))?;
+    let inputs = random_inputs(&spec.inputs, SEED);
+    let host: Arc<dyn Device> = Arc::new(CpuDevice::new());
+    let devices = Devices { npu: Arc::new(SimDevice::default()), host, variant: Variant::Device };
+    let runner = Runner::new(&pack, &[&model], &devices, CORES, Placement::of(pack.manifest()))?;
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        line?;
+        let start = Instant::now();
+        runner.run(&model, vec![inputs.clone()])?;
+        println!("{}", start.elapsed().as_secs_f64());
+    }
+    println!("{}", peak_bytes()?);
+    Ok(())
+}
+
+/// Largest resident memory so far.
+fn peak_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM in /proc/self/status")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
