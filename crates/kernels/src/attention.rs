@@ -13,7 +13,7 @@ use std::cell::RefCell;
 
 const OP: &str = "Attention";
 /// Score elements of a tile, and the bounds of its rows.
-const SCORES: usize = 1 << 18;
+const SCORES: usize = 1 << 19;
 const MIN_ROWS: usize = 16;
 const MAX_ROWS: usize = 128;
 /// f32 elements of widened keys and values that exist at a time (more where one head needs more).
@@ -164,8 +164,26 @@ impl Mask<'_> {
 }
 
 /// Replace each x by `e^(x - max)` and give their sum. A row of nothing but negative infinity becomes NaN.
+///
+/// Runs as the widest vector code the processor has; the operations and their order, and so the result, are the same on all.
 pub(crate) fn exponentials(row: &mut [f32]) -> f32 {
-    const LANES: usize = 8;
+    pulp::Arch::new().dispatch(Exponentials(row))
+}
+
+struct Exponentials<'a>(&'a mut [f32]);
+
+impl pulp::WithSimd for Exponentials<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> f32 {
+        exponentials_in_lanes(self.0)
+    }
+}
+
+#[inline(always)]
+fn exponentials_in_lanes(row: &mut [f32]) -> f32 {
+    const LANES: usize = 16;
     let mut top = [f32::NEG_INFINITY; LANES];
     let (whole, rest) = row.as_chunks::<LANES>();
     for chunk in whole {
@@ -186,6 +204,12 @@ pub(crate) fn exponentials(row: &mut [f32]) -> f32 {
         *x = exp(*x - max);
         sums[0] += *x;
     }
-    let pairs = [sums[0] + sums[4], sums[1] + sums[5], sums[2] + sums[6], sums[3] + sums[7]];
-    (pairs[0] + pairs[2]) + (pairs[1] + pairs[3])
+    let mut half = LANES;
+    while half > 1 {
+        half /= 2;
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+    }
+    sums[0]
 }

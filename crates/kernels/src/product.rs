@@ -16,8 +16,10 @@ const PANEL: usize = 1 << 21;
 /// Column counts of a task.
 const MIN_COLUMNS: usize = 64;
 const MAX_COLUMNS: usize = 1024;
-/// Rows of a left panel.
-const LEFT_ROWS: usize = 128;
+/// f32 elements of a left panel, and the bounds of its rows: the right panel is packed once for each.
+const LEFT: usize = 1 << 20;
+const MIN_LEFT_ROWS: usize = 128;
+const MAX_LEFT_ROWS: usize = 1024;
 /// Tasks to cut a product into where its size allows: enough for every core of a desktop machine.
 const TASKS: usize = 16;
 
@@ -139,8 +141,9 @@ impl Job<'_> {
         sums: &mut Vec<f32>,
     ) {
         let n = columns.len();
-        for (i, rows) in task.rows.chunks_mut(LEFT_ROWS).enumerate() {
-            let start = task.first_row + i * LEFT_ROWS;
+        let height = (LEFT / self.depth.max(1)).clamp(MIN_LEFT_ROWS, MAX_LEFT_ROWS);
+        for (i, rows) in task.rows.chunks_mut(height).enumerate() {
+            let start = task.first_row + i * height;
             let left = reserve(left, rows.len() * self.depth);
             (self.factors.left)(batch, start..start + rows.len(), left);
             let sums = reserve(sums, rows.len() * n);
