@@ -282,6 +282,25 @@ impl Manifest {
         self.models.iter().find(|m| m.name == name && (resolution.is_none() || m.resolution.is_none() || m.resolution == resolution))
     }
 
+    /// Modelled device memory of all models at a resolution (and those that have none) resident at once: every NPU shard's weights, and
+    /// for each core the activations of its largest shard, since a core runs one at a time.
+    pub fn resident_bytes(&self, resolution: Option<[u32; 2]>) -> u64 {
+        let at_once = self.models.iter().filter(|m| m.resolution.is_none() || m.resolution == resolution);
+        let (mut weights, mut activations) = (0, BTreeMap::new());
+        for shard in at_once.flat_map(|m| &m.shards).filter(|s| s.core != CoreId::Host) {
+            weights += shard.weight_bytes;
+            let largest: &mut u64 = activations.entry(shard.core).or_default();
+            *largest = (*largest).max(shard.modelled.internal_bytes);
+        }
+        weights + activations.values().sum::<u64>()
+    }
+
+    /// The resolutions that models were converted for, each once; `None` where no model has one.
+    pub fn resolutions(&self) -> Vec<Option<[u32; 2]>> {
+        let found: BTreeSet<_> = self.models.iter().filter_map(|m| m.resolution).collect();
+        if found.is_empty() { vec![None] } else { found.into_iter().map(Some).collect() }
+    }
+
     fn check(&self) -> Result<(), ManifestError> {
         let inconsistent = |text: String| Err(ManifestError::Inconsistent(text));
         if self.schema == 0 {

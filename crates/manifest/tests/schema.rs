@@ -287,6 +287,20 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     }
 }
 
+/// Weights of all NPU shards and the largest activations of each core; the host's shard and other resolutions do not count.
+#[test]
+fn resident_memory_counts_a_core_once() {
+    let mut manifest = sample();
+    let npu = manifest.models[0].shards[1].clone();
+    let larger = Shard { modelled: ModelledCost { internal_bytes: 9000, ..npu.modelled }, ..npu.clone() };
+    let elsewhere = Shard { core: CoreId::Npu(0), ..npu };
+    manifest.models[0].shards.extend([larger, elsewhere]);
+    let other = Model { resolution: Some([128, 128]), ..manifest.models[0].clone() };
+    manifest.models.push(other);
+    assert_eq!(manifest.resident_bytes(Some([64, 64])), 3 * (1 << 20) + 9000 + 4096);
+    assert_eq!(manifest.resolutions(), [Some([64, 64]), Some([128, 128])]);
+}
+
 #[test]
 fn every_prefix_is_refused() {
     let text = sample().to_json();

@@ -3,6 +3,7 @@ use crate::models::{SAMPLER_FILE, read_inputs};
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
 use rockshard_converter::{Progress, Recording, Request, Sample, Source, Toolkit, convert};
+use rockshard_cost::Rk3588;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_diffusion::PipelineConfig;
 use rockshard_manifest::{CoreId, Manifest};
@@ -118,6 +119,13 @@ pub fn summary(manifest: &Manifest, path: &str) -> String {
             line += &format!(", lowest cosine of Rockchip's simulator {worst:.6}");
         }
         lines.push(line);
+    }
+    let space = Rk3588::default().address_space;
+    for resolution in manifest.resolutions() {
+        let at = resolution.map(|[w, h]| format!(" at {w}x{h}")).unwrap_or_default();
+        let bytes = manifest.resident_bytes(resolution);
+        let over = if bytes > space { ": too much, they must take turns" } else { "" };
+        lines.push(format!("all models resident{at}: modelled {} of the NPU's {}{over}", size(bytes), size(space)));
     }
     lines.push(format!("pack: {path}"));
     lines.join("\n")
