@@ -29,16 +29,12 @@ pub fn calibrate(
     let mut ranges = Ranges::new();
     let mut states: Vec<HashMap<ValueId, Tensor>> = Vec::new();
     for sample in samples {
+        check_sample(part, &unscaled(graph, &graph.inputs), sample)?;
         let mut state = HashMap::new();
         for &input in &graph.inputs {
-            let value = graph.value(input);
-            let problem = |problem: String| ConvertError::Calibration { part: part.to_owned(), problem };
-            let tensor = sample.get(&value.name).ok_or_else(|| problem(format!("input {:?} is missing", value.name)))?;
-            if tensor.shape() != value.shape || tensor.dtype().is_float() != (value.dtype == DType::F32) {
-                return Err(problem(format!("input {:?} is {}{:?}, got {tensor:?}", value.name, value.dtype, value.shape)));
-            }
-            record(&mut ranges, &value.name, tensor);
-            state.insert(input, tensor.clone());
+            let name = &graph.value(input).name;
+            record(&mut ranges, name, &sample[name]);
+            state.insert(input, sample[name].clone());
         }
         states.push(state);
     }
@@ -70,6 +66,21 @@ pub fn calibrate(
         }
     }
     Ok(ranges)
+}
+
+/// Every input of a model must be there, with its type and shape.
+///
+/// # Errors
+/// One is not; it is named.
+pub(crate) fn check_sample(part: &str, inputs: &[TensorSpec], sample: &Sample) -> Result<(), ConvertError> {
+    let problem = |problem: String| ConvertError::Calibration { part: part.to_owned(), problem };
+    for spec in inputs {
+        let tensor = sample.get(&spec.name).ok_or_else(|| problem(format!("input {:?} is missing", spec.name)))?;
+        if tensor.shape() != spec.shape || tensor.dtype().is_float() != (spec.dtype == DType::F32) {
+            return Err(problem(format!("input {:?} is {}{:?}, got {tensor:?}", spec.name, spec.dtype, spec.shape)));
+        }
+    }
+    Ok(())
 }
 
 fn record(ranges: &mut Ranges, name: &str, tensor: &Tensor) {

@@ -4,7 +4,7 @@
 //! One file a shard, `golden/SHARD.safetensors`, with its outputs as `STEP/VALUE`; the model's inputs are in a file of their own.
 //! Values are unscaled.
 
-use crate::calibrate::Sample;
+use crate::calibrate::{Sample, check_sample};
 use crate::{ConvertError, PackWriter};
 use rockshard_device::{Device, ShardFile};
 use rockshard_manifest::{Golden, Model, TensorSpec};
@@ -29,7 +29,7 @@ pub fn golden_key(step: usize, value: &str) -> String {
 /// Run the samples through the reference pieces of a model, one shard at a time, and add a golden file a shard to the pack.
 ///
 /// # Errors
-/// The reference fails, or a file cannot be written.
+/// A sample does not fit the model's inputs, the reference fails, or a file cannot be written.
 pub(crate) fn record_golden(
     model: &mut Model,
     label: &str,
@@ -38,6 +38,9 @@ pub(crate) fn record_golden(
     reference: &dyn Device,
     writer: &mut PackWriter,
 ) -> Result<(), ConvertError> {
+    for sample in samples {
+        check_sample(&model.name, &model.inputs, sample)?;
+    }
     let stored = |tensor: &Tensor| {
         if tensor.dtype().is_float() { tensor.to_float(dtype).unwrap_or_else(|_| tensor.clone()) } else { tensor.clone() }
     };

@@ -53,6 +53,20 @@ fn recorded_tensors_stand_in_for_the_reference() {
 }
 
 #[test]
+fn inputs_that_do_not_fit_are_named() {
+    let work = Work::new();
+    let source = model().join("unet/model_dynamo.onnx").display().to_string();
+    let file = work.path("x.npy");
+    let mut bytes = Vec::new();
+    rockshard_tensor::write_npy(&rockshard_tensor::Tensor::from_f32([1, 4, 16, 16], vec![0.0; 1024]), &mut bytes).unwrap();
+    std::fs::write(&file, bytes).unwrap();
+    let (given, out) = (format!("sample={}", file.display()), work.path("pack").display().to_string());
+    let args = ["convert", &source, "--out", &out, "--sandwich", "off", "--golden", "--quiet", "--calibrate", &given];
+    let error = rockshard(&args).exits(1);
+    assert!(error.contains("input \"timestep\" is missing"), "{error}");
+}
+
+#[test]
 fn float16_takes_half_the_size_and_a_pack_without_golden_tensors_says_so() {
     let work = Work::new();
     let [f32, f16, none] = ["f32", "f16", "none"].map(|n| work.path(n));
