@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One step in the simulator's float16 numerics against ONNX Runtime's float32 step, with the same threads, in one run.
 
-    cargo build --release -p rockshard-benches
+    cargo build --release -p rockshard-benches --examples
     python benches/step.py MODEL.onnx PACK NAME [--rounds 5] [--threads 2]
 
 Both programs stay loaded and take turns, so that a noisy machine disturbs both. Prints medians, their ratio and peak memory.
@@ -49,7 +49,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--step", type=Path, default=ROOT / "target/release/step", help="the program built from benches/")
+    parser.add_argument("--step", type=Path, default=ROOT / "target/release/examples/step", help="the program built from benches/")
     a = parser.parse_args()
     if a.peer:
         return peer(a.model, a.pack / "manifest.json", a.name, a.threads)

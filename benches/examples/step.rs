@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result};
+use rockshard_benches::peak_resident_bytes;
 use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_device_sim::SimDevice;
@@ -33,13 +34,6 @@ fn main() -> Result<()> {
         runner.run(&model, vec![inputs.clone()])?;
         println!("{}", start.elapsed().as_secs_f64());
     }
-    println!("{}", peak_bytes()?);
+    println!("{}", peak_resident_bytes()?);
     Ok(())
-}
-
-/// Largest resident memory so far.
-fn peak_bytes() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM in /proc/self/status")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
