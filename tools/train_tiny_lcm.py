@@ -555,6 +555,14 @@ def half_weights(model):
     return model
 
 
+def without_traces(model):
+    """Of the dynamo exporter's notes on nodes, keep the module path; the others name files of the machine that exported."""
+    for node in model.graph.node:
+        for entry in [e for e in node.metadata_props if e.key != "pkg.torch.onnx.name_scopes"]:
+            node.metadata_props.remove(entry)
+    return model
+
+
 def write_onnx(models, folder, data="weights.data"):
     """Save models side by side. Tensors of 256 bytes and more go to one data file; equal bytes are stored once."""
     import hashlib
@@ -612,7 +620,8 @@ def export(t):
                        {"sample": spatial, "encoder_hidden_states": {0: "batch"}, "timestep_cond": {0: "batch"}, "out_sample": spatial})
     program = torch.onnx.export(UNet(pipe.unet).eval(), unet_inputs, dynamo=True, input_names=unet_names, output_names=["out_sample"], opset_version=18)
     program.save(str(t.work / "dynamo.onnx"), external_data=False)
-    write_onnx({"model.onnx": half_weights(unet), "model_dynamo.onnx": half_weights(onnx.load(t.work / "dynamo.onnx"))}, out / "unet")
+    dynamo = without_traces(onnx.load(t.work / "dynamo.onnx"))
+    write_onnx({"model.onnx": half_weights(unet), "model_dynamo.onnx": half_weights(dynamo)}, out / "unet")
     picture = torch.randn(1, 3, SIZE, SIZE)
     encoder = torchscript(VaeEncoder(pipe.vae), (picture,), ["sample"], ["latent_parameters"], {"sample": spatial, "latent_parameters": spatial})
     write_onnx({"model.onnx": half_weights(encoder)}, out / "vae_encoder")
