@@ -171,6 +171,14 @@ def export(module, inputs, outputs, axes, target, arguments):
     print(f"{target}: {len(model.graph.node)} nodes, {size / 1e6:.0f} MB, {time.time() - start:.0f} s", flush=True)
 
 
+def without_traces(model):
+    """Of the dynamo exporter's notes on nodes, keep the module path; the others name files of the machine that exported."""
+    for node in model.graph.node:
+        for entry in [e for e in node.metadata_props if e.key != "pkg.torch.onnx.name_scopes"]:
+            node.metadata_props.remove(entry)
+    return model
+
+
 def spatial(*names):
     return {name: {0: "batch", 2: "height", 3: "width"} for name in names}
 

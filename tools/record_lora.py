@@ -21,6 +21,8 @@ from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from export_models import UNet, without_traces
+
 RANK, ALPHA = 4, 6.0
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
            "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"]
@@ -33,15 +35,6 @@ def build():
         cross_attention_dim=12, attention_head_dim=2, norm_num_groups=4, time_cond_proj_dim=8)
 
 
-class Wrapped(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, sample, timestep, encoder_hidden_states, timestep_cond):
-        return self.model(sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False)[0]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("crates/cli/tests/data/lora"))
@@ -52,14 +45,10 @@ def main():
     inputs = {"sample": torch.randn(1, 4, 8, 8), "timestep": torch.tensor([499]), "encoder_hidden_states": torch.randn(1, 5, 12),
               "timestep_cond": torch.randn(1, 8)}
     names, values = list(inputs), tuple(inputs.values())
-    torch.onnx.export(Wrapped(base), values, str(out / "unet.onnx"), input_names=names, output_names=["out_sample"], opset_version=17, dynamo=False)
-    program = torch.onnx.export(Wrapped(base), values, dynamo=True, input_names=names, output_names=["out_sample"], opset_version=18)
+    torch.onnx.export(UNet(base), values, str(out / "unet.onnx"), input_names=names, output_names=["out_sample"], opset_version=17, dynamo=False)
+    program = torch.onnx.export(UNet(base), values, dynamo=True, input_names=names, output_names=["out_sample"], opset_version=18)
     program.save(str(out / "unet_dynamo.onnx"), external_data=False)
-    model = onnx.load(out / "unet_dynamo.onnx")
-    for node in model.graph.node:
-        for entry in [m for m in node.metadata_props if m.key != "pkg.torch.onnx.name_scopes"]:
-            node.metadata_props.remove(entry)
-    onnx.save(model, out / "unet_dynamo.onnx")
+    onnx.save(without_traces(onnx.load(out / "unet_dynamo.onnx")), out / "unet_dynamo.onnx")
 
     adapted = get_peft_model(copy.deepcopy(base), LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, init_lora_weights=False))
     adapted.save_pretrained(out / "peft")
@@ -85,14 +74,14 @@ def main():
     for name, value in inputs.items():
         np.save(out / f"{name}.npy", value.numpy())
     with torch.no_grad():
-        np.save(out / "base.npy", Wrapped(base)(*values).numpy())
+        np.save(out / "base.npy", UNet(base)(*values).numpy())
         for scale in (1.0, 0.5):
             scaled = copy.deepcopy(adapted)
             for layer in scaled.modules():
                 if hasattr(layer, "scale_layer"):
                     layer.scale_layer(scale)
             merged = scaled.merge_and_unload()
-            np.save(out / f"merged-{scale:g}.npy", Wrapped(merged)(*values).numpy())
+            np.save(out / f"merged-{scale:g}.npy", UNet(merged)(*values).numpy())
     print({f.name: f.stat().st_size for f in sorted(out.rglob("*")) if f.is_file()})
 
 

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from export_models import TextEncoder, UNet, VaeDecoder, VaeEncoder, without_traces
+
 SIZE = 128
 SHAPES = ["circle", "square", "triangle", "diamond", "cross", "ring"]
 COLOURS = {
@@ -501,43 +503,6 @@ def evaluate(t):
     print(f"eval: {64 - wrong} of 64 close to the scene by mean absolute difference")
 
 
-class TextEncoder(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids):
-        out = self.model(input_ids)
-        return out.last_hidden_state, out.pooler_output
-
-
-class UNet(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, sample, timestep, encoder_hidden_states, timestep_cond):
-        return self.model(sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False)[0]
-
-
-class VaeEncoder(torch.nn.Module):
-    def __init__(self, vae):
-        super().__init__()
-        self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
-
-    def forward(self, sample):
-        return self.quant_conv(self.encoder(sample))
-
-
-class VaeDecoder(torch.nn.Module):
-    def __init__(self, vae):
-        super().__init__()
-        self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
-
-    def forward(self, latent_sample):
-        return self.decoder(self.post_quant_conv(latent_sample))
-
-
 def half_weights(model):
     """Store every float32 initializer of 64 or more values as float16, behind a Cast, as half-precision exports do."""
     import onnx
@@ -552,14 +517,6 @@ def half_weights(model):
         casts.append(helper.make_node("Cast", [half.name], [name], name=name + "_cast", to=TensorProto.FLOAT))
     for node in reversed(casts):
         model.graph.node.insert(0, node)
-    return model
-
-
-def without_traces(model):
-    """Of the dynamo exporter's notes on nodes, keep the module path; the others name files of the machine that exported."""
-    for node in model.graph.node:
-        for entry in [e for e in node.metadata_props if e.key != "pkg.torch.onnx.name_scopes"]:
-            node.metadata_props.remove(entry)
     return model
 
 

@@ -18,7 +18,7 @@ pub(crate) fn compile_models(
     writer: &mut PackWriter,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ConvertError> {
-    let version = toolkit.version()?;
+    let version = Toolkit::version(&toolkit.python)?;
     let notes = writer.scratch().join("compiled");
     fs::create_dir_all(&notes).map_err(ConvertError::io(&notes))?;
     let note = |shard: &str| notes.join(format!("{shard}.json"));

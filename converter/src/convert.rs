@@ -158,7 +158,7 @@ fn recipe(request: &Request, source: &Source) -> Result<Digest, ConvertError> {
         files.extend(entries(folder)?);
     }
     if let Some(toolkit) = &request.toolkit {
-        text += &format!("{} {}", toolkit.version()?, toolkit.verify);
+        text += &format!("{} {}", Toolkit::version(&toolkit.python)?, toolkit.verify);
     }
     text += &format!("{:?}", request.golden);
     for lora in &request.loras {

@@ -21,11 +21,6 @@ pub struct Recording {
     pub steps: usize,
 }
 
-/// Key of a value in a golden file.
-pub fn golden_key(step: usize, value: &str) -> String {
-    format!("{step}/{value}")
-}
-
 /// Run the samples through the reference pieces of a model, one shard at a time, and add a golden file a shard to the pack.
 ///
 /// # Errors
@@ -51,25 +46,24 @@ pub(crate) fn record_golden(
     let mut states: Vec<HashMap<String, Tensor>> = samples.iter().map(|s| s.clone().into_iter().collect()).collect();
     let mut inputs = BTreeMap::new();
     for (step, sample) in samples.iter().enumerate() {
-        inputs.extend(sample.iter().map(|(name, tensor)| (golden_key(step, name), stored(tensor))));
+        inputs.extend(sample.iter().map(|(name, tensor)| (Golden::key(step, name), stored(tensor))));
     }
     model.golden = Some(Golden { inputs: add(writer, &format!("{label}-inputs"), inputs)?, steps: samples.len(), dtype });
     for i in 0..model.shards.len() {
         let later: HashSet<String> = model.shards[i + 1..].iter().flat_map(|s| &s.inputs).map(|t| t.name.clone()).collect();
         let shard = &mut model.shards[i];
-        let unscaled = |specs: &[TensorSpec]| specs.iter().map(|t| TensorSpec { scale: 1.0, ..t.clone() }).collect();
         let file = ShardFile {
             name: shard.name.clone(),
             path: writer.root().join(&shard.reference),
-            inputs: unscaled(&shard.inputs),
-            outputs: unscaled(&shard.outputs),
+            inputs: shard.inputs.iter().map(TensorSpec::unscaled).collect(),
+            outputs: shard.outputs.iter().map(TensorSpec::unscaled).collect(),
         };
         let mut session = reference.open(&file, shard.core)?;
         let mut made = BTreeMap::new();
         for (step, state) in states.iter_mut().enumerate() {
             let given: Vec<Tensor> = shard.inputs.iter().map(|t| state[&t.name].clone()).collect();
             for (spec, tensor) in shard.outputs.iter().zip(session.run(&given)?.outputs) {
-                made.insert(golden_key(step, &spec.name), stored(&tensor));
+                made.insert(Golden::key(step, &spec.name), stored(&tensor));
                 state.insert(spec.name.clone(), tensor);
             }
             state.retain(|name, _| later.contains(name));
@@ -93,7 +87,7 @@ pub(crate) fn device_tensors(model: &Model, index: usize, step: usize, root: &Pa
         if !open.contains_key(&path) {
             open.insert(path.clone(), read_safetensors(&path)?);
         }
-        let key = golden_key(step, &spec.name);
+        let key = Golden::key(step, &spec.name);
         let tensor = open[&path].get(&key).ok_or_else(|| missing(&path, &key))?;
         match tensor.to_f32() {
             Ok(values) => Ok(Tensor::from_f32(tensor.shape(), values.iter().map(|v| v * spec.scale).collect())),

@@ -22,7 +22,7 @@ pub use calibrate::{Sample, calibrate};
 pub use convert::{Progress, Request, convert};
 pub use emit::write_onnx;
 pub use error::ConvertError;
-pub use golden::{Recording, golden_key};
+pub use golden::Recording;
 pub use lora::{LoraError, LoraFile};
 pub use pack::PackWriter;
 pub use source::{Part, Source};

@@ -132,7 +132,7 @@ fn vision(path: &Path, file: PathBuf, batch: usize) -> Result<Source, ConvertErr
         // Pictures end in [3, side, side]; masks of them in [side, side].
         let fallback = |i: usize| match declared.len() - i {
             1 | 2 if declared.len() >= 3 => side,
-            3 if declared.len() >= 4 && !declared_is_mask(input) => 3,
+            3 if declared.len() >= 4 && !is_mask(input) => 3,
             _ if i == 0 => batch,
             _ => 1,
         };
@@ -144,7 +144,7 @@ fn vision(path: &Path, file: PathBuf, batch: usize) -> Result<Source, ConvertErr
     Ok(Source { parts: vec![part], tokenizer: None, diffusers: false })
 }
 
-fn declared_is_mask(input: &ValueInfoProto) -> bool {
+fn is_mask(input: &ValueInfoProto) -> bool {
     input.name.as_deref().is_some_and(|n| n.contains("mask"))
 }
 

@@ -87,13 +87,13 @@ struct Answer {
 }
 
 impl Toolkit {
-    /// Version of rknn-toolkit2 in the interpreter's environment.
+    /// Version of rknn-toolkit2 in the environment of a Python interpreter.
     ///
     /// # Errors
     /// The interpreter cannot be run, or has no rknn-toolkit2.
-    pub fn version(&self) -> Result<String, ConvertError> {
-        let fail = |problem: String| ConvertError::Toolkit { python: self.python.clone(), problem };
-        let output = Command::new(&self.python).args(["-c", PROBE]).output().map_err(|e| fail(format!("cannot be run ({e})")))?;
+    pub fn version(python: &Path) -> Result<String, ConvertError> {
+        let fail = |problem: String| ConvertError::Toolkit { python: python.to_owned(), problem };
+        let output = Command::new(python).args(["-c", PROBE]).output().map_err(|e| fail(format!("cannot be run ({e})")))?;
         if !output.status.success() {
             return Err(fail("has no rknn-toolkit2 in its environment".into()));
         }

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Work, relative_l2, rockshard};
+use common::{Work, npy, relative_l2, rockshard};
 use rockshard_manifest::Manifest;
-use rockshard_tensor::{Tensor, map_file, read_npy};
+use rockshard_tensor::Tensor;
 use std::path::{Path, PathBuf};
 
 /// Modules that the recorded LoRA changes.
@@ -12,10 +12,6 @@ const MODULES: usize = 79;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/lora").join(name)
-}
-
-fn npy(path: &Path) -> Tensor {
-    read_npy(&map_file(path).unwrap()).unwrap()
 }
 
 /// Convert with LoRA files, run on the reference, and compare with a recorded output. Gives the manifest.

@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{Work, model, relative_l2, rockshard};
+use common::{Work, model, npy, relative_l2, rockshard};
 use rockshard_import::{Options, import_file};
-use rockshard_tensor::{Tensor, map_file, read_npy, write_npy};
+use rockshard_tensor::{Tensor, write_npy};
 use std::path::{Path, PathBuf};
 
 /// Relative L2 that the float32 reference may differ by: two engines sum in different orders.
@@ -16,10 +16,6 @@ const FLOAT16: f64 = 2e-2;
 fn pattern(shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
     Tensor::from_f32(shape, (0..count).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect())
-}
-
-fn npy(path: &Path) -> Tensor {
-    read_npy(&map_file(path).unwrap()).unwrap()
 }
 
 /// Run one model of a pack on both devices and compare with the recorded output.

@@ -3,17 +3,12 @@
 
 mod common;
 
-use common::{Work, model, relative_l2, rockshard};
+use common::{Work, model, npy, relative_l2, rockshard};
 use rockshard_manifest::{CoreId, Manifest};
-use rockshard_tensor::{Tensor, map_file, read_npy};
 use std::path::{Path, PathBuf};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vision").join(name)
-}
-
-fn npy(path: &Path) -> Tensor {
-    read_npy(&map_file(path).unwrap()).unwrap()
 }
 
 fn convert(pack: &Path, options: &[&str]) -> Manifest {

@@ -15,6 +15,13 @@ pub struct Golden {
     pub dtype: DType,
 }
 
+impl Golden {
+    /// Key of a value in the golden files.
+    pub fn key(step: usize, value: &str) -> String {
+        format!("{step}/{value}")
+    }
+}
+
 /// A shard compiled by rknn-toolkit2, and what its log says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

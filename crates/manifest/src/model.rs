@@ -142,6 +142,13 @@ pub struct TensorSpec {
     pub scale: f32,
 }
 
+impl TensorSpec {
+    /// The same tensor as the reference has it, stored without scaling.
+    pub fn unscaled(&self) -> Self {
+        TensorSpec { scale: 1.0, ..self.clone() }
+    }
+}
+
 fn one() -> f32 {
     1.0
 }

@@ -123,12 +123,9 @@ impl Pack {
         if self.manifest.files.contains_key(&data) {
             self.file(&data)?;
         }
-        let specs = |list: &[TensorSpec]| {
-            let unscaled = |t: &TensorSpec| TensorSpec { scale: 1.0, ..t.clone() };
-            match variant {
-                Variant::Device => list.to_vec(),
-                Variant::Reference => list.iter().map(unscaled).collect(),
-            }
+        let specs = |list: &[TensorSpec]| match variant {
+            Variant::Device => list.to_vec(),
+            Variant::Reference => list.iter().map(TensorSpec::unscaled).collect(),
         };
         Ok(ShardFile { name: shard.name.clone(), path, inputs: specs(&shard.inputs), outputs: specs(&shard.outputs) })
     }

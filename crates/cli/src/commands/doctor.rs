@@ -1,8 +1,9 @@
 use crate::output::Output;
 use anyhow::Result;
+use rockshard_converter::Toolkit;
 use serde_json::json;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Files that tell about the NPU, and what they tell.
 const PLACES: [(&str, &str); 5] = [
@@ -25,7 +26,7 @@ pub fn run(out: &Output) -> Result<ExitCode> {
         fact(name, std::fs::read_to_string(path).ok().map(|t| t.trim_matches(['\0', '\n', ' ']).to_owned()));
     }
     fact("librknnrt", RUNTIMES.iter().find(|p| Path::new(p).exists()).map(|p| (*p).to_owned()));
-    fact("rknn-toolkit2", toolkit());
+    fact("rknn-toolkit2", Toolkit::version(Path::new("python3")).ok());
     fact("device sim", Some("ready: simulated RK3588, three cores, float16 numerics, modelled time".into()));
     fact("device cpu", Some("ready: float32 reference (rten)".into()));
     fact("device rknn", Some("not in this build".into()));
@@ -38,11 +39,4 @@ fn memory() -> Option<String> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok());
     Some(format!("{:.1} GB, {:.1} GB free", field("MemTotal:")? as f64 / 1e6, field("MemAvailable:")? as f64 / 1e6))
-}
-
-/// Version of the vendor's toolkit in the Python on the path.
-fn toolkit() -> Option<String> {
-    let script = "import importlib.metadata as m; print(m.version('rknn-toolkit2'))";
-    let output = Command::new("python3").args(["-c", script]).output().ok().filter(|o| o.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,7 +1,7 @@
 //! Running the real program.
 #![allow(dead_code)]
 
-use rockshard_tensor::Tensor;
+use rockshard_tensor::{Tensor, map_file, read_npy};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -14,6 +14,11 @@ pub fn model() -> PathBuf {
 pub fn rockshard(args: &[&str]) -> Run {
     let output = Command::new(env!("CARGO_BIN_EXE_rockshard")).args(args).output().unwrap();
     Run { command: args.join(" "), output }
+}
+
+/// The tensor in an npy file.
+pub fn npy(path: &Path) -> Tensor {
+    read_npy(&map_file(path).unwrap()).unwrap()
 }
 
 /// Relative L2 distance of `a` from `b`.

@@ -28,12 +28,12 @@ pub fn validate_golden(pack: &Pack, devices: &Devices, threshold: f64, out: &Out
 
 /// The values of a recorded run, read when they are asked for, and its inputs.
 fn recorded(pack: &Pack, model: &Model, golden: &Golden, step: usize) -> Result<(Recorded, TensorMap)> {
-    let prefix = format!("{step}/");
     let mut inputs = TensorMap::new();
-    for (key, tensor) in read_safetensors(&pack.file(&golden.inputs)?)? {
-        if let Some(name) = key.strip_prefix(&prefix) {
-            inputs.insert(name.to_owned(), widened(&tensor)?);
-        }
+    let stored = read_safetensors(&pack.file(&golden.inputs)?)?;
+    for input in &model.inputs {
+        let key = Golden::key(step, &input.name);
+        let tensor = stored.get(&key).with_context(|| format!("{} has no tensor {key:?}", golden.inputs))?;
+        inputs.insert(input.name.clone(), widened(tensor)?);
     }
     let mut places: HashMap<String, PathBuf> = HashMap::new();
     for shard in &model.shards {
@@ -43,7 +43,7 @@ fn recorded(pack: &Pack, model: &Model, golden: &Golden, step: usize) -> Result<
     }
     let lookup = move |name: &str| {
         let mut tensors = read_safetensors(places.get(name)?).ok()?;
-        widened(&tensors.remove(&format!("{prefix}{name}"))?).ok()
+        widened(&tensors.remove(&Golden::key(step, name))?).ok()
     };
     Ok((Recorded::new(lookup), inputs))
 }
