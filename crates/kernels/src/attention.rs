@@ -1,8 +1,12 @@
-//! Fused attention over tiles of query rows: the scores of one tile exist in f32, never those of all rows.
+//! Fused attention over panels of queries: the scores of one panel exist in f32, never those of all queries.
+//!
+//! Scores lie transposed, a key a line with its queries side by side. So they are the right factor of both products without
+//! being moved, the softmax runs down whole vectors, and keys and values are left factors as they lie in memory.
 
 use crate::data::{Float, Source};
 use crate::exp::exp;
-use crate::product::{multiply, reserve};
+use crate::product::reserve;
+use crate::tile::{ByDepth, COLUMNS, DEPTH, Line, Product, ROWS};
 use crate::walk::{broadcast_strides, strides};
 use crate::{KernelError, Precision};
 use half::f16;
@@ -12,16 +16,23 @@ use rockshard_tensor::Tensor;
 use std::cell::RefCell;
 
 const OP: &str = "Attention";
-/// Score elements of a tile, and the bounds of its rows.
-const SCORES: usize = 1 << 19;
-const MIN_ROWS: usize = 16;
-const MAX_ROWS: usize = 128;
 /// f32 elements of widened keys and values that exist at a time (more where one head needs more).
 const WIDENED: usize = 1 << 23;
 
 thread_local! {
-    static SCRATCH: RefCell<[Vec<f32>; 3]> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
+
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<Line>,
+    scores: Vec<Line>,
+    sums: Vec<Line>,
+    row: Vec<f32>,
+}
+
+/// A matrix whose rows lie side by side, see [`ByDepth`].
+type SideBySide = Vec<[f32; ROWS]>;
 
 /// Where each operand's matrix of a batch index lies.
 struct Batch {
@@ -66,22 +77,36 @@ pub(crate) fn attention(inputs: &[&Tensor], scale: f32, shape: Vec<usize>, preci
         let repeated = (0..batch.extents.len()).map(|i| if i < lead || scores[i - lead] != batch.extents[i] { 0 } else { steps[i - lead] });
         Ok::<_, KernelError>(Mask { values: Source::new(OP, 3, mask, precision)?, batch: repeated.collect(), row, key })
     });
-    let job = Job { rows, depth, keys, width, scale, batch, q: &sources[0], q_steps, mask: mask.transpose()? };
+    let arch = pulp::Arch::new();
+    let job = Job { arch, rows, depth, keys, width, scale, batch, q: &sources[0], q_steps, mask: mask.transpose()? };
 
     let heads = job.batch.extents.iter().product();
     let at_once = (WIDENED / (keys * (depth + width)).max(1)).clamp(1, usize::max(heads, 1));
-    let block = (SCORES / keys.max(1)).clamp(MIN_ROWS, MAX_ROWS);
     let widen = |head: usize| {
-        let key = sources[1].vec(job.batch.offset(head, &k_steps) * depth * keys, depth * keys);
-        (key, sources[2].vec(job.batch.offset(head, &v_steps) * keys * width, keys * width))
+        let key = side_by_side(&sources[1], job.batch.offset(head, &k_steps) * depth * keys, depth, keys);
+        (key, side_by_side(&sources[2], job.batch.offset(head, &v_steps) * keys * width, keys, width))
     };
     Ok(match precision {
-        Precision::F32 => job.run::<f32>(shape, heads, at_once, block, widen),
-        Precision::F16 => job.run::<f16>(shape, heads, at_once, block, widen),
+        Precision::F32 => job.run::<f32>(shape, heads, at_once, widen),
+        Precision::F16 => job.run::<f16>(shape, heads, at_once, widen),
     })
 }
 
+/// Panels of the left factor whose transpose `[depth, rows]` is row-major from position `start` on.
+fn side_by_side(source: &Source<'_>, start: usize, depth: usize, rows: usize) -> SideBySide {
+    let mut lines = vec![[0.0; ROWS]; rows.div_ceil(ROWS) * depth];
+    let mut whole = vec![0.0; rows];
+    for k in 0..depth {
+        source.read(start + k * rows, &mut whole);
+        for (panel, piece) in lines.chunks_mut(depth).zip(whole.chunks(ROWS)) {
+            panel[k][..piece.len()].copy_from_slice(piece);
+        }
+    }
+    lines
+}
+
 struct Job<'a> {
+    arch: pulp::Arch,
     rows: usize,
     depth: usize,
     keys: usize,
@@ -99,8 +124,7 @@ impl Job<'_> {
         shape: Vec<usize>,
         heads: usize,
         at_once: usize,
-        block: usize,
-        widen: impl Fn(usize) -> (Vec<f32>, Vec<f32>) + Sync,
+        widen: impl Fn(usize) -> (SideBySide, SideBySide) + Sync,
     ) -> Tensor {
         let head_size = self.rows * self.width;
         let mut out = vec![T::ZERO; heads * head_size];
@@ -108,12 +132,12 @@ impl Job<'_> {
             for (group, out) in out.chunks_mut(at_once * head_size).enumerate() {
                 let first = group * at_once;
                 let factors: Vec<_> = (0..out.len() / head_size).into_par_iter().map(|i| widen(first + i)).collect();
-                let tiles: Vec<_> = (out.chunks_mut(head_size).enumerate())
-                    .flat_map(|(i, head)| head.chunks_mut(block * self.width).enumerate().map(move |(j, tile)| (i, j * block, tile)))
+                let panels: Vec<_> = (out.chunks_mut(head_size).enumerate())
+                    .flat_map(|(i, head)| head.chunks_mut(COLUMNS * self.width).enumerate().map(move |(j, panel)| (i, j * COLUMNS, panel)))
                     .collect();
-                tiles.into_par_iter().for_each(|(i, row, tile)| {
+                panels.into_par_iter().for_each(|(i, row, panel)| {
                     let (keys, values) = &factors[i];
-                    SCRATCH.with_borrow_mut(|scratch| self.tile(first + i, row, keys, values, scratch, tile));
+                    SCRATCH.with_borrow_mut(|scratch| self.panel(first + i, row, keys, values, scratch, panel));
                 });
             }
         }
@@ -121,45 +145,83 @@ impl Job<'_> {
     }
 
     /// The rows from `first` on that fill `out`.
-    fn tile<T: Float>(&self, head: usize, first: usize, keys: &[f32], values: &[f32], scratch: &mut [Vec<f32>; 3], out: &mut [T]) {
+    fn panel<T: Float>(&self, head: usize, first: usize, keys: &SideBySide, values: &SideBySide, scratch: &mut Scratch, out: &mut [T]) {
         let rows = out.len() / self.width;
-        let [queries, scores, sums] = scratch;
-        let queries = reserve(queries, rows * self.depth);
-        self.q.read((self.batch.offset(head, &self.q_steps) * self.rows + first) * self.depth, queries);
-        queries.iter_mut().for_each(|q| *q *= self.scale);
-        let scores = reserve(scores, rows * self.keys);
-        multiply(queries, keys, scores, [rows, self.depth, self.keys]);
-        let sums = reserve(sums, rows * self.width);
-        let mut totals = [0.0; MAX_ROWS];
-        for (row, total) in totals[..rows].iter_mut().enumerate() {
-            let scores = &mut scores[row * self.keys..][..self.keys];
-            if let Some(mask) = &self.mask {
-                mask.add(&self.batch, head, first + row, scores);
-            }
-            *total = exponentials(scores);
+        let queries = reserve(&mut scratch.queries, self.depth, [0.0; COLUMNS]);
+        let row = reserve(&mut scratch.row, self.depth.max(self.width), 0.0);
+        let start = self.batch.offset(head, &self.q_steps) * self.rows + first;
+        for i in 0..rows {
+            self.q.read((start + i) * self.depth, &mut row[..self.depth]);
+            queries.iter_mut().zip(&*row).for_each(|(line, q)| line[i] = q * self.scale);
         }
-        multiply(scores, values, sums, [rows, self.keys, self.width]);
-        for (sums, total) in sums.chunks_mut(self.width).zip(totals) {
-            sums.iter_mut().for_each(|s| *s /= total);
+        let scores = reserve(&mut scratch.scores, self.keys.next_multiple_of(4), [0.0; COLUMNS]);
+        self.product(keys, queries, scores);
+        let scores = &mut scores[..self.keys];
+        if let Some(mask) = &self.mask {
+            (0..rows).for_each(|i| mask.add(&self.batch, head, first + i, i, scores));
         }
-        T::store(sums, out);
+        let totals = self.arch.dispatch(Exponentials(&mut *scores));
+        let sums = reserve(&mut scratch.sums, self.width.next_multiple_of(4), [0.0; COLUMNS]);
+        self.product(values, scores, sums);
+        for (i, out) in out.chunks_mut(self.width).enumerate() {
+            let row = &mut row[..self.width];
+            row.iter_mut().zip(&*sums).for_each(|(value, line)| *value = line[i] / totals[i]);
+            T::store(row, out);
+        }
+    }
+
+    /// All of a left factor times one panel.
+    fn product(&self, left: &SideBySide, right: &[Line], sums: &mut [Line]) {
+        if right.is_empty() {
+            sums.fill([0.0; COLUMNS]);
+        }
+        for (i, block) in right.chunks(DEPTH).enumerate() {
+            let left = ByDepth { lines: left, stride: right.len(), first: i * DEPTH };
+            Product { left, right: block, sums, accumulate: i > 0 }.run(self.arch);
+        }
     }
 }
 
 impl Mask<'_> {
-    fn add(&self, batch: &Batch, head: usize, row: usize, scores: &mut [f32]) {
+    /// Add the mask of query `row`, number `i` of its panel.
+    fn add(&self, batch: &Batch, head: usize, row: usize, i: usize, scores: &mut [Line]) {
         let base = batch.offset(head, &self.batch) + row * self.row;
         if self.key == 0 {
             let value = self.values.get(base);
-            return scores.iter_mut().for_each(|s| *s += value);
+            return scores.iter_mut().for_each(|line| line[i] += value);
         }
         let mut piece = [0.0; 256];
-        for (i, scores) in scores.chunks_mut(piece.len()).enumerate() {
-            let start = base + i * piece.len();
+        for (block, scores) in scores.chunks_mut(piece.len()).enumerate() {
+            let start = base + block * piece.len();
             let piece = &mut piece[..scores.len()];
             self.values.read(start, piece);
-            scores.iter_mut().zip(piece).for_each(|(s, m)| *s += *m);
+            scores.iter_mut().zip(piece).for_each(|(line, m)| line[i] += *m);
         }
+    }
+}
+
+/// Replaces each x of a column by `e^(x - max)` and gives the sums of the columns.
+struct Exponentials<'a>(&'a mut [Line]);
+
+impl pulp::WithSimd for Exponentials<'_> {
+    type Output = Line;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Line {
+        let mut top = [f32::NEG_INFINITY; COLUMNS];
+        for line in &*self.0 {
+            for i in 0..COLUMNS {
+                top[i] = if line[i] > top[i] { line[i] } else { top[i] };
+            }
+        }
+        let mut sums = [0.0; COLUMNS];
+        for line in self.0 {
+            for i in 0..COLUMNS {
+                line[i] = exp(line[i] - top[i]);
+                sums[i] += line[i];
+            }
+        }
+        sums
     }
 }
 
@@ -167,12 +229,12 @@ impl Mask<'_> {
 ///
 /// Runs as the widest vector code the processor has; the operations and their order, and so the result, are the same on all.
 pub(crate) fn exponentials(row: &mut [f32]) -> f32 {
-    pulp::Arch::new().dispatch(Exponentials(row))
+    pulp::Arch::new().dispatch(RowExponentials(row))
 }
 
-struct Exponentials<'a>(&'a mut [f32]);
+struct RowExponentials<'a>(&'a mut [f32]);
 
-impl pulp::WithSimd for Exponentials<'_> {
+impl pulp::WithSimd for RowExponentials<'_> {
     type Output = f32;
 
     #[inline(always)]

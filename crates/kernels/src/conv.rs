@@ -3,6 +3,7 @@
 use crate::data::Source;
 use crate::matmul::read_columns;
 use crate::product::{Factors, Size, product};
+use crate::tile::{COLUMNS, Line};
 use crate::{KernelError, Precision};
 use rockshard_graph::Window;
 use rockshard_tensor::Tensor;
@@ -33,8 +34,10 @@ pub(crate) fn conv(
         shape,
         &size,
         &Factors {
-            left: &|index, range: Range<usize>, panel: &mut [f32]| weight.read((index % group * rows + range.start) * depth, panel),
-            right: &|index, columns: Range<usize>, panel: &mut [f32]| {
+            left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
+                weight.read((index % group * rows + row) * depth + depths.start, out)
+            },
+            right: &|index, columns: Range<usize>, panel: &mut [Line]| {
                 if direct {
                     read_columns(&x, index * channels, height * width, &columns, panel);
                 } else {
@@ -58,58 +61,79 @@ struct Geometry<'a> {
     out_width: usize,
 }
 
+/// Outputs of a panel that lie in one output row: their place in the panel, the row and the first column.
+struct Run {
+    at: usize,
+    len: usize,
+    row: usize,
+    column: usize,
+}
+
 impl Geometry<'_> {
-    /// Rows of the panel are (channel, tap down, tap right); columns are output positions, row-major.
-    fn unfold(&self, x: &Source<'_>, first_channel: usize, columns: &Range<usize>, panel: &mut [f32]) {
-        let Window { kernel, strides, pads, dilations } = self.window;
-        let stride = [strides[0].max(1), strides[1].max(1)];
-        if columns.is_empty() || panel.is_empty() || self.height * self.width == 0 {
-            return panel.fill(0.0);
+    /// Lines of the panel are (channel, tap down, tap right); columns are output positions, row-major.
+    ///
+    /// The part of the padded input that the panel can touch is widened a channel at a time; every tap is then a copy of runs.
+    fn unfold(&self, x: &Source<'_>, first_channel: usize, columns: &Range<usize>, panel: &mut [Line]) {
+        let Window { kernel, pads, dilations, .. } = self.window;
+        let strides = self.window.strides.map(|step| step.max(1));
+        if columns.is_empty() || panel.is_empty() {
+            return;
         }
-        let (top, bottom) = (columns.start / self.out_width, (columns.end - 1) / self.out_width);
-        // Input rows that these outputs can touch.
-        let from = (top * stride[0]).saturating_sub(pads[0]).min(self.height);
-        let to = (bottom * stride[0] + (kernel[0] - 1) * dilations[0] + 1).saturating_sub(pads[0]).clamp(from, self.height);
-        let mut lines = vec![0.0; (to - from) * self.width];
+        let runs = self.runs(columns);
+        // Rows and columns of the padded input.
+        let (top, bottom) = (runs[0].row * strides[0], runs[runs.len() - 1].row * strides[0] + (kernel[0] - 1) * dilations[0]);
+        let left = runs.iter().map(|r| r.column).min().unwrap_or(0) * strides[1];
+        let right = runs.iter().map(|r| r.column + r.len - 1).max().unwrap_or(0) * strides[1] + (kernel[1] - 1) * dilations[1];
+        let breadth = right - left + 1;
+        let mut patch = vec![0.0; (bottom - top + 1) * breadth];
+        // The part of a row that lies in the input, from `inside` on in the patch.
+        let inside = pads[1].saturating_sub(left).min(breadth);
+        let from = (left + inside).saturating_sub(pads[1]).min(self.width);
+        let count = (right + 1).saturating_sub(pads[1]).clamp(from, self.width) - from;
+        let rows: Vec<(usize, usize)> = (top..=bottom)
+            .filter_map(|row| Some(((row - top) * breadth + inside, row.checked_sub(pads[0]).filter(|&y| y < self.height)?)))
+            .collect();
         let taps = kernel[0] * kernel[1];
-        for (channel, panel) in panel.chunks_mut(taps * columns.len()).enumerate() {
-            x.read(((first_channel + channel) * self.height + from) * self.width, &mut lines);
-            for (tap, out) in panel.chunks_mut(columns.len()).enumerate() {
-                let (down, right) = (tap / kernel[1] * dilations[0], tap % kernel[1] * dilations[1]);
-                let mut done = 0;
-                while done < out.len() {
-                    let at = columns.start + done;
-                    let (row, column) = (at / self.out_width, at % self.out_width);
-                    let n = (self.out_width - column).min(out.len() - done);
-                    let piece = &mut out[done..done + n];
-                    match (row * stride[0] + down).checked_sub(pads[0]).filter(|&y| y < self.height) {
-                        Some(y) => spread(&lines[(y - from) * self.width..][..self.width], column, right, pads[1], stride[1], piece),
-                        None => piece.fill(0.0),
-                    }
-                    done += n;
+        let starts: Vec<usize> = (0..taps)
+            .flat_map(|tap| runs.iter().map(move |run| (tap, run)))
+            .map(|(tap, run)| {
+                let (down, across) = (tap / kernel[1] * dilations[0], tap % kernel[1] * dilations[1]);
+                (run.row * strides[0] + down - top) * breadth + run.column * strides[1] + across - left
+            })
+            .collect();
+        for (channel, lines) in panel.chunks_mut(taps).enumerate() {
+            for &(at, row) in &rows {
+                x.read(((first_channel + channel) * self.height + row) * self.width + from, &mut patch[at..at + count]);
+            }
+            for (line, starts) in lines.iter_mut().zip(starts.chunks(runs.len())) {
+                for (run, &start) in runs.iter().zip(starts) {
+                    copy(&patch[start..], strides[1], &mut line[run.at..run.at + run.len]);
                 }
             }
         }
     }
+
+    fn runs(&self, columns: &Range<usize>) -> Vec<Run> {
+        let mut runs = Vec::new();
+        let mut at = columns.start;
+        while at < columns.end {
+            let (row, column) = (at / self.out_width, at % self.out_width);
+            let len = (self.out_width - column).min(columns.end - at);
+            runs.push(Run { at: at - columns.start, len, row, column });
+            at += len;
+        }
+        runs
+    }
 }
 
-/// `out[i] = line[(column + i) * stride + shift - pad]`, 0 outside the line.
-fn spread(line: &[f32], column: usize, shift: usize, pad: usize, stride: usize, out: &mut [f32]) {
-    // Outputs below `lead` lie before the line, those from `tail` on behind it.
-    let lead = pad.saturating_sub(shift).div_ceil(stride).saturating_sub(column).min(out.len());
-    let tail = (line.len() + pad).saturating_sub(shift).div_ceil(stride).saturating_sub(column).clamp(lead, out.len());
-    out[..lead].fill(0.0);
-    out[tail..].fill(0.0);
-    if lead == tail {
-        return;
-    }
-    let first = (column + lead) * stride + shift - pad;
-    let out = &mut out[lead..tail];
-    if stride == 1 {
-        out.copy_from_slice(&line[first..first + out.len()]);
+/// `out[i] = from[i * step]`.
+fn copy(from: &[f32], step: usize, out: &mut [f32]) {
+    if step != 1 {
+        out.iter_mut().zip(from.iter().step_by(step)).for_each(|(out, &v)| *out = v);
+    } else if out.len() == COLUMNS {
+        // A known length is a few vector moves instead of a call.
+        out.copy_from_slice(&from[..COLUMNS]);
     } else {
-        for (value, from) in out.iter_mut().zip(line[first..].iter().step_by(stride)) {
-            *value = *from;
-        }
+        out.copy_from_slice(&from[..out.len()]);
     }
 }

@@ -1,8 +1,8 @@
 //! Reading inputs as f32 a piece at a time, and making outputs in parallel with one rounding.
 
+use crate::convert::{narrow, widen};
 use crate::{KernelError, Precision};
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use rockshard_tensor::{DType, Tensor};
 use std::borrow::Cow;
@@ -28,7 +28,7 @@ impl<'a> Source<'a> {
     pub(crate) fn read(&self, start: usize, out: &mut [f32]) {
         match self {
             Source::F32(values) => out.copy_from_slice(&values[start..start + out.len()]),
-            Source::F16(values) => values[start..start + out.len()].convert_to_f32_slice(out),
+            Source::F16(values) => widen(&values[start..start + out.len()], out),
         }
     }
 
@@ -71,7 +71,7 @@ impl Float for f32 {
 impl Float for f16 {
     const ZERO: Self = f16::ZERO;
     fn store(from: &[f32], to: &mut [Self]) {
-        to.convert_from_f32_slice(from);
+        narrow(from, to);
     }
     fn tensor(shape: Vec<usize>, values: Vec<Self>) -> Tensor {
         Tensor::from_f16(shape, values)

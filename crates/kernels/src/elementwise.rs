@@ -13,7 +13,10 @@ fn map(op: &'static str, x: &Tensor, precision: Precision, apply: impl Fn(&mut [
     let source = Source::new(op, 0, x, precision)?;
     Ok(fill(precision, x.shape().to_vec(), BLOCK, |start, out| {
         source.read(start, out);
-        apply(out);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || apply(out),
+        );
     }))
 }
 

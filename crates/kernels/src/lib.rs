@@ -9,6 +9,7 @@
 
 mod attention;
 mod conv;
+mod convert;
 mod data;
 mod elementwise;
 mod error;
@@ -19,6 +20,7 @@ mod norm;
 mod pool;
 mod product;
 mod reduce;
+mod tile;
 mod walk;
 
 pub use error::KernelError;

@@ -2,6 +2,7 @@
 
 use crate::data::Source;
 use crate::product::{Factors, Size, product};
+use crate::tile::Line;
 use crate::walk::{broadcast_strides, strides};
 use crate::{KernelError, Precision};
 use rockshard_graph::broadcast;
@@ -62,10 +63,11 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
         shape,
         &size,
         &Factors {
-            left: &|index, rows_: Range<usize>, panel: &mut [f32]| x.read((matrix(index, &left_steps) * rows + rows_.start) * depth, panel),
-            right: &|index, range: Range<usize>, panel: &mut [f32]| {
-                let base = matrix(index, &right_steps) * depth;
-                read_columns(&w, base, columns, &range, panel);
+            left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
+                x.read((matrix(index, &left_steps) * rows + row) * depth + depths.start, out);
+            },
+            right: &|index, range: Range<usize>, panel: &mut [Line]| {
+                read_columns(&w, matrix(index, &right_steps) * depth, columns, &range, panel);
             },
             finish: &|_, _, range: Range<usize>, sums: &mut [f32]| {
                 if let Some(bias) = &bias {
@@ -79,12 +81,8 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
 }
 
 /// Fill `panel` with some columns of a matrix whose rows have `width` elements and begin with row `first_row` of `source`.
-pub(crate) fn read_columns(source: &Source<'_>, first_row: usize, width: usize, columns: &Range<usize>, panel: &mut [f32]) {
-    if columns.len() == width {
-        source.read(first_row * width, panel);
-    } else if !columns.is_empty() {
-        for (row, out) in panel.chunks_mut(columns.len()).enumerate() {
-            source.read((first_row + row) * width + columns.start, out);
-        }
+pub(crate) fn read_columns(source: &Source<'_>, first_row: usize, width: usize, columns: &Range<usize>, panel: &mut [Line]) {
+    for (row, line) in panel.iter_mut().enumerate() {
+        source.read((first_row + row) * width + columns.start, &mut line[..columns.len()]);
     }
 }

@@ -17,7 +17,14 @@ pub(crate) fn softmax(x: &Tensor, axis: usize, precision: Precision) -> Result<T
     Ok(fill(precision, x.shape().to_vec(), rows_of(block), |start, out| {
         source.read(start, out);
         for block in out.chunks_mut(block.max(1)) {
-            if inner == 1 { softmax_row(block) } else { softmax_columns(block, inner) }
+            if inner == 1 {
+                softmax_row(block);
+            } else {
+                pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || softmax_columns(block, inner),
+                );
+            }
         }
     }))
 }
@@ -33,6 +40,7 @@ fn softmax_row(row: &mut [f32]) {
 }
 
 /// Softmax along the first axis of `[count, inner]`, in place.
+#[inline(always)]
 fn softmax_columns(values: &mut [f32], inner: usize) {
     let mut top = vec![f32::NEG_INFINITY; inner];
     for row in values.chunks(inner) {

@@ -1,27 +1,25 @@
-//! Blocked matrix products: panels are made in f32 on demand, every output element sums the whole depth in f32 and is
-//! rounded once.
+//! Matrix products: the right factor is widened to f32 a band of columns at a time, the left one a block of rows and depth at a
+//! time; every output element sums the whole depth in f32 and is rounded once.
 
 use crate::Precision;
 use crate::data::Float;
+use crate::tile::{ByRow, COLUMNS, DEPTH, Line, Product, ROWS};
 use half::f16;
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use pulp::Arch;
 use rayon::prelude::*;
 use rockshard_tensor::Tensor;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// f32 elements that the right panel of one thread takes at most (while it is wider than [`MIN_COLUMNS`]).
-const PANEL: usize = 1 << 21;
-/// Column counts of a task.
-const MIN_COLUMNS: usize = 64;
+/// f32 elements that the right panels of a band take at most (while it is wider than one panel).
+const BAND: usize = 1 << 21;
 const MAX_COLUMNS: usize = 1024;
-/// f32 elements of a left panel, and the bounds of its rows: the right panel is packed once for each.
-const LEFT: usize = 1 << 20;
-const MIN_LEFT_ROWS: usize = 128;
-const MAX_LEFT_ROWS: usize = 1024;
+/// Rows of a task at most: what a core's second cache holds of the left factor and the sums.
+const MAX_ROWS: usize = 16 * ROWS;
 /// Tasks to cut a product into where its size allows: enough for every core of a desktop machine.
 const TASKS: usize = 16;
+/// Multiplications below which threads cost more than they give.
+const SMALL: usize = 1 << 16;
 
 /// A batch of products `[rows, depth] x [depth, columns]`.
 #[derive(Clone, Copy, Debug)]
@@ -32,29 +30,18 @@ pub(crate) struct Size {
     pub(crate) columns: usize,
 }
 
-type Fill<'a> = &'a (dyn Fn(usize, Range<usize>, &mut [f32]) + Sync);
+type Left<'a> = &'a (dyn Fn(usize, usize, Range<usize>, &mut [f32]) + Sync);
+type Right<'a> = &'a (dyn Fn(usize, Range<usize>, &mut [Line]) + Sync);
 type Finish<'a> = &'a (dyn Fn(usize, usize, Range<usize>, &mut [f32]) + Sync);
 
 /// Where the factors come from and what happens to the sums before they are rounded.
 pub(crate) struct Factors<'a> {
-    /// `left(batch, rows, panel)` fills `[rows, depth]`.
-    pub(crate) left: Fill<'a>,
-    /// `right(batch, columns, panel)` fills `[depth, columns]`.
-    pub(crate) right: Fill<'a>,
+    /// `left(batch, row, depths, out)` fills `out` with part of a row.
+    pub(crate) left: Left<'a>,
+    /// `right(batch, columns, panel)` fills `[depth][COLUMNS]`; `columns` are [`COLUMNS`] or fewer, the rest of a line is free.
+    pub(crate) right: Right<'a>,
     /// `finish(batch, row, columns, sums)` edits a row of sums.
     pub(crate) finish: Finish<'a>,
-}
-
-/// `c = a b` for row-major `a [m, k]` and `b [k, n]`.
-pub(crate) fn multiply(a: &[f32], b: &[f32], c: &mut [f32], [m, k, n]: [usize; 3]) {
-    let views = (
-        ArrayView2::from_shape((m, k), &a[..m * k]),
-        ArrayView2::from_shape((k, n), &b[..k * n]),
-        ArrayViewMut2::from_shape((m, n), &mut c[..m * n]),
-    );
-    if let (Ok(a), Ok(b), Ok(mut c)) = views {
-        general_mat_mul(1.0, &a, &b, 0.0, &mut c);
-    }
 }
 
 /// Some rows and columns of one product, as pieces of the output's rows.
@@ -63,7 +50,7 @@ struct Task<'a, T> {
     rows: Vec<&'a mut [T]>,
 }
 
-/// The tasks that share a right panel.
+/// The tasks that share right panels.
 struct Band<'a, T> {
     batch: usize,
     columns: Range<usize>,
@@ -72,14 +59,16 @@ struct Band<'a, T> {
 
 /// How many columns and rows a task takes; depends on the size alone.
 fn cut(size: &Size) -> (usize, usize) {
+    let even = |count: usize, most: usize, unit: usize| count.div_ceil(count.div_ceil(most).max(1)).next_multiple_of(unit).max(unit);
+    let widest = (BAND / size.depth.max(1) / COLUMNS * COLUMNS).clamp(COLUMNS, MAX_COLUMNS);
+    let mut columns = even(size.columns, widest, COLUMNS);
+    let mut rows = even(size.rows, MAX_ROWS, ROWS);
     let tasks = |columns: usize, rows: usize| size.batch * size.columns.div_ceil(columns) * size.rows.div_ceil(rows);
-    let mut columns = (PANEL / size.depth.max(1) / 8 * 8).clamp(MIN_COLUMNS, MAX_COLUMNS).min(size.columns);
-    let mut rows = size.rows;
-    while tasks(columns, rows) < TASKS && columns >= 256 {
-        columns = columns.div_ceil(2).next_multiple_of(8);
+    while tasks(columns, rows) < TASKS && rows > 2 * ROWS {
+        rows = rows.div_ceil(2).next_multiple_of(ROWS);
     }
-    while tasks(columns, rows) < TASKS && rows >= 128 {
-        rows = rows.div_ceil(2).next_multiple_of(8);
+    while tasks(columns, rows) < TASKS && columns > COLUMNS {
+        columns = columns.div_ceil(2).next_multiple_of(COLUMNS);
     }
     (columns, rows)
 }
@@ -108,72 +97,84 @@ fn bands<'a, T>(out: &'a mut [T], size: &Size, columns: usize, rows: usize) -> V
 
 #[derive(Default)]
 struct Scratch {
-    left: Vec<f32>,
-    right: Vec<f32>,
-    sums: Vec<f32>,
+    left: Vec<[f32; DEPTH]>,
+    sums: Vec<Line>,
+    row: Vec<f32>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static RIGHT: RefCell<Vec<Line>> = RefCell::default();
 }
 
 /// The first `count` elements of a buffer that grows when needed and never shrinks.
-pub(crate) fn reserve(buffer: &mut Vec<f32>, count: usize) -> &mut [f32] {
+pub(crate) fn reserve<T: Copy>(buffer: &mut Vec<T>, count: usize, zero: T) -> &mut [T] {
     if buffer.len() < count {
-        buffer.resize(count, 0.0);
+        buffer.resize(count, zero);
     }
     &mut buffer[..count]
 }
 
 struct Job<'a> {
+    arch: Arch,
     depth: usize,
     factors: &'a Factors<'a>,
 }
 
 impl Job<'_> {
-    fn task<T: Float>(
-        &self,
-        batch: usize,
-        columns: &Range<usize>,
-        mut task: Task<'_, T>,
-        right: &[f32],
-        left: &mut Vec<f32>,
-        sums: &mut Vec<f32>,
-    ) {
-        let n = columns.len();
-        let height = (LEFT / self.depth.max(1)).clamp(MIN_LEFT_ROWS, MAX_LEFT_ROWS);
-        for (i, rows) in task.rows.chunks_mut(height).enumerate() {
-            let start = task.first_row + i * height;
-            let left = reserve(left, rows.len() * self.depth);
-            (self.factors.left)(batch, start..start + rows.len(), left);
-            let sums = reserve(sums, rows.len() * n);
-            multiply(left, right, sums, [rows.len(), self.depth, n]);
-            for (j, (row, sums)) in rows.iter_mut().zip(sums.chunks_mut(n)).enumerate() {
-                (self.factors.finish)(batch, start + j, columns.clone(), sums);
-                T::store(sums, row);
+    fn task<T: Float>(&self, batch: usize, columns: &Range<usize>, task: Task<'_, T>, right: &[Line]) {
+        SCRATCH.with_borrow_mut(|Scratch { left, sums, row }| {
+            let padded = task.rows.len().next_multiple_of(4);
+            let left = reserve(left, task.rows.len().next_multiple_of(ROWS), [0.0; DEPTH]);
+            let sums = reserve(sums, columns.len().div_ceil(COLUMNS) * padded, [0.0; COLUMNS]);
+            if self.depth == 0 {
+                sums.fill([0.0; COLUMNS]);
             }
-        }
+            for start in (0..self.depth).step_by(DEPTH) {
+                let depths = start..(start + DEPTH).min(self.depth);
+                for (i, slot) in left[..task.rows.len()].iter_mut().enumerate() {
+                    (self.factors.left)(batch, task.first_row + i, depths.clone(), &mut slot[..depths.len()]);
+                }
+                for (panel, sums) in right.chunks(self.depth).zip(sums.chunks_mut(padded)) {
+                    Product { left: ByRow(left), right: &panel[depths.clone()], sums, accumulate: start > 0 }.run(self.arch);
+                }
+            }
+            for (i, out) in task.rows.into_iter().enumerate() {
+                let row = reserve(row, columns.len(), 0.0);
+                for (piece, sums) in row.chunks_mut(COLUMNS).zip(sums.chunks(padded)) {
+                    piece.copy_from_slice(&sums[i][..piece.len()]);
+                }
+                (self.factors.finish)(batch, task.first_row + i, columns.clone(), row);
+                T::store(row, out);
+            }
+        });
     }
 
-    /// All tasks of a band on this thread.
+    /// Fill right panel number `i` of a band.
+    fn panel(&self, batch: usize, columns: &Range<usize>, i: usize, panel: &mut [Line]) {
+        let start = columns.start + i * COLUMNS;
+        (self.factors.right)(batch, start..(start + COLUMNS).min(columns.end), panel);
+    }
+
+    /// All of a band on this thread.
     fn band<T: Float>(&self, band: Band<'_, T>) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let right = reserve(&mut scratch.right, self.depth * band.columns.len());
-            (self.factors.right)(band.batch, band.columns.clone(), right);
-            for task in band.tasks {
-                self.task(band.batch, &band.columns, task, right, &mut scratch.left, &mut scratch.sums);
-            }
+        RIGHT.with_borrow_mut(|right| {
+            let right = self.reserve(right, &band.columns);
+            right.chunks_mut(self.depth.max(1)).enumerate().for_each(|(i, panel)| self.panel(band.batch, &band.columns, i, panel));
+            band.tasks.into_iter().for_each(|task| self.task(band.batch, &band.columns, task, right));
         });
     }
 
-    /// The right panel here, then the tasks of the band in parallel.
-    fn band_parallel<T: Float>(&self, band: Band<'_, T>, panel: &mut Vec<f32>) {
-        let right = reserve(panel, self.depth * band.columns.len());
-        (self.factors.right)(band.batch, band.columns.clone(), right);
+    /// The right panels, then the tasks, on all threads.
+    fn band_parallel<T: Float>(&self, band: Band<'_, T>, right: &mut Vec<Line>) {
+        let right = self.reserve(right, &band.columns);
+        right.par_chunks_mut(self.depth.max(1)).enumerate().for_each(|(i, panel)| self.panel(band.batch, &band.columns, i, panel));
         let right = &*right;
-        band.tasks.into_par_iter().for_each(|task| {
-            SCRATCH.with_borrow_mut(|s| self.task(band.batch, &band.columns, task, right, &mut s.left, &mut s.sums));
-        });
+        band.tasks.into_par_iter().for_each(|task| self.task(band.batch, &band.columns, task, right));
+    }
+
+    fn reserve<'b>(&self, right: &'b mut Vec<Line>, columns: &Range<usize>) -> &'b mut [Line] {
+        reserve(right, columns.len().div_ceil(COLUMNS) * self.depth, [0.0; COLUMNS])
     }
 }
 
@@ -182,12 +183,12 @@ fn all<T: Float>(shape: Vec<usize>, size: &Size, factors: &Factors<'_>) -> Tenso
     if !out.is_empty() {
         let (columns, rows) = cut(size);
         let bands = bands(&mut out, size, columns, rows);
-        let job = Job { depth: size.depth, factors };
-        if size.rows * size.depth * size.columns * size.batch < 1 << 16 {
+        let job = Job { arch: Arch::new(), depth: size.depth, factors };
+        if size.rows * size.depth * size.columns * size.batch < SMALL {
             bands.into_iter().for_each(|band| job.band(band));
-        } else if rows < size.rows {
-            let mut panel = Vec::new();
-            bands.into_iter().for_each(|band| job.band_parallel(band, &mut panel));
+        } else if bands.len() < TASKS {
+            let mut right = Vec::new();
+            bands.into_iter().for_each(|band| job.band_parallel(band, &mut right));
         } else {
             bands.into_par_iter().for_each(|band| job.band(band));
         }
