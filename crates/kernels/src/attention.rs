@@ -98,8 +98,11 @@ fn side_by_side(source: &Source<'_>, start: usize, depth: usize, rows: usize) ->
     let mut whole = vec![0.0; rows];
     for k in 0..depth {
         source.read(start + k * rows, &mut whole);
-        for (panel, piece) in lines.chunks_mut(depth).zip(whole.chunks(ROWS)) {
-            panel[k][..piece.len()].copy_from_slice(piece);
+        let (pieces, rest) = whole.as_chunks::<ROWS>();
+        let mut places = lines[k..].iter_mut().step_by(depth);
+        places.by_ref().zip(pieces).for_each(|(line, piece)| *line = *piece);
+        if let (Some(line), false) = (places.next(), rest.is_empty()) {
+            line[..rest.len()].copy_from_slice(rest);
         }
     }
     lines

@@ -37,11 +37,11 @@ pub(crate) fn conv(
             left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
                 weight.read((index % group * rows + row) * depth + depths.start, out)
             },
-            right: &|index, columns: Range<usize>, panel: &mut [Line]| {
+            right: &|index, depths: Range<usize>, columns: Range<usize>, block: &mut [Line]| {
                 if direct {
-                    read_columns(&x, index * channels, height * width, &columns, panel);
+                    read_columns(&x, index * channels + depths.start, height * width, &columns, block);
                 } else {
-                    geometry.unfold(&x, index * channels, &columns, panel);
+                    geometry.unfold(&x, index * channels, depths, &columns, block);
                 }
             },
             finish: &|index, row, _, sums: &mut [f32]| {
@@ -61,7 +61,7 @@ struct Geometry<'a> {
     out_width: usize,
 }
 
-/// Outputs of a panel that lie in one output row: their place in the panel, the row and the first column.
+/// Outputs of a block that lie in one output row: their place in a line, the row and the first column.
 struct Run {
     at: usize,
     len: usize,
@@ -70,13 +70,13 @@ struct Run {
 }
 
 impl Geometry<'_> {
-    /// Lines of the panel are (channel, tap down, tap right); columns are output positions, row-major.
+    /// Depths are (channel, tap down, tap right); columns are output positions, row-major.
     ///
-    /// The part of the padded input that the panel can touch is widened a channel at a time; every tap is then a copy of runs.
-    fn unfold(&self, x: &Source<'_>, first_channel: usize, columns: &Range<usize>, panel: &mut [Line]) {
+    /// The part of the padded input that the block can touch is widened a channel at a time; every tap is then a copy of runs.
+    fn unfold(&self, x: &Source<'_>, first_channel: usize, depths: Range<usize>, columns: &Range<usize>, block: &mut [Line]) {
         let Window { kernel, pads, dilations, .. } = self.window;
         let strides = self.window.strides.map(|step| step.max(1));
-        if columns.is_empty() || panel.is_empty() {
+        if columns.is_empty() {
             return;
         }
         let runs = self.runs(columns);
@@ -101,14 +101,17 @@ impl Geometry<'_> {
                 (run.row * strides[0] + down - top) * breadth + run.column * strides[1] + across - left
             })
             .collect();
-        for (channel, lines) in panel.chunks_mut(taps).enumerate() {
-            for &(at, row) in &rows {
-                x.read(((first_channel + channel) * self.height + row) * self.width + from, &mut patch[at..at + count]);
-            }
-            for (line, starts) in lines.iter_mut().zip(starts.chunks(runs.len())) {
-                for (run, &start) in runs.iter().zip(starts) {
-                    copy(&patch[start..], strides[1], &mut line[run.at..run.at + run.len]);
+        let mut patched = None;
+        for (depth, line) in depths.zip(block) {
+            let (channel, tap) = (depth / taps, depth % taps);
+            if patched != Some(channel) {
+                patched = Some(channel);
+                for &(at, row) in &rows {
+                    x.read(((first_channel + channel) * self.height + row) * self.width + from, &mut patch[at..at + count]);
                 }
+            }
+            for (run, &start) in runs.iter().zip(&starts[tap * runs.len()..]) {
+                copy(&patch[start..], strides[1], &mut line[run.at..run.at + run.len]);
             }
         }
     }

@@ -66,8 +66,8 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
             left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
                 x.read((matrix(index, &left_steps) * rows + row) * depth + depths.start, out);
             },
-            right: &|index, range: Range<usize>, panel: &mut [Line]| {
-                read_columns(&w, matrix(index, &right_steps) * depth, columns, &range, panel);
+            right: &|index, depths: Range<usize>, range: Range<usize>, block: &mut [Line]| {
+                read_columns(&w, matrix(index, &right_steps) * depth + depths.start, columns, &range, block);
             },
             finish: &|_, _, range: Range<usize>, sums: &mut [f32]| {
                 if let Some(bias) = &bias {
@@ -80,9 +80,9 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
     ))
 }
 
-/// Fill `panel` with some columns of a matrix whose rows have `width` elements and begin with row `first_row` of `source`.
-pub(crate) fn read_columns(source: &Source<'_>, first_row: usize, width: usize, columns: &Range<usize>, panel: &mut [Line]) {
-    for (row, line) in panel.iter_mut().enumerate() {
+/// Fill `block` with some columns of a matrix whose rows have `width` elements and begin with row `first_row` of `source`.
+pub(crate) fn read_columns(source: &Source<'_>, first_row: usize, width: usize, columns: &Range<usize>, block: &mut [Line]) {
+    for (row, line) in block.iter_mut().enumerate() {
         source.read((first_row + row) * width + columns.start, &mut line[..columns.len()]);
     }
 }
