@@ -2,6 +2,7 @@
 
 use crate::convert::{narrow, widen};
 use crate::{KernelError, Precision};
+use bytemuck::{Zeroable, zeroed_vec};
 use half::f16;
 use rayon::prelude::*;
 use rockshard_tensor::{DType, Tensor};
@@ -49,9 +50,7 @@ impl<'a> Source<'a> {
 }
 
 /// A storage type of real values.
-pub(crate) trait Float: Copy + Send + Sync {
-    /// Positive zero.
-    const ZERO: Self;
+pub(crate) trait Float: Copy + Send + Sync + Zeroable {
     /// Convert; to f16 with rounding to nearest even and overflow to infinity.
     fn store(from: &[f32], to: &mut [Self]);
     /// A tensor of these values.
@@ -59,7 +58,6 @@ pub(crate) trait Float: Copy + Send + Sync {
 }
 
 impl Float for f32 {
-    const ZERO: Self = 0.0;
     fn store(from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
     }
@@ -69,7 +67,6 @@ impl Float for f32 {
 }
 
 impl Float for f16 {
-    const ZERO: Self = f16::ZERO;
     fn store(from: &[f32], to: &mut [Self]) {
         narrow(from, to);
     }
@@ -85,7 +82,7 @@ pub(crate) fn fill(precision: Precision, shape: Vec<usize>, block: usize, make: 
     let block = block.max(1);
     match precision {
         Precision::F32 => {
-            let mut out = vec![0.0f32; count];
+            let mut out = zeroed_vec::<f32>(count);
             if count <= block {
                 make(0, &mut out);
             } else {
@@ -94,7 +91,7 @@ pub(crate) fn fill(precision: Precision, shape: Vec<usize>, block: usize, make: 
             Tensor::from_f32(shape, out)
         }
         Precision::F16 => {
-            let mut out = vec![f16::ZERO; count];
+            let mut out = zeroed_vec::<f16>(count);
             let piece = |scratch: &mut Vec<f32>, start: usize, out: &mut [f16]| {
                 scratch.resize(out.len(), 0.0);
                 make(start, scratch);

@@ -1,7 +1,7 @@
 //! Functions of one or two inputs, element by element, and casts.
 
 use crate::data::{BLOCK, Source, fill, integer_tensor, integers};
-use crate::exp::sigmoid;
+use crate::exp::{erf, sigmoid};
 use crate::walk::{Walk, broadcast_strides};
 use crate::{KernelError, Precision};
 use rayon::prelude::*;
@@ -50,7 +50,7 @@ pub(crate) fn unary(op: &'static str, function: Unary, x: &Tensor, precision: Pr
         Unary::Cos => map(op, x, precision, each!(|v| v.cos())),
         Unary::Tanh => map(op, x, precision, each!(|v| v.tanh())),
         Unary::Sigmoid => map(op, x, precision, each!(|v| sigmoid(v))),
-        Unary::Erf => map(op, x, precision, each!(|v| libm::erff(v))),
+        Unary::Erf => map(op, x, precision, each!(|v| erf(v))),
         // A comparison, not `max`, so that NaN stays NaN.
         Unary::Relu => map(op, x, precision, each!(|v| if v < 0.0 { 0.0 } else { v })),
         Unary::LeakyRelu(slope) => map(op, x, precision, each!(|v| if v < 0.0 { slope * v } else { v })),
@@ -82,7 +82,7 @@ pub(crate) fn gelu(x: &Tensor, tanh: bool, precision: Precision) -> Result<Tenso
         // x/2 (1 + tanh u) = x sigmoid(2u).
         map("Gelu", x, precision, each!(|v| v * sigmoid(1.595_769 * (v + 0.044_715 * v * v * v))))
     } else {
-        map("Gelu", x, precision, each!(|v| 0.5 * v * (1.0 + libm::erff(v * std::f32::consts::FRAC_1_SQRT_2))))
+        map("Gelu", x, precision, each!(|v| 0.5 * v * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2))))
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::Precision;
 use crate::data::Float;
 use crate::tile::{ByRow, COLUMNS, DEPTH, Line, Product, ROWS};
+use bytemuck::zeroed_vec;
 use half::f16;
 use pulp::Arch;
 use rayon::prelude::*;
@@ -55,19 +56,20 @@ struct Task<'a, T> {
     rows: Vec<&'a mut [T]>,
 }
 
-/// How many columns and rows a task takes, so that there are two tasks a thread where the size allows.
+/// How many columns and rows a task takes, so that each thread has two tasks or more, and all the same number, where the size
+/// allows.
 fn cut(size: &Size, threads: usize) -> (usize, usize) {
-    let even = |count: usize, most: usize, unit: usize| count.div_ceil(count.div_ceil(most).max(1)).next_multiple_of(unit).max(unit);
-    let mut columns = even(size.columns, MAX_COLUMNS, COLUMNS);
-    let mut rows = even(size.rows, MAX_SUMS / columns, ROWS);
-    let few = |columns: usize, rows: usize| size.batch * size.columns.div_ceil(columns) * size.rows.div_ceil(rows) < 2 * threads;
-    while few(columns, rows) && columns > MIN_COLUMNS {
-        columns = columns.div_ceil(2).next_multiple_of(COLUMNS);
-    }
-    while few(columns, rows) && rows > MIN_ROWS {
-        rows = rows.div_ceil(2).next_multiple_of(ROWS);
-    }
-    (columns, rows)
+    let pieces = |count: usize, most: usize, least: usize, wanted: usize| {
+        let wanted = count.div_ceil(most).max(wanted).next_multiple_of(threads).min(count / least);
+        wanted.max(count.div_ceil(most)).max(1)
+    };
+    let size_of = |count: usize, pieces: usize, unit: usize| count.div_ceil(pieces).next_multiple_of(unit).max(unit);
+    let across = pieces(size.columns, MAX_COLUMNS, MIN_COLUMNS, (2 * threads).div_ceil(size.batch));
+    let columns = size_of(size.columns, across, COLUMNS);
+    let down = pieces(size.rows, MAX_SUMS / columns, MIN_ROWS, (2 * threads).div_ceil(size.batch * across));
+    // More rows are cut only when the columns do not keep the threads busy.
+    let down = if size.batch * across < 2 * threads { down } else { size.rows.div_ceil(MAX_SUMS / columns) };
+    (columns, size_of(size.rows, down, ROWS))
 }
 
 fn tasks<'a, T>(out: &'a mut [T], size: &Size, columns: usize, rows: usize) -> Vec<Task<'a, T>> {
@@ -144,7 +146,7 @@ impl<T: Float> Task<'_, T> {
 }
 
 fn all<T: Float>(shape: Vec<usize>, size: &Size, factors: &Factors<'_>) -> Tensor {
-    let mut out = vec![T::ZERO; size.batch * size.rows * size.columns];
+    let mut out = zeroed_vec::<T>(size.batch * size.rows * size.columns);
     if !out.is_empty() {
         let (columns, rows) = cut(size, rayon::current_num_threads());
         let tasks = tasks(&mut out, size, columns, rows);
