@@ -16,6 +16,8 @@ fn main() {
     let conv = |k: usize| Op::Conv { window: Window { kernel: [k, k], strides: [1, 1], pads: [k / 2; 4], dilations: [1, 1] }, group: 1 };
     let cases = [
         ("MatMul 1024x640x2560", Op::MatMul, vec![noise(&[1024, 640]), noise(&[640, 2560])], 2.0 * 1024.0 * 640.0 * 2560.0),
+        ("MatMul 4096x320x2560", Op::MatMul, vec![noise(&[4096, 320]), noise(&[320, 2560])], 2.0 * 4096.0 * 320.0 * 2560.0),
+        ("MatMul 256x1280x1280", Op::MatMul, vec![noise(&[256, 1280]), noise(&[1280, 1280])], 2.0 * 256.0 * 1280.0 * 1280.0),
         ("MatMul 77x768x3072", Op::MatMul, vec![noise(&[77, 768]), noise(&[768, 3072])], 2.0 * 77.0 * 768.0 * 3072.0),
         ("Conv 1x1 320->320 at 64x64", conv(1), vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 1, 1])], 2.0 * 320.0 * 320.0 * 4096.0),
         ("Conv 3x3 320->320 at 64x64", conv(3), vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 3, 3])], 18.0 * 320.0 * 320.0 * 4096.0),

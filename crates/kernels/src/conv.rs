@@ -1,10 +1,11 @@
-//! Convolution as matrix products over panels of unfolded input (im2col); a 1x1 convolution reads its input directly.
+//! Convolution as matrix products over panels of unfolded input (im2col); a 1x1 convolution reads its input directly, a large
+//! 3x3 one is transformed first.
 
 use crate::data::Source;
 use crate::matmul::read_columns;
 use crate::product::{Factors, Size, product};
 use crate::tile::{COLUMNS, Line};
-use crate::{KernelError, Precision};
+use crate::{KernelError, Precision, winograd};
 use rockshard_graph::Window;
 use rockshard_tensor::Tensor;
 use std::ops::Range;
@@ -25,6 +26,13 @@ pub(crate) fn conv(
     };
     let [channels, height, width] = [inputs[1].shape()[1], inputs[0].shape()[2], inputs[0].shape()[3]];
     let rows = shape[1] / group;
+    let extents = winograd::Extents { batch: shape[0], channels, rows, height: shape[2], width: shape[3] };
+    if precision == Precision::F16
+        && winograd::suits(window, group, &extents)
+        && let Some(values) = winograd::conv(&x, &weight, &bias, &extents)
+    {
+        return Ok(Tensor::from_f16(shape, values));
+    }
     let depth = channels * window.kernel[0] * window.kernel[1];
     let size = Size { batch: shape[0] * group, rows, depth, columns: shape[2] * shape[3] };
     let geometry = Geometry { window, height, width, out_width: shape[3] };

@@ -22,6 +22,7 @@ mod product;
 mod reduce;
 mod tile;
 mod walk;
+mod winograd;
 
 pub use error::KernelError;
 pub use matmul::matmul;

@@ -77,6 +77,9 @@ fn convolutions() {
         ([1, 3, 32, 32], [5, 3, 16, 16], window([16, 16], [16, 16], [0; 4], [1, 1]), 1),
         ([1, 2, 2, 1], [3, 2, 1, 3], window([1, 3], [1, 1], [0, 3, 0, 3], [1, 1]), 1),
         ([1, 16, 64, 64], [8, 16, 3, 3], window([3, 3], [1, 1], [1, 1, 1, 1], [1, 1]), 1),
+        // Wide enough for the transformed form in f16: odd extents, more than one block of channels.
+        ([2, 70, 33, 35], [75, 70, 3, 3], window([3, 3], [1, 1], [1, 1, 1, 1], [1, 1]), 1),
+        ([1, 300, 32, 32], [64, 300, 3, 3], window([3, 3], [1, 1], [1, 1, 1, 1], [1, 1]), 1),
     ];
     for (x, w, window, group) in cases {
         let (x, w, bias) = (noise(&x, 1), noise(&w, 2), noise(&[w[0]], 3));
@@ -88,6 +91,19 @@ fn convolutions() {
             let inputs: Vec<&Tensor> = [&x, &w].into_iter().chain(bias).collect();
             check(&op, &inputs, &expected, scale.max(1.0));
         }
+    }
+}
+
+#[test]
+fn an_infinity_reaches_only_the_outputs_that_touch_it() {
+    let mut values = noise(&[1, 64, 40, 40], 1).to_f32().unwrap().into_owned();
+    values[7 * 1600 + 20 * 40 + 13] = f32::INFINITY;
+    let (x, w) = (Tensor::from_f32([1, 64, 40, 40], values), noise(&[64, 64, 3, 3], 2));
+    let conv = Op::Conv { window: window([3, 3], [1, 1], [1; 4], [1, 1]), group: 1 };
+    let out = evaluate(&conv, &[&x, &w], Precision::F16).unwrap();
+    for (i, value) in out.to_f32().unwrap().iter().enumerate() {
+        let touched = (19..=21).contains(&(i / 40 % 40)) && (12..=14).contains(&(i % 40));
+        assert!(value.is_finite() != touched, "element {i}: {value}");
     }
 }
 
@@ -297,7 +313,8 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let conv = Op::Conv { window: window([3, 3], [1, 1], [1; 4], [1, 1]), group: 1 };
     let n = noise;
     let cases: Vec<(Op, Vec<Tensor>)> = vec![
-        (conv, vec![n(&[1, 33, 40, 40], 1), n(&[70, 33, 3, 3], 2), n(&[70], 3)]),
+        (conv.clone(), vec![n(&[1, 33, 40, 40], 1), n(&[70, 33, 3, 3], 2), n(&[70], 3)]),
+        (conv, vec![n(&[1, 64, 40, 40], 1), n(&[70, 64, 3, 3], 2), n(&[70], 3)]),
         (Op::MatMul, vec![n(&[3, 130, 700], 1), n(&[700, 520], 2)]),
         (Op::Attention { scale: 0.2 }, vec![n(&[3, 200, 24], 1), n(&[3, 24, 300], 2), n(&[3, 300, 24], 3)]),
         (Op::Softmax { axis: 1 }, vec![n(&[9, 200, 30], 1)]),
