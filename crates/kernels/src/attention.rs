@@ -4,7 +4,7 @@
 //! being moved, the softmax runs down whole vectors, and keys and values are left factors as they lie in memory.
 
 use crate::data::{Float, Source};
-use crate::exp::exp;
+use crate::exp::exp_below_zero;
 use crate::product::reserve;
 use crate::tile::{ByDepth, COLUMNS, DEPTH, Line, Product, ROWS};
 use crate::walk::{broadcast_strides, strides};
@@ -221,7 +221,7 @@ impl pulp::WithSimd for Exponentials<'_> {
         let mut sums = [0.0; COLUMNS];
         for line in self.0 {
             for i in 0..COLUMNS {
-                line[i] = exp(line[i] - top[i]);
+                line[i] = exp_below_zero(line[i] - top[i]);
                 sums[i] += line[i];
             }
         }
@@ -262,12 +262,12 @@ fn exponentials_in_lanes(row: &mut [f32]) -> f32 {
     let (whole, rest) = row.as_chunks_mut::<LANES>();
     for chunk in whole {
         for i in 0..LANES {
-            chunk[i] = exp(chunk[i] - max);
+            chunk[i] = exp_below_zero(chunk[i] - max);
             sums[i] += chunk[i];
         }
     }
     for x in rest {
-        *x = exp(*x - max);
+        *x = exp_below_zero(*x - max);
         sums[0] += *x;
     }
     let mut half = LANES;

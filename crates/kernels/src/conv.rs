@@ -45,11 +45,12 @@ pub(crate) fn conv(
             left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
                 weight.read((index % group * rows + row) * depth + depths.start, out)
             },
-            right: &|index, depths: Range<usize>, columns: Range<usize>, block: &mut [Line]| {
+            right: &|index, depths: Range<usize>, columns: Range<usize>, panels: &mut [Line]| {
                 if direct {
-                    read_columns(&x, index * channels + depths.start, height * width, &columns, block);
-                } else {
-                    geometry.unfold(&x, index * channels, depths, &columns, block);
+                    return read_columns(&x, index * channels, depths, height * width, &columns, panels);
+                }
+                for (panel, first) in panels.chunks_mut(depths.len()).zip(columns.clone().step_by(COLUMNS)) {
+                    geometry.unfold(&x, index * channels, depths.clone(), &(first..(first + COLUMNS).min(columns.end)), panel);
                 }
             },
             finish: &|index, row, _, sums: &mut [f32]| {
@@ -69,7 +70,7 @@ struct Geometry<'a> {
     out_width: usize,
 }
 
-/// Outputs of a block that lie in one output row: their place in a line, the row and the first column.
+/// Outputs of a panel that lie in one output row: their place in a line, the row and the first column.
 struct Run {
     at: usize,
     len: usize,
@@ -80,8 +81,8 @@ struct Run {
 impl Geometry<'_> {
     /// Depths are (channel, tap down, tap right); columns are output positions, row-major.
     ///
-    /// The part of the padded input that the block can touch is widened a channel at a time; every tap is then a copy of runs.
-    fn unfold(&self, x: &Source<'_>, first_channel: usize, depths: Range<usize>, columns: &Range<usize>, block: &mut [Line]) {
+    /// The part of the padded input that the panel can touch is widened a channel at a time; every tap is then a copy of runs.
+    fn unfold(&self, x: &Source<'_>, first_channel: usize, depths: Range<usize>, columns: &Range<usize>, panel: &mut [Line]) {
         let Window { kernel, pads, dilations, .. } = self.window;
         let strides = self.window.strides.map(|step| step.max(1));
         if columns.is_empty() {
@@ -110,7 +111,7 @@ impl Geometry<'_> {
             })
             .collect();
         let mut patched = None;
-        for (depth, line) in depths.zip(block) {
+        for (depth, line) in depths.zip(panel) {
             let (channel, tap) = (depth / taps, depth % taps);
             if patched != Some(channel) {
                 patched = Some(channel);

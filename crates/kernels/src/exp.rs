@@ -2,11 +2,32 @@
 
 /// `e^x` to about 1e-7 relative: 0 below -86.9 (1.8e-38, next to the subnormals), infinity above 88.72, NaN for NaN.
 ///
-/// `2^n * e^r` with `n` the nearest integer to `x / ln 2`, `r` reduced in two steps and `e^r` by its Taylor polynomial
-/// of degree 7 (|r| <= ln 2 / 2, truncation 5e-9). To be called where [`pulp::Arch::dispatch`] has turned on the processor's
-/// fused multiply-adds; elsewhere each of them is a call.
+/// To be called where [`pulp::Arch::dispatch`] has turned on the processor's fused multiply-adds; elsewhere each of them is a
+/// call.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
+    let (value, n) = reduced(x);
+    // n is within -125..=128 for every x that is kept; halving one factor keeps 2^128 finite.
+    let value = value * power_of_two(n - 1) * 2.0;
+    let value = if x < LOWEST { 0.0 } else { value };
+    if x > 88.722_83 { f32::INFINITY } else { value }
+}
+
+/// [`exp`] of what is not above 0.
+#[inline(always)]
+pub(crate) fn exp_below_zero(x: f32) -> f32 {
+    let (value, n) = reduced(x);
+    let value = value * power_of_two(n);
+    if x < LOWEST { 0.0 } else { value }
+}
+
+/// Below this `e^x` counts as 0.
+const LOWEST: f32 = -86.9;
+
+/// `e^x` as `value * 2^n`, `n` the nearest integer to `x / ln 2`: the rest is reduced in two steps and its exponential is a
+/// Chebyshev fit of degree 6 (within ln 2 / 2 of 0, 2e-9 relative).
+#[inline(always)]
+fn reduced(x: f32) -> (f32, i32) {
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -14,19 +35,18 @@ pub(crate) fn exp(x: f32) -> f32 {
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
-    let p = r.mul_add(1.0 / 5040.0, 1.0 / 720.0);
-    let p = p.mul_add(r, 1.0 / 120.0);
-    let p = p.mul_add(r, 1.0 / 24.0);
-    let p = p.mul_add(r, 1.0 / 6.0);
+    let p = r.mul_add(1.394_859_3e-3, 8.375_137e-3);
+    let p = p.mul_add(r, 4.166_621_7e-2);
+    let p = p.mul_add(r, 1.666_641_5e-1);
     let p = p.mul_add(r, 0.5);
     let p = p.mul_add(r, 1.0);
     let p = p.mul_add(r, 1.0);
-    // n is within -125..=128 for every x that is kept; halving one factor keeps 2^128 finite.
-    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    let power = f32::from_bits(exponent.wrapping_add(126).wrapping_shl(23) as u32);
-    let value = p * power * 2.0;
-    let value = if x < -86.9 { 0.0 } else { value };
-    if x > 88.722_83 { f32::INFINITY } else { value }
+    (p, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
+}
+
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits(n.wrapping_add(127).wrapping_shl(23) as u32)
 }
 
 /// `1 / (1 + e^-x)`.
@@ -64,7 +84,8 @@ mod tests {
         for i in 0..=1_756_000 {
             let x = -86.9 + i as f32 * 1e-4;
             let exact = f64::from(x).exp();
-            worst = worst.max((f64::from(exp(x)) / exact - 1.0).abs());
+            let below = if x <= 0.0 { exp_below_zero(x) } else { exp(x) };
+            worst = [exp(x), below].iter().fold(worst, |worst, &v| worst.max((f64::from(v) / exact - 1.0).abs()));
         }
         assert!(worst < 2.5e-7, "{worst}");
     }
@@ -87,6 +108,8 @@ mod tests {
         assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(-200.0), 0.0);
+        assert_eq!([exp_below_zero(f32::NEG_INFINITY), exp_below_zero(-200.0), exp_below_zero(-1e30)], [0.0; 3]);
+        assert!(exp_below_zero(f32::NAN).is_nan());
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp(89.0), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());

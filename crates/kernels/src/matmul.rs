@@ -1,8 +1,8 @@
 //! Matrix products with numpy batch broadcasting.
 
 use crate::data::Source;
-use crate::product::{Factors, Size, product};
-use crate::tile::Line;
+use crate::product::{Factors, MAX_PANELS, Size, product};
+use crate::tile::{COLUMNS, Line};
 use crate::walk::{broadcast_strides, strides};
 use crate::{KernelError, Precision};
 use rockshard_graph::broadcast;
@@ -66,8 +66,8 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
             left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
                 x.read((matrix(index, &left_steps) * rows + row) * depth + depths.start, out);
             },
-            right: &|index, depths: Range<usize>, range: Range<usize>, block: &mut [Line]| {
-                read_columns(&w, matrix(index, &right_steps) * depth + depths.start, columns, &range, block);
+            right: &|index, depths: Range<usize>, range: Range<usize>, panels: &mut [Line]| {
+                read_columns(&w, matrix(index, &right_steps) * depth, depths, columns, &range, panels);
             },
             finish: &|_, _, range: Range<usize>, sums: &mut [f32]| {
                 if let Some(bias) = &bias {
@@ -80,9 +80,20 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
     ))
 }
 
-/// Fill `block` with some columns of a matrix whose rows have `width` elements and begin with row `first_row` of `source`.
-pub(crate) fn read_columns(source: &Source<'_>, first_row: usize, width: usize, columns: &Range<usize>, block: &mut [Line]) {
-    for (row, line) in block.iter_mut().enumerate() {
-        source.read((first_row + row) * width + columns.start, &mut line[..columns.len()]);
+/// Fill panels with some rows and columns of a matrix whose rows have `width` elements and begin with row `base` of `source`.
+pub(crate) fn read_columns(
+    source: &Source<'_>,
+    base: usize,
+    rows: Range<usize>,
+    width: usize,
+    columns: &Range<usize>,
+    panels: &mut [Line],
+) {
+    // A row at a time: what lies together is read together.
+    let mut whole = [[0.0; COLUMNS]; MAX_PANELS];
+    let lines = &mut whole[..columns.len().div_ceil(COLUMNS)];
+    for (i, row) in rows.clone().enumerate() {
+        source.read((base + row) * width + columns.start, &mut lines.as_flattened_mut()[..columns.len()]);
+        panels[i..].iter_mut().step_by(rows.len()).zip(&*lines).for_each(|(to, line)| *to = *line);
     }
 }

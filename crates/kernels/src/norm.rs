@@ -2,7 +2,7 @@
 
 use crate::attention::exponentials;
 use crate::data::{Source, fill};
-use crate::exp::exp;
+use crate::exp::exp_below_zero;
 use crate::{KernelError, Precision};
 use rockshard_tensor::Tensor;
 
@@ -49,7 +49,7 @@ fn softmax_columns(values: &mut [f32], inner: usize) {
     let mut total = vec![0.0; inner];
     for row in values.chunks_mut(inner) {
         for ((v, top), total) in row.iter_mut().zip(&top).zip(&mut total) {
-            *v = exp(*v - top);
+            *v = exp_below_zero(*v - top);
             *total += *v;
         }
     }

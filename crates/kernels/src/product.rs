@@ -13,8 +13,8 @@ use rockshard_tensor::Tensor;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Columns of a task at most, and its sums: 640 KiB.
-const MAX_COLUMNS: usize = 8 * COLUMNS;
+/// Right panels of a task at most, and its sums: 640 KiB.
+pub(crate) const MAX_PANELS: usize = 8;
 const MAX_SUMS: usize = 640 << 8;
 /// Below these a task would spend its time on widening.
 const MIN_COLUMNS: usize = 2 * COLUMNS;
@@ -41,8 +41,8 @@ type Finish<'a> = &'a (dyn Fn(usize, usize, Range<usize>, &mut [f32]) + Sync);
 pub(crate) struct Factors<'a> {
     /// `left(batch, row, depths, out)` fills `out` with part of a row.
     pub(crate) left: Left<'a>,
-    /// `right(batch, depths, columns, block)` fills a line for each depth; `columns` are [`COLUMNS`] or fewer, the rest of a
-    /// line is free.
+    /// `right(batch, depths, columns, panels)` fills the columns' panels, each with a line for each depth; the end of the last
+    /// panel's lines is free.
     pub(crate) right: Right<'a>,
     /// `finish(batch, row, columns, sums)` edits a row of sums.
     pub(crate) finish: Finish<'a>,
@@ -64,7 +64,7 @@ fn cut(size: &Size, threads: usize) -> (usize, usize) {
         wanted.max(count.div_ceil(most)).max(1)
     };
     let size_of = |count: usize, pieces: usize, unit: usize| count.div_ceil(pieces).next_multiple_of(unit).max(unit);
-    let across = pieces(size.columns, MAX_COLUMNS, MIN_COLUMNS, (2 * threads).div_ceil(size.batch));
+    let across = pieces(size.columns, MAX_PANELS * COLUMNS, MIN_COLUMNS, (2 * threads).div_ceil(size.batch));
     let columns = size_of(size.columns, across, COLUMNS);
     let down = pieces(size.rows, MAX_SUMS / columns, MIN_ROWS, (2 * threads).div_ceil(size.batch * across));
     // More rows are cut only when the columns do not keep the threads busy.
@@ -122,9 +122,7 @@ impl<T: Float> Task<'_, T> {
         for start in (0..depth).step_by(DEPTH) {
             let depths = start..(start + DEPTH).min(depth);
             let right = reserve(&mut scratch.right, columns.len().div_ceil(COLUMNS) * depths.len(), [0.0; COLUMNS]);
-            for (panel, first) in right.chunks_mut(depths.len()).zip(columns.clone().step_by(COLUMNS)) {
-                (factors.right)(batch, depths.clone(), first..(first + COLUMNS).min(columns.end), panel);
-            }
+            (factors.right)(batch, depths.clone(), columns.clone(), right);
             for first in (0..rows.len()).step_by(LEFT_ROWS) {
                 let some = first..(first + LEFT_ROWS).min(padded);
                 for (row, slot) in (first..some.end.min(rows.len())).zip(left.iter_mut()) {
