@@ -125,6 +125,12 @@ fn slice(x: &Tensor, axis: usize, range: &std::ops::Range<usize>) -> Result<Tens
 }
 
 impl Step {
+    /// Whether the result holds nothing but elements of the arguments.
+    pub(crate) fn moves(&self) -> bool {
+        use Op::{Concat, Expand, Gather, Reshape, Slice, Transpose};
+        matches!(self.work, Work::Whole(Reshape { .. } | Transpose { .. } | Slice { .. } | Concat { .. } | Gather { .. } | Expand { .. }))
+    }
+
     /// Run on arguments in the order of [`Step::inputs`].
     pub(crate) fn run(&self, arguments: &[&Tensor]) -> Result<Tensor, KernelError> {
         let (op, parts, bias) = match &self.work {
