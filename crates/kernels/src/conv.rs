@@ -10,11 +10,13 @@ use rockshard_graph::Window;
 use rockshard_tensor::Tensor;
 use std::ops::Range;
 
-/// `x [N,C,H,W], weight [O,C/group,kh,kw], bias [O]?` to `shape`, which is the inferred one.
+/// `x [N,C,H,W], weight [O,C/group,kh,kw], bias [O]?` to `shape`, which is the inferred one. Sums are rounded at each of the
+/// `cuts` of the channels and at the end.
 pub(crate) fn conv(
     inputs: &[&Tensor],
     window: &Window,
     group: usize,
+    cuts: &[usize],
     shape: Vec<usize>,
     precision: Precision,
 ) -> Result<Tensor, KernelError> {
@@ -29,11 +31,13 @@ pub(crate) fn conv(
     let extents = winograd::Extents { batch: shape[0], channels, rows, height: shape[2], width: shape[3] };
     if precision == Precision::F16
         && winograd::suits(window, group, &extents)
-        && let Some(values) = winograd::conv(&x, &weight, &bias, &extents)
+        && let Some(values) = winograd::conv(&x, &weight, &bias, &extents, cuts)
     {
         return Ok(Tensor::from_f16(shape, values));
     }
-    let depth = channels * window.kernel[0] * window.kernel[1];
+    let taps = window.kernel[0] * window.kernel[1];
+    let depth = channels * taps;
+    let cuts: Vec<usize> = cuts.iter().map(|cut| cut * taps).collect();
     let size = Size { batch: shape[0] * group, rows, depth, columns: shape[2] * shape[3] };
     let geometry = Geometry { window, height, width, out_width: shape[3] };
     let direct = window.kernel == [1, 1] && window.strides == [1, 1] && window.pads == [0; 4];
@@ -42,6 +46,7 @@ pub(crate) fn conv(
         shape,
         &size,
         &Factors {
+            cuts: &cuts,
             left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
                 weight.read((index % group * rows + row) * depth + depths.start, out)
             },

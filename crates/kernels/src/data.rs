@@ -53,6 +53,8 @@ impl<'a> Source<'a> {
 pub(crate) trait Float: Copy + Send + Sync + Zeroable {
     /// Convert; to f16 with rounding to nearest even and overflow to infinity.
     fn store(from: &[f32], to: &mut [Self]);
+    /// Convert, and add to what is there, rounding as [`Float::store`] both times; spoils `from`.
+    fn add(from: &mut [f32], to: &mut [Self]);
     /// A tensor of these values.
     fn tensor(shape: Vec<usize>, values: Vec<Self>) -> Tensor;
 }
@@ -60,6 +62,9 @@ pub(crate) trait Float: Copy + Send + Sync + Zeroable {
 impl Float for f32 {
     fn store(from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
+    }
+    fn add(from: &mut [f32], to: &mut [Self]) {
+        to.iter_mut().zip(from).for_each(|(sum, v)| *sum += *v);
     }
     fn tensor(shape: Vec<usize>, values: Vec<Self>) -> Tensor {
         Tensor::from_f32(shape, values)
@@ -69,6 +74,18 @@ impl Float for f32 {
 impl Float for f16 {
     fn store(from: &[f32], to: &mut [Self]) {
         narrow(from, to);
+    }
+    fn add(from: &mut [f32], to: &mut [Self]) {
+        const BLOCK: usize = 256;
+        let (mut stored, mut wide) = ([f16::ZERO; BLOCK], [0.0; BLOCK]);
+        for (from, to) in from.chunks_mut(BLOCK).zip(to.chunks_mut(BLOCK)) {
+            let (stored, wide) = (&mut stored[..from.len()], &mut wide[..from.len()]);
+            narrow(from, stored);
+            widen(stored, from);
+            widen(to, wide);
+            from.iter_mut().zip(wide).for_each(|(sum, v)| *sum += *v);
+            narrow(from, to);
+        }
     }
     fn tensor(shape: Vec<usize>, values: Vec<Self>) -> Tensor {
         Tensor::from_f16(shape, values)

@@ -25,7 +25,6 @@ mod walk;
 mod winograd;
 
 pub use error::KernelError;
-pub use matmul::matmul;
 
 use rockshard_graph::{Op, Value, infer};
 use rockshard_tensor::{DType, Tensor, element_count};
@@ -69,8 +68,8 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor], precision: Precision) -> Result<Ten
         _ => return Err(KernelError::TooLarge { op: name, shape }),
     }
     match op {
-        Op::Conv { window, group } => conv::conv(inputs, window, *group, shape, precision),
-        Op::MatMul => matmul(inputs[0], inputs[1], None, precision),
+        Op::Conv { window, group } => conv::conv(inputs, window, *group, &[], shape, precision),
+        Op::MatMul => matmul::matmul(inputs[0], inputs[1], None, &[], precision),
         Op::Attention { scale } => attention::attention(inputs, *scale, shape, precision),
         Op::Unary(function) => elementwise::unary(name, *function, inputs[0], precision),
         Op::Binary(function) => elementwise::binary(name, *function, inputs[0], inputs[1], dtype, shape, precision),
@@ -94,6 +93,37 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor], precision: Precision) -> Result<Ten
         Op::ArgMax { axis, .. } => reduce::arg_max(inputs[0], *axis, shape),
         Op::Pool { kind, window } => pool::pool(name, inputs[0], *kind, window, shape, precision),
         Op::Resize { mode, .. } => pool::resize(inputs[0], *mode, shape, precision),
+    }
+}
+
+/// Run a convolution or a matrix product with a bias, as the NPU runs one by a constant: where the depth is cut (at channels of
+/// the input, ascending), the sum so far is rounded and added, rounded again, to that of the pieces before. The bias goes
+/// with the first piece.
+///
+/// # Errors
+/// As [`evaluate`], another operator, or cuts that do not lie within the channels in order.
+pub fn evaluate_weighted(
+    op: &Op,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    cuts: &[usize],
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
+    let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+    let axis = if *op == Op::MatMul { weight.shape().len().checked_sub(2) } else { Some(1) };
+    let channels = axis.and_then(|axis| weight.shape().get(axis)).copied().unwrap_or(0);
+    if !cuts.is_sorted_by(|a, b| a < b) || cuts.iter().any(|cut| !(1..channels).contains(cut)) {
+        return Err(KernelError::shape(op.name(), format!("cuts at {cuts:?} of {channels} channels")));
+    }
+    match op {
+        Op::Conv { window, group } => {
+            let values: Vec<Value> = inputs.iter().map(|t| described(t)).collect();
+            let (_, shape) = infer(op, &values.iter().collect::<Vec<_>>())?;
+            conv::conv(&inputs, window, *group, cuts, shape, precision)
+        }
+        Op::MatMul => matmul::matmul(x, weight, bias, cuts, precision),
+        _ => Err(KernelError::shape(op.name(), "no convolution or matrix product".to_owned())),
     }
 }
 

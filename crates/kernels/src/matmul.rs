@@ -11,12 +11,12 @@ use std::ops::Range;
 
 const OP: &str = "MatMul";
 
-/// `a [.., M, K] x b [.., K, N] + bias [N]`, rounded once. Batch axes broadcast; a factor of one axis is a row (left) or a
+/// `a [.., M, K] x b [.., K, N] + bias [N]`, rounded at each of the `cuts` of K and at the end. Batch axes broadcast; a factor of one axis is a row (left) or a
 /// column (right), and its axis is left out of the result.
 ///
 /// # Errors
 /// Shapes that do not fit, or inputs that hold no real numbers.
-pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, cuts: &[usize], precision: Precision) -> Result<Tensor, KernelError> {
     let misfit = || KernelError::shape(OP, format!("shapes {:?}, {:?} and bias {:?}", a.shape(), b.shape(), bias.map(Tensor::shape)));
     let mut left = a.shape().to_vec();
     let mut right = b.shape().to_vec();
@@ -63,6 +63,7 @@ pub fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, precision: Precisio
         shape,
         &size,
         &Factors {
+            cuts,
             left: &|index, row, depths: Range<usize>, out: &mut [f32]| {
                 x.read((matrix(index, &left_steps) * rows + row) * depth + depths.start, out);
             },

@@ -39,12 +39,14 @@ type Finish<'a> = &'a (dyn Fn(usize, usize, Range<usize>, &mut [f32]) + Sync);
 
 /// Where the factors come from and what happens to the sums before they are rounded.
 pub(crate) struct Factors<'a> {
+    /// Depths where the sum so far is rounded, to be added, rounded again, to the sum of those before.
+    pub(crate) cuts: &'a [usize],
     /// `left(batch, row, depths, out)` fills `out` with part of a row.
     pub(crate) left: Left<'a>,
     /// `right(batch, depths, columns, panels)` fills the columns' panels, each with a line for each depth; the end of the last
     /// panel's lines is free.
     pub(crate) right: Right<'a>,
-    /// `finish(batch, row, columns, sums)` edits a row of sums.
+    /// `finish(batch, row, columns, sums)` edits a row of sums, those before the first cut.
     pub(crate) finish: Finish<'a>,
 }
 
@@ -111,34 +113,41 @@ pub(crate) fn reserve<T: Copy>(buffer: &mut Vec<T>, count: usize, zero: T) -> &m
 
 impl<T: Float> Task<'_, T> {
     fn run(self, depth: usize, factors: &Factors<'_>, arch: Arch, scratch: &mut Scratch) {
-        let Task { batch, first_row, columns, rows } = self;
+        let Task { batch, first_row, columns, mut rows } = self;
         // Sums lie panel by panel, a line a row.
         let padded = rows.len().next_multiple_of(4);
         let sums = reserve(&mut scratch.sums, columns.len().div_ceil(COLUMNS) * padded, [0.0; COLUMNS]);
         let left = reserve(&mut scratch.left, LEFT_ROWS, [0.0; DEPTH]);
-        if depth == 0 {
-            sums.fill([0.0; COLUMNS]);
-        }
-        for start in (0..depth).step_by(DEPTH) {
-            let depths = start..(start + DEPTH).min(depth);
-            let right = reserve(&mut scratch.right, columns.len().div_ceil(COLUMNS) * depths.len(), [0.0; COLUMNS]);
-            (factors.right)(batch, depths.clone(), columns.clone(), right);
-            for first in (0..rows.len()).step_by(LEFT_ROWS) {
-                let some = first..(first + LEFT_ROWS).min(padded);
-                for (row, slot) in (first..some.end.min(rows.len())).zip(left.iter_mut()) {
-                    (factors.left)(batch, first_row + row, depths.clone(), &mut slot[..depths.len()]);
-                }
-                for (right, sums) in right.chunks(depths.len()).zip(sums.chunks_mut(padded)) {
-                    Product { left: ByRow(left), right, sums: &mut sums[some.clone()], accumulate: start > 0 }.run(arch);
+        let pieces = [0].iter().chain(factors.cuts).zip(factors.cuts.iter().chain([&depth]));
+        for (piece, (&begin, &end)) in pieces.enumerate() {
+            if begin == end {
+                sums.fill([0.0; COLUMNS]);
+            }
+            for start in (begin..end).step_by(DEPTH) {
+                let depths = start..(start + DEPTH).min(end);
+                let right = reserve(&mut scratch.right, columns.len().div_ceil(COLUMNS) * depths.len(), [0.0; COLUMNS]);
+                (factors.right)(batch, depths.clone(), columns.clone(), right);
+                for first in (0..rows.len()).step_by(LEFT_ROWS) {
+                    let some = first..(first + LEFT_ROWS).min(padded);
+                    for (row, slot) in (first..some.end.min(rows.len())).zip(left.iter_mut()) {
+                        (factors.left)(batch, first_row + row, depths.clone(), &mut slot[..depths.len()]);
+                    }
+                    for (right, sums) in right.chunks(depths.len()).zip(sums.chunks_mut(padded)) {
+                        Product { left: ByRow(left), right, sums: &mut sums[some.clone()], accumulate: start > begin }.run(arch);
+                    }
                 }
             }
-        }
-        for (i, out) in rows.into_iter().enumerate() {
-            scratch.row.clear();
-            sums.chunks(padded).for_each(|panel| scratch.row.extend_from_slice(&panel[i]));
-            let row = &mut scratch.row[..columns.len()];
-            (factors.finish)(batch, first_row + i, columns.clone(), row);
-            T::store(row, out);
+            for (i, out) in rows.iter_mut().enumerate() {
+                scratch.row.clear();
+                sums.chunks(padded).for_each(|panel| scratch.row.extend_from_slice(&panel[i]));
+                let row = &mut scratch.row[..columns.len()];
+                if piece == 0 {
+                    (factors.finish)(batch, first_row + i, columns.clone(), row);
+                    T::store(row, out);
+                } else {
+                    T::add(row, out);
+                }
+            }
         }
     }
 }

@@ -7,8 +7,7 @@
 //!
 //! Sixteen products run side by side, one for each place of a transformed 4x4 tile; a panel is [`COLUMNS`] tiles.
 
-use crate::convert::narrow;
-use crate::data::Source;
+use crate::data::{Float, Source};
 use crate::product::reserve;
 use crate::tile::{ByRow, COLUMNS, DEPTH, Line, Product, ROWS};
 use bytemuck::zeroed_vec;
@@ -55,36 +54,48 @@ pub(crate) fn suits(window: &Window, group: usize, extents: &Extents) -> bool {
         && height.div_ceil(2) * width.div_ceil(2) >= LEAST_TILES
 }
 
-/// The convolution, rounded once, or nothing where a result is not finite.
-pub(crate) fn conv(x: &Source<'_>, weight: &Source<'_>, bias: &[f32], extents: &Extents) -> Option<Vec<f16>> {
-    let mut buffers = BUFFERS.take();
-    let out = transformed(x, weight, bias, extents, &mut buffers);
-    BUFFERS.set(buffers);
-    out
-}
-
-fn transformed(x: &Source<'_>, weight: &Source<'_>, bias: &[f32], extents: &Extents, buffers: &mut Buffers) -> Option<Vec<f16>> {
-    let arch = Arch::new();
-    let Buffers { slots, input } = buffers;
-    let weights = Weights::transform(weight, extents, arch, slots);
+/// The convolution, rounded at the cuts of the channels and at the end, or nothing where a sum is not finite.
+pub(crate) fn conv(x: &Source<'_>, weight: &Source<'_>, bias: &[f32], extents: &Extents, cuts: &[usize]) -> Option<Vec<f16>> {
     let plane = extents.height * extents.width;
     let mut out = zeroed_vec::<f16>(extents.batch * extents.rows * plane);
-    let wanted = extents.rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS).min(MAX_ROWS);
-    let (down, across) = (extents.height.div_ceil(2), extents.width.div_ceil(2));
-    for (image, out) in out.chunks_mut(extents.rows * plane).enumerate() {
-        for first in (0..down * across).step_by(MAX_PANELS * COLUMNS) {
-            let tiles = Tiles { across, tiles: first..(first + MAX_PANELS * COLUMNS).min(down * across) };
-            let input = tiles.transform(x, image, extents, arch, input);
-            let finite = out.par_chunks_mut(wanted * plane).enumerate().map(|(i, out)| {
-                let task = Task { first_row: i * wanted, weights: &weights, input, tiles: &tiles, bias, extents, arch };
-                SCRATCH.with_borrow_mut(|scratch| task.run(scratch, out))
-            });
-            if !finite.reduce(|| true, |a, b| a && b) {
-                return None;
+    let starts = [0].iter().chain(cuts);
+    let pieces = starts.zip(cuts.iter().chain([&extents.channels])).map(|(&start, &end)| Piece { channels: start..end, bias });
+    let mut buffers = BUFFERS.take();
+    let finite = pieces.into_iter().all(|piece| piece.add(x, weight, extents, &mut buffers, &mut out));
+    BUFFERS.set(buffers);
+    finite.then_some(out)
+}
+
+/// Channels whose products are rounded before they are added to those of the channels before, and the bias of the first.
+struct Piece<'a> {
+    channels: Range<usize>,
+    bias: &'a [f32],
+}
+
+impl Piece<'_> {
+    /// Add to the output (the first piece replaces it), and say whether everything was finite.
+    fn add(&self, x: &Source<'_>, weight: &Source<'_>, extents: &Extents, buffers: &mut Buffers, out: &mut [f16]) -> bool {
+        let arch = Arch::new();
+        let Buffers { slots, input } = buffers;
+        let weights = Weights::transform(weight, extents, &self.channels, arch, slots);
+        let plane = extents.height * extents.width;
+        let wanted = extents.rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS).min(MAX_ROWS);
+        let (down, across) = (extents.height.div_ceil(2), extents.width.div_ceil(2));
+        for (image, out) in out.chunks_mut(extents.rows * plane).enumerate() {
+            for first in (0..down * across).step_by(MAX_PANELS * COLUMNS) {
+                let tiles = Tiles { across, tiles: first..(first + MAX_PANELS * COLUMNS).min(down * across) };
+                let input = tiles.transform(x, image, extents, &self.channels, arch, input);
+                let finite = out.par_chunks_mut(wanted * plane).enumerate().map(|(i, out)| {
+                    let task = Task { first_row: i * wanted, weights: &weights, input, tiles: &tiles, piece: self, extents, arch };
+                    SCRATCH.with_borrow_mut(|scratch| task.run(scratch, out))
+                });
+                if !finite.reduce(|| true, |a, b| a && b) {
+                    return false;
+                }
             }
         }
+        true
     }
-    Some(out)
 }
 
 /// What a convolution transforms, kept from one to the next.
@@ -106,16 +117,16 @@ struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    fn transform(weight: &Source<'_>, extents: &Extents, arch: Arch, buffer: &'a mut Vec<[f32; DEPTH]>) -> Self {
-        let (rows, channels) = (extents.rows, extents.channels);
-        let blocks = channels.div_ceil(DEPTH);
+    fn transform(weight: &Source<'_>, extents: &Extents, channels: &Range<usize>, arch: Arch, buffer: &'a mut Vec<[f32; DEPTH]>) -> Self {
+        let rows = extents.rows;
+        let blocks = channels.len().div_ceil(DEPTH);
         let slots = reserve(buffer, rows.div_ceil(ROWS) * PLACES * blocks * ROWS, [0.0; DEPTH]);
         slots.par_chunks_mut(PLACES * blocks * ROWS).enumerate().for_each_init(Vec::new, |taps, (panel, slots)| {
             for r in 0..ROWS.min(rows - panel * ROWS) {
                 for block in 0..blocks {
-                    let first = block * DEPTH;
-                    let taps = reserve(taps, 9 * DEPTH.min(channels - first), 0.0);
-                    weight.read(((panel * ROWS + r) * channels + first) * 9, taps);
+                    let first = channels.start + block * DEPTH;
+                    let taps = reserve(taps, 9 * DEPTH.min(channels.end - first), 0.0);
+                    weight.read(((panel * ROWS + r) * extents.channels + first) * 9, taps);
                     let places = slots.iter_mut().skip(block * ROWS + r).step_by(blocks * ROWS);
                     arch.dispatch(
                         #[inline(always)]
@@ -200,23 +211,31 @@ impl Tiles {
     }
 
     /// The transformed input: for each panel and place, a line a channel.
-    fn transform<'b>(&self, x: &Source<'_>, image: usize, extents: &Extents, arch: Arch, buffer: &'b mut Vec<Line>) -> &'b [Line] {
-        let Extents { channels, height, width, .. } = *extents;
-        let lines = reserve(buffer, self.panels() * PLACES * channels, [0.0; COLUMNS]);
-        lines.par_chunks_mut(PLACES * channels).enumerate().for_each(|(panel, lines)| {
+    fn transform<'b>(
+        &self,
+        x: &Source<'_>,
+        image: usize,
+        extents: &Extents,
+        channels: &Range<usize>,
+        arch: Arch,
+        buffer: &'b mut Vec<Line>,
+    ) -> &'b [Line] {
+        let Extents { height, width, .. } = *extents;
+        let lines = reserve(buffer, self.panels() * PLACES * channels.len(), [0.0; COLUMNS]);
+        lines.par_chunks_mut(PLACES * channels.len()).enumerate().for_each(|(panel, lines)| {
             for run in self.runs(panel) {
                 // The first column that the run touches is `left - 1`.
                 let left = 2 * run.across;
                 let (skipped, from) = (usize::from(left == 0), left.saturating_sub(1));
                 let count = (2 * run.len + 2 - skipped).min(width - from);
                 let mut patch = [[0.0f32; REACH]; 4];
-                for channel in 0..channels {
+                for channel in channels.clone() {
                     for (i, row) in patch.iter_mut().enumerate() {
                         if let Some(y) = (2 * run.down + i).checked_sub(1).filter(|&y| y < height) {
-                            x.read(((image * channels + channel) * height + y) * width + from, &mut row[skipped..skipped + count]);
+                            x.read(((image * extents.channels + channel) * height + y) * width + from, &mut row[skipped..skipped + count]);
                         }
                     }
-                    let places = lines[channel..].iter_mut().step_by(channels);
+                    let places = lines[channel - channels.start..].iter_mut().step_by(channels.len());
                     arch.dispatch(
                         #[inline(always)]
                         || transform_input(&patch, run.at..run.at + run.len, places),
@@ -263,7 +282,7 @@ struct Task<'a> {
     weights: &'a Weights<'a>,
     input: &'a [Line],
     tiles: &'a Tiles,
-    bias: &'a [f32],
+    piece: &'a Piece<'a>,
     extents: &'a Extents,
     arch: Arch,
 }
@@ -271,7 +290,8 @@ struct Task<'a> {
 impl Task<'_> {
     /// Fill the tiles' part of `out`, which has a plane for each row, and say whether all of it was finite before rounding.
     fn run(&self, scratch: &mut Vec<Line>, out: &mut [f16]) -> bool {
-        let Extents { channels, height, width, .. } = *self.extents;
+        let Extents { height, width, .. } = *self.extents;
+        let (channels, initial) = (self.piece.channels.len(), self.piece.channels.start == 0);
         let rows = out.len() / (height * width);
         let padded = rows.next_multiple_of(4);
         let mut finite = true;
@@ -290,11 +310,11 @@ impl Task<'_> {
                 }
             }
             for (row, plane) in out.chunks_mut(height * width).enumerate() {
-                let bias = self.bias[self.first_row + row];
+                let bias = if initial { self.piece.bias[self.first_row + row] } else { 0.0 };
                 for panel in panels.clone() {
                     let places: [&Line; PLACES] =
                         std::array::from_fn(|place| &sums[(place * panels.len() + panel - panels.start) * padded + row]);
-                    let pixels = self.arch.dispatch(
+                    let mut pixels = self.arch.dispatch(
                         #[inline(always)]
                         || transform_output(places, bias),
                     );
@@ -302,8 +322,9 @@ impl Task<'_> {
                     for run in self.tiles.runs(panel) {
                         let column = 2 * run.across;
                         let count = (2 * run.len).min(width - column);
-                        for (y, pixels) in (2 * run.down..height).zip(&pixels) {
-                            narrow(&pixels[2 * run.at..2 * run.at + count], &mut plane[y * width + column..][..count]);
+                        for (y, pixels) in (2 * run.down..height).zip(&mut pixels) {
+                            let (pixels, out) = (&mut pixels[2 * run.at..2 * run.at + count], &mut plane[y * width + column..][..count]);
+                            if initial { f16::store(pixels, out) } else { f16::add(pixels, out) }
                         }
                     }
                 }
