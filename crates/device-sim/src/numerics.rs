@@ -1,25 +1,44 @@
 use half::f16;
 use rayon::prelude::*;
 use rockshard_tensor::{DType, Tensor};
+use std::ops::Range;
 
 /// Where the NPU departs from one rounding an operator, and what is not known about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics {
-    /// Convolutions and products by a constant whose depth (channels x kernel) reaches this are computed in two halves of the
-    /// channels, each rounded, and added: `f16(f16(a) + f16(b))`, the bias with the first. Seen with the vendor's compiler from
-    /// 2048 on; somewhere between 1440 and 2048 it begins. `None` never splits.
-    pub split_k_from: Option<usize>,
+    /// The deepest sum (channels x kernel) that convolutions and products by a constant compute at once. Deeper ones are cut along the
+    /// channels, every piece is rounded, and so is every sum of pieces: `f16(f16(a + bias) + f16(b))`, and so on. The vendor's compiler
+    /// cuts beyond 1536. `None` never cuts.
+    pub deepest_sum: Option<usize>,
     /// Replace subnormal f16 results by zero of the same sign. The vendor's simulator keeps them; boards are unknown.
     pub flush_subnormals: bool,
 }
 
 impl Default for Numerics {
     fn default() -> Self {
-        Numerics { split_k_from: Some(2048), flush_subnormals: false }
+        Numerics { deepest_sum: Some(1536), flush_subnormals: false }
     }
 }
 
+/// Channels that the NPU keeps together.
+const ALIGNED: usize = 16;
+
 impl Numerics {
+    /// How the vendor's compiler cuts `channels` with `taps` kernel elements each: in as few pieces as fit, equal ones if that gives
+    /// whole groups of [`ALIGNED`] channels, else the largest ones that fit and a rest. Gives the first piece and the others.
+    pub(crate) fn pieces(self, channels: usize, taps: usize) -> (Range<usize>, Vec<Range<usize>>) {
+        let whole = || (0..channels, Vec::new());
+        let Some(deepest) = self.deepest_sum.filter(|&deepest| channels * taps > deepest) else { return whole() };
+        let most = deepest / taps / ALIGNED * ALIGNED;
+        if most == 0 {
+            return whole();
+        }
+        let count = channels.div_ceil(most);
+        let even = channels % count == 0 && channels / count % ALIGNED == 0;
+        let size = if even { channels / count } else { most };
+        (0..size, (size..channels).step_by(size).map(|start| start..(start + size).min(channels)).collect())
+    }
+
     /// The tensor as it leaves an operator.
     pub(crate) fn settle(self, tensor: Tensor) -> Tensor {
         if !self.flush_subnormals || tensor.dtype() != DType::F16 {

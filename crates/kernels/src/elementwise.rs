@@ -79,7 +79,7 @@ pub(crate) fn gelu(x: &Tensor, tanh: bool, precision: Precision) -> Result<Tenso
         // x/2 (1 + tanh u) = x sigmoid(2u).
         map("Gelu", x, precision, each!(|v| v * sigmoid(1.595_769 * (v + 0.044_715 * v * v * v))))
     } else {
-        map("Gelu", x, precision, each!(|v| 0.5 * v * (1.0 + libm::erff(v * std::f32::consts::FRAC_1_SQRT_2))))
+        map("Gelu", x, precision, each!(|v| 0.5 * v * (1.0 + libm::erff(v / std::f32::consts::SQRT_2))))
     }
 }
 
