@@ -77,10 +77,11 @@ pub(crate) fn instance(inputs: &[&Tensor], epsilon: f32, precision: Precision) -
     grouped("InstanceNormalization", inputs, channels, epsilon, precision, precision)
 }
 
-/// `x [N,C,...], gamma [C], beta [C]`: normalise each of `groups` groups of channels. The NPU rounds the normalised value, and
-/// scales and shifts it by unrounded gamma and beta as one operator more.
+/// `x [N,C,...], gamma [C], beta [C]`: normalise each of `groups` groups of channels. The NPU rounds the normalised value. On four
+/// axes one operator more scales and shifts it by unrounded gamma and beta; else two do, as for [`instance`].
 pub(crate) fn group(inputs: &[&Tensor], groups: usize, epsilon: f32, precision: Precision) -> Result<Tensor, KernelError> {
-    grouped("GroupNormalization", inputs, groups, epsilon, precision, Precision::F32)
+    let affine = if inputs[0].shape().len() == 4 { Precision::F32 } else { precision };
+    grouped("GroupNormalization", inputs, groups, epsilon, precision, affine)
 }
 
 /// Normalise groups of channels, then scale and shift, in `affine` precision, by channel.
