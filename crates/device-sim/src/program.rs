@@ -4,7 +4,7 @@
 use crate::Numerics;
 use crate::numerics::stored;
 use rockshard_cost::fused_bias;
-use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
+use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, Unary, ValueId};
 use rockshard_kernels::{KernelError, Precision, evaluate, matmul};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +94,13 @@ pub(crate) fn compile(graph: &Graph, numerics: Numerics) -> Result<Vec<Step>, St
                 inputs.extend([gamma, beta].map(Argument::Constant));
                 (Work::Whole(node.op.clone()), inputs)
             }
+            (Op::Binary(Binary::Div), Some(divisor))
+                if graph.value(divisor).dtype.is_float() && graph.constant(node.inputs[0]).is_none() =>
+            {
+                let mut inputs = constants.arguments(&node.inputs[..1])?;
+                inputs.push(Argument::Constant(constants.reciprocal(divisor)?));
+                (Work::Whole(Op::Binary(Binary::Mul)), inputs)
+            }
             _ => (Work::Whole(node.op.clone()), constants.arguments(&node.inputs)?),
         };
         steps.push(Step { name: node.name.clone(), work, inputs, output, frees: Vec::new() });
@@ -132,6 +139,13 @@ impl Constants<'_> {
             Some(at) => Err(format!("weight {name:?}: element {at} is {}", values[at])),
             None => Ok(tensor),
         }
+    }
+
+    /// What a division by a constant multiplies by.
+    fn reciprocal(&self, id: ValueId) -> Result<Tensor, String> {
+        let divisor = self.wide(id)?;
+        let inverse = evaluate(&Op::Unary(Unary::Reciprocal), &[&divisor], Precision::F32).map_err(|e| e.to_string())?;
+        stored(&inverse).map_err(|e| format!("reciprocal of weight {:?}: {e}", self.graph.value(id).name))
     }
 
     fn arguments(&mut self, inputs: &[ValueId]) -> Result<Vec<Argument>, String> {

@@ -1,8 +1,8 @@
 //! What every operator means, on tensors: in f32, and in f16 the way the NPU computes.
 //!
 //! [`evaluate`] runs one operator. In [`Precision::F16`] an operator reads f16 values, computes in f32 and rounds once, to
-//! nearest even, at its output; values beyond 65504 become infinite. Biases, and scale and shift of group norms, are not rounded, and
-//! the norms over channels round in between, as the NPU's compiler makes several operators of them. Operators that only move data keep the storage type
+//! nearest even, at its output; values beyond 65504 become infinite. Biases, and scale and shift of group norms, are not rounded.
+//! Group and instance norms and the tanh form of GELU round in between, as the NPU's compiler makes several operators of them. Operators that only move data keep the storage type
 //! and every bit. Integer and bool tensors are computed in i64 and keep their type.
 //!
 //! The heavy operators (convolution, matrix product, attention) widen f16 a panel at a time and never hold a whole weight
@@ -20,6 +20,7 @@ mod norm;
 mod pool;
 mod product;
 mod reduce;
+mod round;
 mod walk;
 
 pub use error::KernelError;

@@ -3,9 +3,8 @@
 use crate::attention::exponentials;
 use crate::data::{Source, fill};
 use crate::exp::exp;
+use crate::round::{ROUNDED, round};
 use crate::{KernelError, Precision};
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rockshard_tensor::Tensor;
 
 /// Elements that a task of whole rows should have at least.
@@ -114,19 +113,6 @@ fn grouped(
             }
         }
     }))
-}
-
-/// Values that are rounded at a time.
-const ROUNDED: usize = 1024;
-
-/// Round at most [`ROUNDED`] values to what `precision` stores.
-fn round(values: &mut [f32], precision: Precision) {
-    if precision == Precision::F16 {
-        let mut stored = [f16::ZERO; ROUNDED];
-        let stored = &mut stored[..values.len()];
-        stored.convert_from_f32_slice(values);
-        stored.convert_to_f32_slice(values);
-    }
 }
 
 /// Mean, and `1 / sqrt(variance + epsilon)`.
