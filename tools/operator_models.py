@@ -118,6 +118,9 @@ def table():
     yield "Conv 3x3 + residual", lambda b: b.node("Add", b.conv(b.input(*shape), 320, 320, 3), b.input(*shape)), True
     yield "Conv 1x1 * activation", lambda b: b.node("Mul", b.conv(b.input(*shape), 320, 320), b.input(*shape)), True
     yield "Conv 1x1 * constant", lambda b: b.node("Mul", b.conv(b.input(*shape), 320, 320), b.scalar(0.37)), True
+    yield "Conv 1x1 * constant - constant", lambda b: b.node("Sub", b.node("Mul", b.conv(b.input(*shape), 320, 320), b.scalar(0.37)), b.scalar(0.11)), True
+    yield "constant * MatMul by constant + bias", lambda b: b.node("Mul", b.linear(b.input(1, 77, 768), 768, 768), b.scalar(0.37)), True
+    yield "x / constant, Conv 3x3", lambda b: b.conv(b.node("Div", b.input(1, 64, 32, 32), b.scalar(3)), 64, 64, 3), True
     yield "Conv 1x1, GELU (ConvExGelu)", lambda b: b.gelu(b.conv(b.input(*shape), 320, 320)), True
     yield "MatMul by constant, GELU (ConvExGelu)", lambda b: b.gelu(b.linear(b.input(1, 1024, 320), 320, 1280)), True
     yield "Conv 3x3, Swish", lambda b: b.swish(b.conv(b.input(1, 128, 32, 32), 128, 128, 3)), True
@@ -129,8 +132,10 @@ def table():
         yield f"GroupNorm {channels}, {size}x{size}", lambda b, s=(1, channels, size, size): b.group_norm(b.input(*s, scale=2), s), True
     yield "GroupNorm, Swish, 640, 32x32", lambda b, s=(1, 640, 32, 32): b.swish(b.group_norm(b.input(*s, scale=2), s)), True
     yield "GroupNorm, Conv 1x1, 320, 32x32", lambda b, s=(1, 320, 32, 32): b.conv(b.group_norm(b.input(*s, scale=2), s), 320, 320), True
-    yield "GroupNorm of tokens [1,512,1024], MatMul", lambda b, s=(1, 512, 1024): b.linear(
-        b.node("Transpose", b.group_norm(b.input(*s, scale=2), s), perm=[0, 2, 1]), 512, 512), True
+    def tokens(b):
+        y = b.node("Transpose", b.group_norm(b.input(1, 512, 1024, scale=2), (1, 512, 1024)), perm=[0, 2, 1])
+        return b.node("Mul", b.linear(y, 512, 512), b.linear(y, 512, 512))
+    yield "GroupNorm of tokens [1,512,1024], two MatMul, product", tokens, True
     yield "InstanceNorm 64, 32x32", lambda b: b.node("InstanceNormalization", b.input(1, 64, 32, 32), b.weight(64), b.weight(64), epsilon=1e-5), True
     for heads, queries, keys, width in [(8, 1024, 1024, 40), (8, 1024, 77, 40), (8, 256, 256, 80), (8, 64, 64, 160), (12, 1024, 1024, 64), (1, 1024, 1024, 512)]:
         yield f"Attention, {heads} heads, {queries} queries, {keys} keys, {width} wide", lambda b, a=(heads, queries, keys, width): b.attention(*a), True

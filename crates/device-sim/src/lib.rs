@@ -7,6 +7,7 @@
 //! rule. Bit-equality with a board is not claimed: the order of sums, the tables of activation functions and the algorithms
 //! of its norms are not public.
 
+mod fold;
 mod numerics;
 mod program;
 mod session;

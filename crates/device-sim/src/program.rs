@@ -2,11 +2,11 @@
 //! value's last use known.
 
 use crate::Numerics;
+use crate::fold::{self, Lead, Tail};
 use crate::numerics::stored;
-use rockshard_cost::fused_bias;
-use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, Unary, ValueId};
+use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
 use rockshard_kernels::{KernelError, Precision, evaluate, matmul};
-use rockshard_tensor::{DType, Tensor};
+use rockshard_tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -51,47 +51,49 @@ struct Part {
 pub(crate) fn compile(graph: &Graph, numerics: Numerics) -> Result<Vec<Step>, String> {
     let links = graph.links();
     let mut constants = Constants { graph, narrow: BTreeMap::new() };
+    // Multiplications whose factor the next convolution takes, and what convolutions and products took from behind them.
     let mut absorbed: BTreeSet<NodeId> = BTreeSet::new();
+    let leads = leads(graph, &links);
     let mut steps = Vec::new();
     for id in graph.node_ids() {
         if absorbed.contains(&id) {
             continue;
         }
         let node = graph.node(id);
-        let fused = fused_bias(graph, &links, id);
-        let bias = match fused {
-            Some((add, value)) => {
-                absorbed.insert(add);
-                Some(flat(&constants.wide(value)?)?)
-            }
-            None => match node.inputs.get(2) {
-                Some(&v) if matches!(node.op, Op::Conv { .. }) && graph.constant(v).is_some() => Some(constants.wide(v)?),
-                _ => None,
-            },
-        };
-        let output = fused.map_or(node.output, |(add, _)| graph.node(add).output);
-        let weight = node.inputs.get(1).copied().filter(|&v| graph.constant(v).is_some());
-        let dynamic_bias = bias.is_none() && node.inputs.len() > 2;
+        let mut output = node.output;
+        let second = node.inputs.get(1).copied().filter(|&v| graph.constant(v).is_some());
+        let bias = node.inputs.get(2).copied();
+        let taken = leads.values().any(|lead| lead.node == id);
         let place = |e: String| format!("node {:?}: {e}", node.name);
-        let (work, inputs) = match (&node.op, weight) {
-            (Op::Conv { .. } | Op::MatMul, Some(weight)) if !dynamic_bias && graph.constant(node.inputs[0]).is_none() => {
-                let norm = links.producer(node.inputs[0]).filter(|&norm| affine_taker(graph, &links, norm) == Some(id));
-                let (weight, bias) = match norm {
-                    Some(norm) => scaled(&constants, weight, bias.as_ref(), graph.node(norm)).map_err(place)?,
-                    None => (constants.narrow(weight)?, bias),
+        let (work, inputs) = match (&node.op, second) {
+            _ if let Some(weight) = weighted(graph, node) => {
+                let bias = bias.map(|v| constants.wide(v)).transpose()?;
+                let tail = fold::tail(graph, &links, id, channel_axis(graph, node), bias);
+                if let Some(&last) = tail.nodes.last() {
+                    output = graph.node(last).output;
+                }
+                absorbed.extend(&tail.nodes);
+                let lead = leads.get(&id);
+                let (weight, bias) = match weights(&mut constants, node, weight, &tail, lead) {
+                    Ok(pair) => pair,
+                    Err(e) => return Err(place(e)),
                 };
                 let (first, rest) = parts(node, weight, numerics).map_err(|e| place(e.to_string()))?;
-                (Work::Weighted { op: node.op.clone(), first, rest, bias }, constants.arguments(&node.inputs[..1])?)
+                let input = match lead {
+                    Some(lead) if lead.shift.is_none() => lead.input,
+                    _ => node.inputs[0],
+                };
+                (Work::Weighted { op: node.op.clone(), first, rest, bias }, constants.arguments(&[input])?)
             }
-            _ if fused.is_some() => return Err(format!("node {:?}: a bias joins an operator without weights", node.name)),
+            (Op::Binary(_), _) if taken => continue,
             (Op::GroupNorm { .. }, Some(gamma)) if graph.constant(node.inputs[2]).is_some() => {
                 let (mut gamma, mut beta) = (constants.wide(gamma)?, constants.wide(node.inputs[2])?);
-                if affine_taker(graph, &links, id).is_some() {
-                    gamma = Tensor::from_f32(gamma.shape(), vec![1.0; gamma.len()]);
-                    beta = Tensor::from_f32(beta.shape(), vec![0.0; beta.len()]);
+                if taken {
+                    gamma.fill(1.0);
+                    beta.fill(0.0);
                 }
                 let mut inputs = constants.arguments(&node.inputs[..1])?;
-                inputs.extend([gamma, beta].map(Argument::Constant));
+                inputs.extend([gamma, beta].map(|values| Argument::Constant(Tensor::from_f32([values.len()], values))));
                 (Work::Whole(node.op.clone()), inputs)
             }
             (Op::Binary(Binary::Div), Some(divisor))
@@ -107,6 +109,39 @@ pub(crate) fn compile(graph: &Graph, numerics: Numerics) -> Result<Vec<Step>, St
     }
     find_last_uses(graph, &mut steps);
     Ok(steps)
+}
+
+/// The weight of a convolution, or of a product by a constant on the right, of constants and something that is none.
+fn weighted(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let matrix = |v: ValueId| graph.value(v).shape.len() >= 2;
+    let fits = match node.op {
+        Op::Conv { .. } => true,
+        Op::MatMul => matrix(node.inputs[1]),
+        _ => false,
+    };
+    let constant = |&v: &ValueId| graph.constant(v).is_some();
+    (fits && !constant(&node.inputs[0]) && node.inputs[1..].iter().all(constant)).then(|| node.inputs[1])
+}
+
+/// By convolution, what it takes in from the node before it. What follows a convolution or product goes to that one first.
+fn leads(graph: &Graph, links: &Links) -> BTreeMap<NodeId, Lead> {
+    let mut taken = BTreeSet::new();
+    let mut leads = BTreeMap::new();
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        if let Some(lead) = fold::lead(graph, links, id, &taken) {
+            leads.insert(id, lead);
+        }
+        if weighted(graph, node).is_some() {
+            taken.extend(fold::tail(graph, links, id, channel_axis(graph, node), None).nodes);
+        }
+    }
+    leads
+}
+
+/// The axis of the output channels of a convolution or product.
+fn channel_axis(graph: &Graph, node: &Node) -> usize {
+    if node.op == Op::MatMul { graph.value(node.output).shape.len().saturating_sub(1) } else { 1 }
 }
 
 /// The constants of a graph as the operators store them.
@@ -130,21 +165,20 @@ impl Constants<'_> {
     }
 
     /// Biases and what is folded into weights: in f32.
-    fn wide(&self, id: ValueId) -> Result<Tensor, String> {
+    fn wide(&self, id: ValueId) -> Result<Vec<f32>, String> {
         let name = &self.graph.value(id).name;
         let tensor = self.graph.constant(id).ok_or_else(|| format!("value {name:?} is not constant"))?;
-        let tensor = tensor.to_float(DType::F32).map_err(|e| format!("weight {name:?}: {e}"))?;
-        let values = tensor.to_f32().map_err(|e| format!("weight {name:?}: {e}"))?;
+        let values = tensor.to_f32().map_err(|e| format!("weight {name:?}: {e}"))?.into_owned();
         match values.iter().position(|v| !v.is_finite()) {
             Some(at) => Err(format!("weight {name:?}: element {at} is {}", values[at])),
-            None => Ok(tensor),
+            None => Ok(values),
         }
     }
 
     /// What a division by a constant multiplies by.
     fn reciprocal(&self, id: ValueId) -> Result<Tensor, String> {
-        let divisor = self.wide(id)?;
-        let inverse = evaluate(&Op::Unary(Unary::Reciprocal), &[&divisor], Precision::F32).map_err(|e| e.to_string())?;
+        let inverse = self.wide(id)?.into_iter().map(f32::recip).collect();
+        let inverse = Tensor::from_f32(self.graph.value(id).shape.clone(), inverse);
         stored(&inverse).map_err(|e| format!("reciprocal of weight {:?}: {e}", self.graph.value(id).name))
     }
 
@@ -157,28 +191,33 @@ impl Constants<'_> {
     }
 }
 
-/// The convolution that the compiler folds a group norm's scale and shift into: 1x1, and the only one to use its result.
-fn affine_taker(graph: &Graph, links: &Links, norm: NodeId) -> Option<NodeId> {
-    let node = graph.node(norm);
-    let &[user] = links.users(node.output) else { return None };
-    let Op::Conv { window, group: 1 } = &graph.node(user).op else { return None };
-    let constant = |node: &Node| node.inputs[1..].iter().all(|&v| graph.constant(v).is_some());
-    let fits = matches!(node.op, Op::GroupNorm { .. }) && window.kernel == [1, 1] && window.pads == [0; 4];
-    (fits && constant(node) && constant(graph.node(user)) && graph.node(user).inputs[0] == node.output && !links.is_output(node.output))
-        .then_some(user)
-}
-
-/// Weight (in f16) and bias (in f32) of a 1x1 convolution of `norm`'s result, with the norm's scale and shift folded in.
-fn scaled(constants: &Constants<'_>, weight: ValueId, bias: Option<&Tensor>, norm: &Node) -> Result<(Tensor, Option<Tensor>), String> {
-    let (weight, gamma, beta) = (constants.wide(weight)?, constants.wide(norm.inputs[1])?, constants.wide(norm.inputs[2])?);
-    let text = |e: KernelError| e.to_string();
-    let matrix = weight.reshape([weight.shape()[0], weight.shape()[1]]).map_err(|e| e.to_string())?;
-    let mut shift = matmul(&matrix, &beta, None, Precision::F32).map_err(text)?;
-    if let Some(bias) = bias {
-        shift = evaluate(&Op::Binary(Binary::Add), &[&shift, bias], Precision::F32).map_err(text)?;
+/// Weight (in f16) and bias (in f32) of a convolution or product with what it takes in before and behind it.
+fn weights(
+    constants: &mut Constants<'_>,
+    node: &Node,
+    weight: ValueId,
+    tail: &Tail,
+    lead: Option<&Lead>,
+) -> Result<(Tensor, Option<Tensor>), String> {
+    let bias = |shift: Vec<f32>| shift.iter().any(|&v| v != 0.0).then(|| Tensor::from_f32([shift.len()], shift));
+    if lead.is_none() && tail.gain.iter().all(|&gain| gain == 1.0) {
+        return Ok((constants.narrow(weight)?, bias(tail.shift.clone())));
     }
-    let product = evaluate(&Op::Binary(Binary::Mul), &[&matrix, &gamma], Precision::F32).map_err(text)?;
-    Ok((stored(&product.reshape(weight.shape()).map_err(|e| e.to_string())?)?, Some(shift)))
+    let shape = constants.graph.value(weight).shape.clone();
+    let mut values = constants.wide(weight)?;
+    let mut shift = tail.shift.clone();
+    // Runs of one output and one input channel, in the order of storage.
+    let (outputs, taps) = (tail.gain.len(), if node.op == Op::MatMul { 1 } else { shape[2..].iter().product() });
+    let channels = values.len() / outputs / taps;
+    for (i, run) in values.chunks_mut(taps).enumerate() {
+        let (output, input) = if node.op == Op::MatMul { (i % outputs, 0) } else { (i / channels, i % channels) };
+        if let Some(Lead { shift: Some(before), .. }) = lead {
+            shift[output] += run.iter().sum::<f32>() * before[input] * tail.gain[output];
+        }
+        let factor = lead.map_or(1.0, |lead| lead.gain[input]);
+        run.iter_mut().for_each(|v| *v = *v * factor * tail.gain[output]);
+    }
+    Ok((stored(&Tensor::from_f32(shape, values))?, bias(shift)))
 }
 
 fn find_last_uses(graph: &Graph, steps: &mut [Step]) {
@@ -188,10 +227,6 @@ fn find_last_uses(graph: &Graph, steps: &mut [Step]) {
         let candidates: Vec<ValueId> = used.chain([step.output]).collect();
         step.frees = candidates.into_iter().filter(|&v| seen.insert(v)).collect();
     }
-}
-
-fn flat(bias: &Tensor) -> Result<Tensor, String> {
-    bias.reshape([bias.len()]).map_err(|e| e.to_string())
 }
 
 /// The weight, whole or cut along the channels: the first piece and the rest.
