@@ -34,7 +34,7 @@ impl Numerics {
             return whole();
         }
         let count = channels.div_ceil(most);
-        let even = channels % count == 0 && channels / count % ALIGNED == 0;
+        let even = channels.is_multiple_of(count) && (channels / count).is_multiple_of(ALIGNED);
         let size = if even { channels / count } else { most };
         (0..size, (size..channels).step_by(size).map(|start| start..(start + size).min(channels)).collect())
     }
