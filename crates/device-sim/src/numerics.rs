@@ -1,5 +1,6 @@
 use half::f16;
 use rayon::prelude::*;
+use rockshard_kernels::KernelError;
 use rockshard_tensor::{DType, Tensor};
 use std::ops::Range;
 
@@ -9,14 +10,23 @@ pub struct Numerics {
     /// The deepest sum (channels x kernel) that convolutions and products by a constant compute at once. Deeper ones are cut along the
     /// channels, every piece is rounded, and so is every sum of pieces: `f16(f16(a + bias) + f16(b))`, and so on. The vendor's compiler
     /// cuts beyond 1536. `None` never cuts.
+    ///
+    /// A board rounds more often than that: the compiler cuts again what does not fit a core's 384 KB buffer (its table of layers shows
+    /// 1280 channels of 1024 tokens as 432 + 432 + 416), and partial sums leave the chip as float16 (rk3588.md 2.1, split-K; 0.2 to 0.4 %
+    /// a product). The vendor's simulator leaves that out. A smaller number here, such as 512, stands for it.
     pub deepest_sum: Option<usize>,
-    /// Replace subnormal f16 results by zero of the same sign. The vendor's simulator keeps them; boards are unknown.
+    /// Replace subnormal f16 results by zero of the same sign. The vendor's simulator keeps them; boards are unknown
+    /// (rk3588.md 2.1).
     pub flush_subnormals: bool,
+    /// Compute the sigmoid operator from the board's table: two halves of 512 steps up to +-6.311, entries of 15 fractional bits,
+    /// interpolated, and one unit added, so that nothing is below 60/32768 (rk3588.md 2.1, activations and sigmoid floor: inferred from
+    /// RK3576 outputs). The vendor's simulator computes it exactly.
+    pub tabled_sigmoid: bool,
 }
 
 impl Default for Numerics {
     fn default() -> Self {
-        Numerics { deepest_sum: Some(1536), flush_subnormals: false }
+        Numerics { deepest_sum: Some(1536), flush_subnormals: false, tabled_sigmoid: false }
     }
 }
 
@@ -48,6 +58,25 @@ impl Numerics {
         let flushed = values.iter().map(|&v| if v.is_normal() || !v.is_finite() { v } else { f16::from_bits(v.to_bits() & 0x8000) });
         Tensor::from_f16(tensor.shape(), flushed.collect())
     }
+}
+
+/// The sigmoid as the board's table gives it; see [`Numerics::tabled_sigmoid`].
+pub(crate) fn tabled_sigmoid(x: &Tensor) -> Result<Tensor, KernelError> {
+    const END: f32 = 6.311;
+    const STEPS: f32 = 512.0;
+    const ONE: f32 = 32768.0;
+    let entry = |at: f32| (ONE / (1.0 + (-at * END / STEPS).exp())).round();
+    let value = |x: f16| {
+        if x.is_nan() {
+            return x;
+        }
+        let at = (x.to_f32() / END).clamp(-1.0, 1.0) * STEPS;
+        let below = at.floor();
+        let between = entry(below) + (entry(below + 1.0) - entry(below)) * (at - below);
+        f16::from_f32((between + 1.0) / ONE)
+    };
+    let kind = |_| KernelError::Type { op: "Sigmoid", input: 0, found: x.dtype(), expected: "real numbers" };
+    Ok(Tensor::from_f16(x.shape(), x.to_f16().map_err(kind)?.iter().map(|&x| value(x)).collect()))
 }
 
 /// Elements that one thread looks at before it says whether it found something.

@@ -3,8 +3,8 @@
 
 use crate::Numerics;
 use crate::fold::{self, Lead, Tail};
-use crate::numerics::stored;
-use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
+use crate::numerics::{stored, tabled_sigmoid};
+use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, Unary, ValueId};
 use rockshard_kernels::{KernelError, Precision, evaluate, matmul};
 use rockshard_tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,8 @@ pub(crate) enum Argument {
 enum Work {
     /// The operator on all arguments.
     Whole(Op),
+    /// The sigmoid from the board's table.
+    TabledSigmoid,
     /// A convolution or a product by a constant: weights and bias are not among the arguments.
     Weighted { op: Op, first: Part, rest: Vec<Part>, bias: Option<Tensor> },
 }
@@ -103,6 +105,7 @@ pub(crate) fn compile(graph: &Graph, numerics: Numerics) -> Result<Vec<Step>, St
                 inputs.push(Argument::Constant(constants.reciprocal(divisor)?));
                 (Work::Whole(Op::Binary(Binary::Mul)), inputs)
             }
+            (Op::Unary(Unary::Sigmoid), _) if numerics.tabled_sigmoid => (Work::TabledSigmoid, constants.arguments(&node.inputs)?),
             _ => (Work::Whole(node.op.clone()), constants.arguments(&node.inputs)?),
         };
         steps.push(Step { name: node.name.clone(), work, inputs, output, frees: Vec::new() });
@@ -257,6 +260,7 @@ impl Step {
     pub(crate) fn run(&self, arguments: &[&Tensor]) -> Result<Tensor, KernelError> {
         let (op, first, rest, bias) = match &self.work {
             Work::Whole(op) => return evaluate(op, arguments, Precision::F16),
+            Work::TabledSigmoid => return tabled_sigmoid(arguments[0]),
             Work::Weighted { op, first, rest, bias } => (op, first, rest, bias.as_ref()),
         };
         let x = arguments[0];

@@ -275,6 +275,24 @@ fn subnormals_are_kept_unless_flushed() {
 }
 
 #[test]
+fn the_sigmoid_is_exact_unless_it_comes_from_the_boards_table() {
+    let out = |tabled_sigmoid| {
+        let mut g = Graph::new("sigmoid");
+        let x = input(&mut g, "x", DType::F32, &[6]);
+        g.outputs = vec![node(&mut g, "sigmoid", Op::Unary(Unary::Sigmoid), &[x])];
+        let x = [Tensor::from_f32([6], vec![-20.0, -6.5, -1.0, 0.0, 2.5, 20.0])];
+        run(g, &x, Numerics { tabled_sigmoid, ..Numerics::default() })[0].to_f32().unwrap().to_vec()
+    };
+    let (exact, table) = (out(false), out(true));
+    assert_eq!(exact[3], 0.5);
+    assert!(exact[0] < 1e-6 && exact[1] < 0.001_83 && exact[5] == 1.0, "{exact:?}");
+    let floor = f16::from_f32(60.0 / 32768.0).to_f32();
+    assert_eq!(table[..2], [floor; 2]);
+    assert!(table[5] < 0.9985);
+    assert!(exact[2..5].iter().zip(&table[2..5]).all(|(a, b)| (a - b).abs() < 2e-4), "{table:?}");
+}
+
+#[test]
 fn what_cannot_be_loaded_says_why() {
     let build = |weight: f32, dtype: DType, tokens: usize| {
         let mut g = Graph::new("shard");
