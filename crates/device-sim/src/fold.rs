@@ -1,5 +1,6 @@
 //! Constant factors and terms by channel that the vendor's compiler folds, in float32, into the convolution or the product by a
-//! constant next to them: those that follow it and, before a convolution, one factor or the scale and shift of a group norm.
+//! constant next to them: those that follow it and, before a convolution, one factor or the scale and shift of a group norm. A factor
+//! and a term elsewhere become one operator.
 
 use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
 use std::collections::BTreeSet;
@@ -73,6 +74,26 @@ pub(crate) fn lead(graph: &Graph, links: &Links, node: NodeId, taken: &BTreeSet<
         _ => return None,
     }
     Some(Lead { node: before, input, gain, shift: None })
+}
+
+/// A factor and a term alone, which the compiler makes one operator: both one number, or one a channel of four axes.
+pub(crate) struct Affine {
+    /// The addition.
+    pub(crate) last: NodeId,
+    pub(crate) input: ValueId,
+    pub(crate) gain: ValueId,
+    pub(crate) shift: ValueId,
+}
+
+/// The factor at `node` with the term behind it.
+pub(crate) fn affine(graph: &Graph, links: &Links, node: NodeId) -> Option<Affine> {
+    let last = sole_user(graph, links, node)?;
+    let (Binary::Mul, input, gain) = with_constant(graph, node)? else { return None };
+    let (Binary::Add, _, shift) = with_constant(graph, last)? else { return None };
+    let shape = &graph.value(input).shape;
+    let fits = |v: ValueId| graph.scalar(v).is_some() || (shape.len() == 4 && by_channel(graph, v, shape, 1).is_some());
+    let same = [node, last].iter().all(|&n| graph.value(graph.node(n).output).shape == *shape);
+    (same && fits(gain) && fits(shift)).then_some(Affine { last, input, gain, shift })
 }
 
 fn sole_user(graph: &Graph, links: &Links, node: NodeId) -> Option<NodeId> {

@@ -6,7 +6,7 @@ use crate::fold::{self, Lead, Tail};
 use crate::numerics::{stored, tabled_sigmoid};
 use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, Unary, ValueId};
 use rockshard_kernels::{KernelError, Precision, evaluate, matmul};
-use rockshard_tensor::Tensor;
+use rockshard_tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -36,6 +36,8 @@ enum Work {
     Whole(Op),
     /// The sigmoid from the board's table.
     TabledSigmoid,
+    /// `x gain + shift` with constants in f32.
+    Affine { gain: Tensor, shift: Tensor },
     /// A convolution or a product by a constant: weights and bias are not among the arguments.
     Weighted { op: Op, first: Part, rest: Vec<Part>, bias: Option<Tensor> },
 }
@@ -88,6 +90,15 @@ pub(crate) fn compile(graph: &Graph, numerics: Numerics) -> Result<Vec<Step>, St
                 (Work::Weighted { op: node.op.clone(), first, rest, bias }, constants.arguments(&[input])?)
             }
             (Op::Binary(_), _) if taken => continue,
+            _ if let Some(affine) = fold::affine(graph, &links, id) => {
+                let [gain, shift] = [affine.gain, affine.shift].map(|v| {
+                    let shape = graph.value(v).shape.clone();
+                    constants.wide(v).map(|values| Tensor::from_f32(shape, values))
+                });
+                output = graph.node(affine.last).output;
+                absorbed.insert(affine.last);
+                (Work::Affine { gain: gain?, shift: shift? }, constants.arguments(&[affine.input])?)
+            }
             (Op::GroupNorm { .. }, Some(gamma)) if graph.constant(node.inputs[2]).is_some() => {
                 let (mut gamma, mut beta) = (constants.wide(gamma)?, constants.wide(node.inputs[2])?);
                 if taken {
@@ -261,6 +272,11 @@ impl Step {
         let (op, first, rest, bias) = match &self.work {
             Work::Whole(op) => return evaluate(op, arguments, Precision::F16),
             Work::TabledSigmoid => return tabled_sigmoid(arguments[0]),
+            Work::Affine { gain, shift } => {
+                let product = evaluate(&Op::Binary(Binary::Mul), &[arguments[0], gain], Precision::F32)?;
+                let sum = evaluate(&Op::Binary(Binary::Add), &[&product, shift], Precision::F32)?;
+                return evaluate(&Op::Cast(DType::F16), &[&sum], Precision::F16);
+            }
             Work::Weighted { op, first, rest, bias } => (op, first, rest, bias.as_ref()),
         };
         let x = arguments[0];

@@ -223,6 +223,13 @@ fn biases_are_wide_and_constants_by_channel_are_folded_into_weights() {
         node(g, "sub", Op::Binary(Binary::Sub), &[y, d])
     };
     assert_eq!(out(&behind, 3.0), round(3.0 * round(0.7 * 0.37) - 0.11));
+    // Without a convolution, factor and term round once.
+    let apart = |g: &mut Graph, x| {
+        let (c, d) = (scalar(g, "c", 0.37), scalar(g, "d", 0.11));
+        let y = node(g, "mul", Op::Binary(Binary::Mul), &[c, x]);
+        node(g, "add", Op::Binary(Binary::Add), &[y, d])
+    };
+    assert_eq!(out(&apart, 3.0), round(3.0 * 0.37 + 0.11));
     // A factor before it; alone, a division multiplies by the rounded reciprocal.
     let divide = |g: &mut Graph, x| {
         let c = scalar(g, "c", 3.0);
