@@ -2,11 +2,15 @@
 //! the time that [`rockshard_cost`] models for it.
 //!
 //! The rule of the numerics (measured on the vendor's simulator): *an operator of the compiled graph computes in f32 and
-//! rounds once, to f16, at its output*. What one operator is, the fusions of [`rockshard_graph`] decide, and here a bias
-//! that follows a convolution or a product by a constant joins it. [`Numerics`] holds what is known to differ from that
-//! rule. Bit-equality with a board is not claimed: the order of sums, the tables of activation functions and the algorithms
-//! of its norms are not public.
+//! rounds once, to f16, at its output*. What one operator is, the fusions of [`rockshard_graph`] decide, and here three rules
+//! more: constants by channel next to a convolution or a product by a constant are folded into it (`fold`), deep sums are cut
+//! in pieces ([`Numerics::deepest_sum`]), and an activation, a residual or a product behind a convolution rounds once more.
+//! `docs/numerics.md` has all rules, with the share of bits that they explain.
+//!
+//! [`Numerics`] also holds, off by default, what boards are known or suspected to do otherwise. Bit-equality with a board is not
+//! claimed: the order of sums, the tables of activation functions and the algorithms of its norms are not public.
 
+mod fold;
 mod numerics;
 mod program;
 mod session;

@@ -1,25 +1,52 @@
 use half::f16;
 use rayon::prelude::*;
+use rockshard_kernels::KernelError;
 use rockshard_tensor::{DType, Tensor};
 
 /// Where the NPU departs from one rounding an operator, and what is not known about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics {
-    /// Convolutions and products by a constant whose depth (channels x kernel) reaches this are computed in two halves of the
-    /// channels, each rounded, and added: `f16(f16(a) + f16(b))`, the bias with the first. Seen with the vendor's compiler from
-    /// 2048 on; somewhere between 1440 and 2048 it begins. `None` never splits.
-    pub split_k_from: Option<usize>,
-    /// Replace subnormal f16 results by zero of the same sign. The vendor's simulator keeps them; boards are unknown.
+    /// The deepest sum (channels x kernel) that convolutions and products by a constant compute at once. Deeper ones are cut along the
+    /// channels, every piece is rounded, and so is every sum of pieces: `f16(f16(a + bias) + f16(b))`, and so on. The vendor's compiler
+    /// cuts beyond 1536. `None` never cuts.
+    ///
+    /// A board rounds more often than that: the compiler cuts again what does not fit a core's 384 KB buffer (its table of layers shows
+    /// 1280 channels of 1024 tokens as 432 + 432 + 416), and partial sums leave the chip as float16 (rk3588.md 2.1, split-K; 0.2 to 0.4 %
+    /// a product). The vendor's simulator leaves that out. A smaller number here, such as 512, stands for it.
+    pub deepest_sum: Option<usize>,
+    /// Replace subnormal f16 results by zero of the same sign. The vendor's simulator keeps them; boards are unknown
+    /// (rk3588.md 2.1).
     pub flush_subnormals: bool,
+    /// Compute the sigmoid operator from the board's table: two halves of 512 steps up to +-6.311, entries of 15 fractional bits,
+    /// interpolated, and one unit added, so that nothing is below 60/32768 (rk3588.md 2.1, activations and sigmoid floor: inferred from
+    /// RK3576 outputs). The vendor's simulator computes it exactly.
+    pub tabled_sigmoid: bool,
 }
 
 impl Default for Numerics {
     fn default() -> Self {
-        Numerics { split_k_from: Some(2048), flush_subnormals: false }
+        Numerics { deepest_sum: Some(1536), flush_subnormals: false, tabled_sigmoid: false }
     }
 }
 
+/// Channels that the NPU keeps together.
+const ALIGNED: usize = 16;
+
 impl Numerics {
+    /// Where the vendor's compiler cuts `channels` with `taps` kernel elements each: into as few pieces as fit, equal ones if that
+    /// gives whole groups of [`ALIGNED`] channels, else the largest ones that fit and a rest.
+    pub(crate) fn cuts(self, channels: usize, taps: usize) -> Vec<usize> {
+        let Some(deepest) = self.deepest_sum.filter(|&deepest| channels * taps > deepest) else { return Vec::new() };
+        let most = deepest / taps / ALIGNED * ALIGNED;
+        if most == 0 {
+            return Vec::new();
+        }
+        let count = channels.div_ceil(most);
+        let even = channels.is_multiple_of(count) && (channels / count).is_multiple_of(ALIGNED);
+        let size = if even { channels / count } else { most };
+        (size..channels).step_by(size).collect()
+    }
+
     /// The tensor as it leaves an operator.
     pub(crate) fn settle(self, tensor: Tensor) -> Tensor {
         if !self.flush_subnormals || tensor.dtype() != DType::F16 {
@@ -29,6 +56,25 @@ impl Numerics {
         let flushed = values.iter().map(|&v| if v.is_normal() || !v.is_finite() { v } else { f16::from_bits(v.to_bits() & 0x8000) });
         Tensor::from_f16(tensor.shape(), flushed.collect())
     }
+}
+
+/// The sigmoid as the board's table gives it; see [`Numerics::tabled_sigmoid`].
+pub(crate) fn tabled_sigmoid(x: &Tensor) -> Result<Tensor, KernelError> {
+    const END: f32 = 6.311;
+    const STEPS: f32 = 512.0;
+    const ONE: f32 = 32768.0;
+    let entry = |at: f32| (ONE / (1.0 + (-at * END / STEPS).exp())).round();
+    let value = |x: f16| {
+        if x.is_nan() {
+            return x;
+        }
+        let at = (x.to_f32() / END).clamp(-1.0, 1.0) * STEPS;
+        let below = at.floor();
+        let between = entry(below) + (entry(below + 1.0) - entry(below)) * (at - below);
+        f16::from_f32((between + 1.0) / ONE)
+    };
+    let kind = |_| KernelError::Type { op: "Sigmoid", input: 0, found: x.dtype(), expected: "real numbers" };
+    Ok(Tensor::from_f16(x.shape(), x.to_f16().map_err(kind)?.iter().map(|&x| value(x)).collect()))
 }
 
 /// Elements that one thread looks at before it says whether it found something.

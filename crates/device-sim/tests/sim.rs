@@ -137,11 +137,11 @@ fn memory_is_freed_at_the_last_use_and_matches_the_model() {
 }
 
 #[test]
-fn a_bias_joins_its_operator_and_other_additions_do_not() {
+fn constants_by_channel_join_their_operator_and_other_additions_do_not() {
     // 2048 + 1 is 2048 in f16; with one more before the rounding it is 2050.
     let build = |bias: Tensor| {
         let mut g = Graph::new("bias");
-        let x = input(&mut g, "x", DType::F32, &[1, 2]);
+        let x = input(&mut g, "x", DType::F32, &[2, 2]);
         let w = g.add_constant("w", Tensor::from_f32([2, 2], vec![1.0; 4]));
         let b = g.add_constant("b", bias);
         let y = node(&mut g, "product", Op::MatMul, &[x, w]);
@@ -149,18 +149,18 @@ fn a_bias_joins_its_operator_and_other_additions_do_not() {
         g.outputs = vec![z];
         g
     };
-    let x = [Tensor::from_f32([1, 2], vec![2048.0, 1.0])];
-    let out = |bias| run(build(bias), &x, Numerics::default())[0].to_f32().unwrap().to_vec();
+    let x = [Tensor::from_f32([2, 2], vec![2048.0, 1.0, 2048.0, 1.0])];
+    let out = |bias| run(build(bias), &x, Numerics::default())[0].to_f32().unwrap()[..2].to_vec();
     assert_eq!(out(Tensor::from_f32([2], vec![1.0; 2])), [2050.0; 2]);
-    assert_eq!(out(Tensor::from_f32([1], vec![1.0])), [2048.0; 2]);
+    assert_eq!(out(Tensor::from_f32([1], vec![1.0])), [2050.0; 2]);
+    assert_eq!(out(Tensor::from_f32([2, 1], vec![1.0; 2])), [2048.0; 2]);
 }
 
 #[test]
-fn deep_products_are_split_in_two() {
-    let build = |depth: usize, as_conv: bool| {
+fn deep_sums_are_cut_and_every_piece_is_rounded() {
+    // Ones at `at` and the first channel's 2048: an f16 sum beside 2048 loses ones that it meets alone, and keeps them in pairs.
+    let build = |depth: usize, as_conv: bool, values: Vec<f32>| {
         let mut g = Graph::new("deep");
-        let mut values = vec![0.0; depth];
-        (values[0], values[1], values[depth - 1]) = (2048.0, 0.75, 0.75);
         if as_conv {
             let x = input(&mut g, "x", DType::F32, &[1, depth, 1, 1]);
             let w = g.add_constant("w", Tensor::from_f32([1, depth, 1, 1], values));
@@ -172,17 +172,75 @@ fn deep_products_are_split_in_two() {
         }
         g
     };
-    let out = |depth: usize, as_conv: bool, split_k_from| {
-        let graph = build(depth, as_conv);
+    let out = |depth: usize, as_conv: bool, at: [usize; 2], deepest_sum| {
+        let mut values = vec![0.0; depth];
+        (values[0], values[at[0]], values[at[1]]) = (2048.0, 1.0, 1.0);
+        let graph = build(depth, as_conv, values);
         let x = Tensor::from_f32(graph.value(graph.inputs[0]).shape.clone(), vec![1.0; depth]);
-        run(graph, &[x], Numerics { split_k_from, ..Numerics::default() })[0].to_f32().unwrap()[0]
+        run(graph, &[x], Numerics { deepest_sum, ..Numerics::default() })[0].to_f32().unwrap()[0]
     };
+    let default = Numerics::default().deepest_sum;
     for as_conv in [false, true] {
-        // One sum: 2049.5 rounds to 2050. Two: 2048.75 to 2048, and 2048 + 0.75 to 2048.
-        assert_eq!(out(2048, as_conv, Some(2048)), 2048.0);
-        assert_eq!(out(2048, as_conv, None), 2050.0);
-        assert_eq!(out(2047, as_conv, Some(2048)), 2050.0);
+        // Halves of 1024.
+        assert_eq!(out(2048, as_conv, [1, 1023], default), 2050.0);
+        assert_eq!(out(2048, as_conv, [1, 1024], default), 2048.0);
+        assert_eq!(out(2048, as_conv, [1024, 2047], default), 2050.0);
+        assert_eq!(out(2048, as_conv, [1, 1024], None), 2050.0);
+        assert_eq!(out(1536, as_conv, [1, 1535], default), 2050.0);
+        // 1552 has no halves of whole groups of 16 channels: 1536 and 16. 4096: 1536, 1536 and 1024.
+        assert_eq!(out(1552, as_conv, [1, 1535], default), 2050.0);
+        assert_eq!(out(1552, as_conv, [1535, 1536], default), 2048.0);
+        assert_eq!(out(4096, as_conv, [1536, 3071], default), 2050.0);
+        assert_eq!(out(4096, as_conv, [3071, 3072], default), 2048.0);
     }
+}
+
+#[test]
+fn biases_are_wide_and_constants_by_channel_are_folded_into_weights() {
+    let build = |edit: &dyn Fn(&mut Graph, ValueId) -> ValueId| {
+        let mut g = Graph::new("fold");
+        let x = input(&mut g, "x", DType::F32, &[1, 1, 1, 1]);
+        g.outputs = vec![edit(&mut g, x)];
+        g
+    };
+    let scalar = |g: &mut Graph, name: &str, v: f32| g.add_constant(name, Tensor::from_f32([], vec![v]));
+    let weight = |g: &mut Graph, v: f32| g.add_constant("w", Tensor::from_f32([1, 1, 1, 1], vec![v]));
+    let out = |edit: &dyn Fn(&mut Graph, ValueId) -> ValueId, x: f32| {
+        run(build(edit), &[Tensor::from_f32([1, 1, 1, 1], vec![x])], Numerics::default())[0].to_f32().unwrap()[0]
+    };
+    let round = |v: f32| f16::from_f32(v).to_f32();
+    // 1 + 2^-11 + 2^-13 rounds up as a float32 bias; float16 would make the bias 1.
+    let bias = |g: &mut Graph, x| {
+        let (w, b) = (weight(g, 1.0), g.add_constant("b", Tensor::from_f32([1], vec![1.0 + 2f32.powi(-13)])));
+        node(g, "conv", conv(1), &[x, w, b])
+    };
+    assert_eq!(out(&bias, 2f32.powi(-11)), 1.0 + 2f32.powi(-10));
+    // Factor and term behind a convolution: one rounding of the weight, one of the result.
+    let behind = |g: &mut Graph, x| {
+        let (w, c, d) = (weight(g, 0.7), scalar(g, "c", 0.37), scalar(g, "d", 0.11));
+        let y = node(g, "conv", conv(1), &[x, w]);
+        let y = node(g, "mul", Op::Binary(Binary::Mul), &[y, c]);
+        node(g, "sub", Op::Binary(Binary::Sub), &[y, d])
+    };
+    assert_eq!(out(&behind, 3.0), round(3.0 * round(0.7 * 0.37) - 0.11));
+    // Without a convolution, factor and term round once.
+    let apart = |g: &mut Graph, x| {
+        let (c, d) = (scalar(g, "c", 0.37), scalar(g, "d", 0.11));
+        let y = node(g, "mul", Op::Binary(Binary::Mul), &[c, x]);
+        node(g, "add", Op::Binary(Binary::Add), &[y, d])
+    };
+    assert_eq!(out(&apart, 3.0), round(3.0 * 0.37 + 0.11));
+    // A factor before it; alone, a division multiplies by the rounded reciprocal.
+    let divide = |g: &mut Graph, x| {
+        let c = scalar(g, "c", 3.0);
+        node(g, "div", Op::Binary(Binary::Div), &[x, c])
+    };
+    let before = |g: &mut Graph, x| {
+        let (y, w) = (divide(g, x), weight(g, 0.7));
+        node(g, "conv", conv(1), &[y, w])
+    };
+    assert_eq!(out(&before, 1.5), round(1.5 * round(0.7 / 3.0)));
+    assert_eq!(out(&divide, 1.5), round(1.5 * round(1.0 / 3.0)));
 }
 
 #[test]
@@ -221,6 +279,24 @@ fn subnormals_are_kept_unless_flushed() {
     let kept = f16::from_f32(f16::from_f32(6.2e-5).to_f32() / 2.0).to_bits();
     assert_eq!(bits(false), [kept, kept | 0x8000]);
     assert_eq!(bits(true), [0, 0x8000]);
+}
+
+#[test]
+fn the_sigmoid_is_exact_unless_it_comes_from_the_boards_table() {
+    let out = |tabled_sigmoid| {
+        let mut g = Graph::new("sigmoid");
+        let x = input(&mut g, "x", DType::F32, &[6]);
+        g.outputs = vec![node(&mut g, "sigmoid", Op::Unary(Unary::Sigmoid), &[x])];
+        let x = [Tensor::from_f32([6], vec![-20.0, -6.5, -1.0, 0.0, 2.5, 20.0])];
+        run(g, &x, Numerics { tabled_sigmoid, ..Numerics::default() })[0].to_f32().unwrap().to_vec()
+    };
+    let (exact, table) = (out(false), out(true));
+    assert_eq!(exact[3], 0.5);
+    assert!(exact[0] < 1e-6 && exact[1] < 0.001_83 && exact[5] == 1.0, "{exact:?}");
+    let floor = f16::from_f32(60.0 / 32768.0).to_f32();
+    assert_eq!(table[..2], [floor; 2]);
+    assert!(table[5] < 0.9985);
+    assert!(exact[2..5].iter().zip(&table[2..5]).all(|(a, b)| (a - b).abs() < 2e-4), "{table:?}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(crate) fn conv(
     let x = Source::new("Conv", 0, inputs[0], precision)?;
     let weight = Source::new("Conv", 1, inputs[1], precision)?;
     let bias = match inputs.get(2) {
-        Some(bias) => Source::new("Conv", 2, bias, precision)?.vec(0, shape[1]),
+        Some(bias) => Source::new("Conv", 2, bias, Precision::F32)?.vec(0, shape[1]),
         None => vec![0.0; shape[1]],
     };
     let [channels, height, width] = [inputs[1].shape()[1], inputs[0].shape()[2], inputs[0].shape()[3]];

@@ -1,7 +1,8 @@
 //! Functions of one or two inputs, element by element, and casts.
 
 use crate::data::{BLOCK, Source, fill, integer_tensor, integers};
-use crate::exp::{erf, sigmoid};
+use crate::exp::{erf, sigmoid, tanh};
+use crate::round::{ROUNDED, round};
 use crate::walk::{Walk, broadcast_strides};
 use crate::{KernelError, Precision};
 use rayon::prelude::*;
@@ -76,14 +77,34 @@ pub(crate) fn swish(x: &Tensor, beta: f32, precision: Precision) -> Result<Tenso
     map("Swish", x, precision, each!(|v| v * sigmoid(beta * v)))
 }
 
-/// `x/2 (1 + erf(x / sqrt 2))`, or with `tanh` `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
+/// `x/2 (1 + erf(x / sqrt 2))`, or with `tanh` `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, of which the NPU rounds every step.
 pub(crate) fn gelu(x: &Tensor, tanh: bool, precision: Precision) -> Result<Tensor, KernelError> {
-    if tanh {
+    if tanh && precision == Precision::F16 {
+        map("Gelu", x, precision, |values| values.chunks_mut(ROUNDED).for_each(gelu_in_steps))
+    } else if tanh {
         // x/2 (1 + tanh u) = x sigmoid(2u).
         map("Gelu", x, precision, each!(|v| v * sigmoid(1.595_769 * (v + 0.044_715 * v * v * v))))
     } else {
-        map("Gelu", x, precision, each!(|v| 0.5 * v * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2))))
+        map("Gelu", x, precision, each!(|v| 0.5 * v * (1.0 + erf(v / std::f32::consts::SQRT_2))))
     }
+}
+
+/// The tanh form of GELU as the vendor's compiler runs it, an operator a step, with its constants in float16.
+fn gelu_in_steps(values: &mut [f32]) {
+    let mut inner = [0.0; ROUNDED];
+    let inner = &mut inner[..values.len()];
+    let mut step = |apply: fn(f32, f32) -> f32| {
+        inner.iter_mut().zip(&*values).for_each(|(u, &x)| *u = apply(*u, x));
+        round(inner, Precision::F16);
+    };
+    step(|_, x| x * x * x);
+    step(|u, _| u * 0.044_708_252);
+    step(|u, x| u + x);
+    step(|u, _| u * 0.797_851_56);
+    step(|u, _| tanh(u));
+    step(|u, _| u + 1.0);
+    step(|u, x| u * x);
+    values.iter_mut().zip(inner).for_each(|(x, u)| *x = 0.5 * *u);
 }
 
 pub(crate) fn clip(x: &Tensor, min: f32, max: f32, precision: Precision) -> Result<Tensor, KernelError> {

@@ -1,7 +1,8 @@
 //! What every operator means, on tensors: in f32, and in f16 the way the NPU computes.
 //!
 //! [`evaluate`] runs one operator. In [`Precision::F16`] an operator reads f16 values, computes in f32 and rounds once, to
-//! nearest even, at its output; values beyond 65504 become infinite. Operators that only move data keep the storage type
+//! nearest even, at its output; values beyond 65504 become infinite. Biases, and scale and shift of group norms, are not rounded.
+//! Group and instance norms and the tanh form of GELU round in between, as the NPU's compiler makes several operators of them. Operators that only move data keep the storage type
 //! and every bit. Integer and bool tensors are computed in i64 and keep their type.
 //!
 //! The heavy operators (convolution, matrix product, attention) widen f16 a panel at a time and never hold a whole weight
@@ -20,6 +21,7 @@ mod norm;
 mod pool;
 mod product;
 mod reduce;
+mod round;
 mod tile;
 mod walk;
 mod winograd;
@@ -79,8 +81,8 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor], precision: Precision) -> Result<Ten
         Op::Cast(to) => elementwise::cast(inputs[0], *to, precision),
         Op::Softmax { axis } => norm::softmax(inputs[0], *axis, precision),
         Op::LayerNorm { epsilon, .. } => norm::layer(inputs, *epsilon, precision),
-        Op::InstanceNorm { epsilon } => norm::group(name, inputs, inputs[0].shape()[1], *epsilon, precision),
-        Op::GroupNorm { groups, epsilon } => norm::group(name, inputs, *groups, *epsilon, precision),
+        Op::InstanceNorm { epsilon } => norm::instance(inputs, *epsilon, precision),
+        Op::GroupNorm { groups, epsilon } => norm::group(inputs, *groups, *epsilon, precision),
         Op::Reshape { .. } => inputs[0].reshape(shape).map_err(|e| KernelError::value(name, e)),
         Op::Transpose { perm } => movement::transpose(inputs[0], perm),
         Op::Concat { axis } => movement::concat(inputs, *axis, shape, precision),

@@ -40,7 +40,7 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, cuts: &[usiz
     let mut shape = batch.clone();
     shape.extend((a.shape().len() > 1).then_some(rows));
     shape.extend((b.shape().len() > 1).then_some(columns));
-    let bias = bias.map(|bias| Ok::<_, KernelError>(Source::new(OP, 2, bias, precision)?.vec(0, columns))).transpose()?;
+    let bias = bias.map(|bias| Ok::<_, KernelError>(Source::new(OP, 2, bias, Precision::F32)?.vec(0, columns))).transpose()?;
     let (x, w) = (Source::new(OP, 0, a, precision)?, Source::new(OP, 1, b, precision)?);
 
     // One matrix on the right: the batches of the left are rows of one product.

@@ -3,6 +3,7 @@
 use crate::attention::exponentials;
 use crate::data::{Source, fill};
 use crate::exp::exp_below_zero;
+use crate::round::{ROUNDED, round};
 use crate::{KernelError, Precision};
 use rockshard_tensor::Tensor;
 
@@ -76,20 +77,34 @@ pub(crate) fn layer(inputs: &[&Tensor], epsilon: f32, precision: Precision) -> R
     }))
 }
 
-/// `x [N,C,...], gamma [C], beta [C]`: normalise each of `groups` groups of channels; as many groups as channels is instance
-/// normalisation.
-pub(crate) fn group(
+/// `x [N,C,...], gamma [C], beta [C]`: normalise each channel of each item. The NPU rounds the normalised value, its product
+/// with gamma and the sum with beta.
+pub(crate) fn instance(inputs: &[&Tensor], epsilon: f32, precision: Precision) -> Result<Tensor, KernelError> {
+    let channels = inputs[0].shape()[1];
+    grouped("InstanceNormalization", inputs, channels, epsilon, precision, precision)
+}
+
+/// `x [N,C,...], gamma [C], beta [C]`: normalise each of `groups` groups of channels. The NPU rounds the normalised value. On four
+/// axes one operator more scales and shifts it by unrounded gamma and beta; else two do, as for [`instance`].
+pub(crate) fn group(inputs: &[&Tensor], groups: usize, epsilon: f32, precision: Precision) -> Result<Tensor, KernelError> {
+    let affine = if inputs[0].shape().len() == 4 { Precision::F32 } else { precision };
+    grouped("GroupNormalization", inputs, groups, epsilon, precision, affine)
+}
+
+/// Normalise groups of channels, then scale and shift, in `affine` precision, by channel.
+fn grouped(
     op: &'static str,
     inputs: &[&Tensor],
     groups: usize,
     epsilon: f32,
     precision: Precision,
+    affine: Precision,
 ) -> Result<Tensor, KernelError> {
     let x = Source::new(op, 0, inputs[0], precision)?;
     let shape = inputs[0].shape();
     let (channels, plane) = (shape[1], shape[2..].iter().product::<usize>().max(1));
-    let gamma = Source::new(op, 1, inputs[1], precision)?.vec(0, channels);
-    let beta = Source::new(op, 2, inputs[2], precision)?.vec(0, channels);
+    let gamma = Source::new(op, 1, inputs[1], affine)?.vec(0, channels);
+    let beta = Source::new(op, 2, inputs[2], affine)?.vec(0, channels);
     let members = channels / groups.max(1);
     Ok(fill(precision, shape.to_vec(), members * plane, |start, out| {
         x.read(start, out);
@@ -97,7 +112,13 @@ pub(crate) fn group(
         let (mean, factor) = moments(out, epsilon);
         for (channel, values) in out.chunks_mut(plane).enumerate() {
             let (gamma, beta) = (gamma[first + channel], beta[first + channel]);
-            values.iter_mut().for_each(|v| *v = (*v - mean) * factor * gamma + beta);
+            for values in values.chunks_mut(ROUNDED) {
+                values.iter_mut().for_each(|v| *v = (*v - mean) * factor);
+                round(values, precision);
+                values.iter_mut().for_each(|v| *v *= gamma);
+                round(values, affine);
+                values.iter_mut().for_each(|v| *v += beta);
+            }
         }
     }))
 }

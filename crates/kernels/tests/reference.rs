@@ -1,8 +1,8 @@
 //! The heavy operators against plain f64 loops, in both precisions and with any number of threads.
 
 use half::f16;
-use rockshard_graph::{Op, Pool, Reduce, Resize, Window};
-use rockshard_kernels::{Precision, evaluate, matmul};
+use rockshard_graph::{Binary, Op, Pool, Reduce, Resize, Window};
+use rockshard_kernels::{Precision, evaluate, evaluate_weighted};
 use rockshard_tensor::{DType, Tensor};
 
 /// Values in -1..1 that f16 holds exactly.
@@ -25,6 +25,11 @@ fn window(kernel: [usize; 2], strides: [usize; 2], pads: [usize; 4], dilations: 
 
 /// Compare in f32 (from f32 and from f16 storage) and in f16 with an f64 result; `scale` is the size of the sums.
 fn check(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64) {
+    check_rounded(op, inputs, expected, scale, 0.0);
+}
+
+/// As [`check`], for operators that f16 also rounds in between, at values of up to `between`.
+fn check_rounded(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64, between: f64) {
     let narrow: Vec<Tensor> = inputs.iter().map(|t| t.to_float(DType::F16).unwrap_or_else(|_| (*t).clone())).collect();
     let narrow: Vec<&Tensor> = narrow.iter().collect();
     for (inputs, precision) in [(inputs, Precision::F32), (&narrow, Precision::F32), (inputs, Precision::F16), (&narrow, Precision::F16)] {
@@ -32,7 +37,7 @@ fn check(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64) {
         assert_eq!(out.dtype(), precision.dtype(), "{op:?}");
         assert_eq!(out.len(), expected.len(), "{op:?}");
         for (i, (found, exact)) in f64s(&out).into_iter().zip(expected).enumerate() {
-            let rounding = if precision == Precision::F16 { exact.abs() * 0.000_489 + 6e-8 } else { 0.0 };
+            let rounding = if precision == Precision::F16 { (exact.abs() + between) * 0.000_489 + 6e-8 } else { 0.0 };
             assert!((found - exact).abs() <= rounding + scale * 2e-6, "{op:?} {precision:?} element {i}: {found}, exact {exact}");
         }
     }
@@ -139,9 +144,46 @@ fn a_bias_is_added_before_the_rounding() {
     // 2048 + 1 + 1: two roundings would stop at 2048.
     let (a, b, bias) =
         (Tensor::from_f32([1, 2], vec![2048.0, 1.0]), Tensor::from_f32([2, 1], vec![1.0; 2]), Tensor::from_f32([1], vec![1.0]));
-    assert_eq!(f64s(&matmul(&a, &b, None, Precision::F16).unwrap()), [2048.0]);
-    assert_eq!(f64s(&matmul(&a, &b, Some(&bias), Precision::F16).unwrap()), [2050.0]);
-    assert!(matmul(&a, &b, Some(&a), Precision::F16).is_err());
+    let product = |bias| evaluate_weighted(&Op::MatMul, &a, &b, bias, &[], Precision::F16);
+    assert_eq!(f64s(&product(None).unwrap()), [2048.0]);
+    assert_eq!(f64s(&product(Some(&bias)).unwrap()), [2050.0]);
+    assert!(product(Some(&a)).is_err());
+}
+
+#[test]
+fn pieces_of_the_depth_are_rounded_and_added() {
+    let conv = |size| Op::Conv { window: window([size, size], [1, 1], [size / 2; 4], [1, 1]), group: 1 };
+    let cases = [
+        (Op::MatMul, noise(&[3, 50, 700], 1), noise(&[700, 40], 2), vec![300, 512]),
+        (conv(1), noise(&[1, 90, 9, 9], 1), noise(&[20, 90, 1, 1], 2), vec![32]),
+        (conv(3), noise(&[2, 90, 9, 9], 1), noise(&[20, 90, 3, 3], 2), vec![32, 64]),
+        (conv(3), noise(&[2, 200, 33, 34], 1), noise(&[70, 200, 3, 3], 2), vec![64, 128]),
+    ];
+    for (op, x, weight, cuts) in cases {
+        let columns = if op == Op::MatMul { weight.shape()[1] } else { weight.shape()[0] };
+        let bias = noise(&[columns], 3);
+        let found = evaluate_weighted(&op, &x, &weight, Some(&bias), &cuts, Precision::F16).unwrap();
+        let (x_axis, weight_axis) = if op == Op::MatMul { (2, 0) } else { (1, 1) };
+        let slice = |t: &Tensor, axis: usize, begin: usize, end: usize| {
+            let (mut from, mut to) = (vec![0; t.shape().len()], t.shape().to_vec());
+            (from[axis], to[axis]) = (begin, end);
+            evaluate(&Op::Slice { step: vec![1; from.len()], begin: from, end: to }, &[t], Precision::F16).unwrap()
+        };
+        let depth = x.shape()[x_axis];
+        let mut expected: Option<Tensor> = None;
+        for (begin, end) in [0].into_iter().chain(cuts.clone()).zip(cuts.iter().copied().chain([depth])) {
+            let (x, weight) = (slice(&x, x_axis, begin, end), slice(&weight, weight_axis, begin, end));
+            let piece = evaluate_weighted(&op, &x, &weight, (begin == 0).then_some(&bias), &[], Precision::F16).unwrap();
+            expected = Some(match expected {
+                None => piece,
+                Some(sum) => evaluate(&Op::Binary(Binary::Add), &[&sum, &piece], Precision::F16).unwrap(),
+            });
+        }
+        assert!(found == expected.unwrap(), "{op:?}");
+        for bad in [vec![0], vec![depth], vec![40, 20], vec![20, 20]] {
+            assert!(evaluate_weighted(&op, &x, &weight, None, &bad, Precision::F16).is_err(), "{op:?} {bad:?}");
+        }
+    }
 }
 
 #[test]
@@ -266,9 +308,9 @@ fn normalisations_are_accurate_far_from_zero() {
         let size = 6 / groups * 32;
         let expected: Vec<f64> = v.chunks(size).flat_map(|part| normalised(part, e).collect::<Vec<_>>()).collect();
         let expected: Vec<f64> = expected.into_iter().enumerate().map(|(i, n)| affine((i, n), &gamma, &beta, i / 32 % 6)).collect();
-        check(&Op::GroupNorm { groups, epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0);
+        check_rounded(&Op::GroupNorm { groups, epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0, 2.0);
         if groups == 6 {
-            check(&Op::InstanceNorm { epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0);
+            check_rounded(&Op::InstanceNorm { epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0, 4.0);
         }
     }
 }
