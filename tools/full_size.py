@@ -105,14 +105,21 @@ def exported(work, model, exporter, attention, resolution=None):
 
 
 def view(work, model, folder):
-    """The folder, or where only some networks of it are meant, one with links to those. A U-Net is converted with what it needs."""
-    if not model.parts or "unet" in model.parts:
+    """The folder, or where only some networks of it are meant, one with links to those.
+
+    Beside a U-Net there must be a text encoder and a decoder; TAESD's is the smallest.
+    """
+    if not model.parts:
         return folder
     links = work / "view"
     shutil.rmtree(links, ignore_errors=True)
     links.mkdir()
-    for part in model.parts:
-        (links / part).symlink_to(folder / part, target_is_directory=True)
+    shown = {part: folder / part for part in model.parts}
+    if "unet" in shown:
+        shown |= {"text_encoder": folder / "text_encoder", "scheduler": folder / "scheduler"}
+        shown["vae_decoder"] = exported(work, MODELS["taesd"], "torchscript", "sdpa") / "vae_decoder"
+    for name, target in shown.items():
+        (links / name).symlink_to(target.resolve(), target_is_directory=True)
     return links
 
 
@@ -206,11 +213,22 @@ def relative_l2(found, expected):
 def chains(a):
     print("| network | export | resolution | batch | tile, sandwich | shards | rel. L2 | with float64 norms | sim cosine |\n"
           "|---|---|---|---|---|---|---|---|---|", flush=True)
-    return sum(chain(a, MODELS[name], case) for name in a.models for case in cases(MODELS[name], a.all))
+    kept = a.work / "chains.json"
+    done = json.loads(kept.read_text()) if a.resume and kept.exists() else {}
+    failed = 0
+    for name in a.models:
+        for case in cases(MODELS[name], a.all):
+            key = " ".join(map(str, (name, *case)))
+            rows = done.get(key) or list(chain(a, MODELS[name], case))
+            kept.write_text(json.dumps(done := done | {key: rows}, indent=1))
+            for row, over in rows:
+                print(row, flush=True)
+                failed += over
+    return failed
 
 
 def chain(a, model, case):
-    """One conversion, all its networks: rows of the table. How many are over their limit."""
+    """One conversion, all its networks: rows of the table, and whether they are over their limit."""
     import numpy as np
     pack, scratch = a.work / "pack", a.work / "io"
     shutil.rmtree(pack, ignore_errors=True)
@@ -219,7 +237,6 @@ def chain(a, model, case):
     size = ["--resolution", case.resolution] if case.resolution and not model.fixed else []
     run(ROCKSHARD, "--quiet", "convert", view(a.work, model, folder), "--out", pack, *size, "--batch", case.batch, "--tile", case.tile,
         "--sandwich", case.sandwich, "--shards", a.shards)
-    failed = 0
     for network in json.loads((pack / "manifest.json").read_text())["models"]:
         if model.parts and network["name"] not in model.parts:
             continue
@@ -243,11 +260,10 @@ def chain(a, model, case):
         if a.sim:
             f = outcome("sim")
             cosine = f"{(f * expected).sum() / np.linalg.norm(f) / np.linalg.norm(expected):.7f}"
-        print(f"| {network['name']} | {case.exporter}, {case.attention} | {case.resolution or '-'} | {case.batch} | {case.tile}, {case.sandwich} "
-              f"| {len(network['shards'])} | {plain:.1e} | {'-' if error is None else f'{error:.1e}'}{f' **over {limit}**' if over else ''} "
-              f"| {cosine} |", flush=True)
-        failed += over
-    return failed
+        row = (f"| {network['name']} | {case.exporter}, {case.attention} | {case.resolution or '-'} | {case.batch} | {case.tile}, {case.sandwich} "
+               f"| {len(network['shards'])} | {plain:.1e} | {'-' if error is None else f'{error:.1e}'}{f' **over {limit}**' if over else ''} "
+               f"| {cosine} |")
+        yield row, bool(over)
 
 
 def compile_all(a):
@@ -272,6 +288,7 @@ def main():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--all", action="store_true", help="chains: the product of exports, resolutions, batches and tilings; a day")
     parser.add_argument("--list", action="store_true", help="print the chains that would be checked, and stop")
+    parser.add_argument("--resume", action="store_true", help="chains: take the rows of an earlier run with the same DIR that there are")
     parser.add_argument("--shards", default="block")
     parser.add_argument("--sim", action="store_true", help="run the simulator too")
     parser.add_argument("--jobs", default="2")

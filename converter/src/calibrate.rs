@@ -24,7 +24,10 @@ pub(crate) fn calibrate(graph: &Graph, part: &str, samples: &[Sample], reference
             record(&mut ranges, name, &sample[name]);
         }
     }
-    reference.run(graph, part, samples, &mut |name, tensor| record(&mut ranges, name, tensor))?;
+    reference.run(graph, part, samples, &|_| true, &mut |_, name, tensor| {
+        record(&mut ranges, name, &tensor);
+        Ok(())
+    })?;
     Ok(ranges)
 }
 

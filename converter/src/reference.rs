@@ -1,17 +1,17 @@
 //! Running a whole graph on the CPU reference in bounded memory.
 //!
 //! The graph runs as *pieces*: nodes in running order, cut so that the weights and results of one stay under a budget. A piece is written
-//! to a scratch file, run on every sample, and forgotten; of its results, only what a later piece reads is held. Attention runs in tiles
-//! of queries, so that no matrix of scores is ever whole.
+//! to a scratch file, run on every sample, and forgotten; of its results, only what a later piece reads is held. Large attentions run in
+//! tiles of queries, each a piece, so that no matrix of scores is ever whole.
 
 use crate::ConvertError;
 use crate::calibrate::{Sample, unscaled};
 use crate::emit::write_onnx;
 use crate::options::Tile;
-use crate::passes::tile_attention;
+use crate::passes::{AttentionShape, attention_shape, tile_attention};
 use rockshard_cost::Rk3588;
 use rockshard_device::{Device, ShardFile};
-use rockshard_graph::{Graph, NodeId, ValueId};
+use rockshard_graph::{Graph, NodeId, Op, ValueId};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;
 use std::collections::{HashMap, HashSet};
@@ -33,51 +33,76 @@ pub(crate) struct Reference<'a> {
 }
 
 impl Reference<'_> {
-    /// Run the samples, which fit the graph's inputs, and show `see` every value that a node makes, sample by sample.
+    /// Run the samples, which fit the graph's inputs, and show `see` the wanted values that nodes make: number of the sample, name of the
+    /// value, value.
     ///
     /// # Errors
-    /// The engine fails, or a scratch file cannot be written.
-    pub fn run(&self, graph: &Graph, part: &str, samples: &[Sample], see: &mut dyn FnMut(&str, &Tensor)) -> Result<(), ConvertError> {
+    /// The engine fails, a scratch file cannot be written, or `see` gives an error.
+    pub fn run(
+        &self,
+        graph: &Graph,
+        part: &str,
+        samples: &[Sample],
+        wanted: &dyn Fn(&str) -> bool,
+        see: &mut dyn FnMut(usize, &str, Tensor) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let graph = &self.tiled(graph)?;
         let start = |s: &Sample| graph.inputs.iter().map(|&v| (v, s[&graph.value(v).name].clone())).collect();
         let mut states: Vec<HashMap<ValueId, Tensor>> = samples.iter().map(start).collect();
         let pieces = pieces(graph);
         let last_use = last_uses(graph, &pieces);
         for (i, nodes) in pieces.iter().enumerate() {
-            let name = format!("{part}-{i:03}");
-            let made: Vec<ValueId> = nodes.iter().map(|&n| graph.node(n).output).collect();
-            let mut piece = graph.subgraph(&name, nodes, &made);
-            let own: HashSet<ValueId> = made.iter().copied().collect();
-            let mut inputs: Vec<ValueId> = Vec::new();
-            for &v in nodes.iter().flat_map(|&n| &graph.node(n).inputs) {
-                if graph.constant(v).is_none() && !own.contains(&v) && !inputs.contains(&v) {
-                    inputs.push(v);
-                }
+            let later = |v: &ValueId| last_use.get(v).is_some_and(|&last| last > i);
+            let made = || nodes.iter().map(|&n| graph.node(n).output);
+            let outputs: Vec<ValueId> = made().filter(|v| later(v) || wanted(&graph.value(*v).name)).collect();
+            if outputs.is_empty() {
+                continue;
             }
-            tile_attention(&mut piece, Tile::Auto, self.npu)?;
-            let path = self.scratch.join(format!("{name}.onnx"));
-            write_onnx(&piece, &path).map_err(ConvertError::io(&path))?;
-            drop(piece);
-            (self.release)();
-            let shard = ShardFile { name, path: path.clone(), inputs: unscaled(graph, &inputs), outputs: unscaled(graph, &made) };
+            let (shard, inputs) = self.piece(graph, &format!("{part}-{i:03}"), nodes, &outputs)?;
             let mut session = self.device.open(&shard, CoreId::Npu(0))?;
-            for state in &mut states {
+            for (number, state) in states.iter_mut().enumerate() {
                 let given: Vec<Tensor> = inputs.iter().map(|v| state[v].clone()).collect();
-                state.retain(|v, _| last_use.get(v).is_some_and(|&last| last > i));
+                state.retain(|v, _| later(v));
                 let results = session.run(&given)?.outputs;
                 drop(given);
-                for (&value, tensor) in made.iter().zip(results) {
-                    see(&graph.value(value).name, &tensor);
-                    if last_use.get(&value).is_some_and(|&last| last > i) {
-                        state.insert(value, tensor);
+                for (value, tensor) in outputs.iter().zip(results) {
+                    if later(value) {
+                        state.insert(*value, tensor.clone());
+                    }
+                    let name = &graph.value(*value).name;
+                    if wanted(name) {
+                        see(number, name, tensor)?;
                     }
                 }
             }
             drop(session);
-            for file in [path.clone(), path.with_extension("onnx_data")] {
+            for file in [shard.path.clone(), shard.path.with_extension("onnx_data")] {
                 let _ = std::fs::remove_file(file);
             }
         }
         Ok(())
+    }
+
+    /// The graph with large attentions in tiles. What they make keeps its name.
+    fn tiled(&self, graph: &Graph) -> Result<Graph, ConvertError> {
+        let mut tiled = graph.clone();
+        let attentions = graph.nodes().iter().filter(|n| matches!(n.op, Op::Attention { .. })).map(|n| n.output);
+        tiled.outputs.extend(attentions.filter(|v| !graph.outputs.contains(v)));
+        tile_attention(&mut tiled, Tile::Auto, self.npu)?;
+        Ok(tiled)
+    }
+
+    /// Write some nodes as a graph of their own: the file, and the values it reads.
+    fn piece(&self, graph: &Graph, name: &str, nodes: &[NodeId], outputs: &[ValueId]) -> Result<(ShardFile, Vec<ValueId>), ConvertError> {
+        let piece = graph.subgraph(name, nodes, outputs);
+        let made: HashSet<ValueId> = nodes.iter().map(|&n| graph.node(n).output).collect();
+        let mut seen = HashSet::new();
+        let read = nodes.iter().flat_map(|&n| &graph.node(n).inputs).copied();
+        let inputs: Vec<ValueId> = read.filter(|v| graph.constant(*v).is_none() && !made.contains(v) && seen.insert(*v)).collect();
+        let path = self.scratch.join(format!("{name}.onnx"));
+        write_onnx(&piece, &path).map_err(ConvertError::io(&path))?;
+        (self.release)();
+        Ok((ShardFile { name: name.to_owned(), path, inputs: unscaled(graph, &inputs), outputs: unscaled(graph, outputs) }, inputs))
     }
 }
 
@@ -88,7 +113,11 @@ fn pieces(graph: &Graph) -> Vec<Vec<NodeId>> {
     for id in graph.node_ids() {
         let node = graph.node(id);
         let more_weights: usize = node.inputs.iter().filter_map(|&v| graph.constant(v)).map(|t| t.bytes().len()).sum();
-        let more_results = graph.value(node.output).shape.iter().product::<usize>() * size_of::<f32>();
+        let mut more_results = graph.value(node.output).shape.iter().product::<usize>() * size_of::<f32>();
+        if matches!(node.op, Op::Attention { .. }) {
+            let AttentionShape { heads, queries, keys, .. } = attention_shape(graph, node);
+            more_results += heads * queries * keys * size_of::<f32>();
+        }
         if pieces.is_empty() || weights + more_weights > BUDGET || results + more_results > BUDGET {
             pieces.push(Vec::new());
             (weights, results) = (0, 0);
