@@ -219,7 +219,12 @@ def chains(a):
     for name in a.models:
         for case in cases(MODELS[name], a.all):
             key = " ".join(map(str, (name, *case)))
-            rows = done.get(key) or list(chain(a, MODELS[name], case))
+            try:
+                rows = done.get(key) or list(chain(a, MODELS[name], case))
+            except subprocess.CalledProcessError as error:
+                print(f"| {key}: **failed with {error.returncode}** |", flush=True)
+                failed += 1
+                continue
             kept.write_text(json.dumps(done := done | {key: rows}, indent=1))
             for row, over in rows:
                 print(row, flush=True)
