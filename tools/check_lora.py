@@ -58,6 +58,7 @@ def main():
     # The export's own weights: the same seed gives the same model.
     unet = export_models.built(lambda: UNet2DConditionModel(**export_models.SD15_UNET), SimpleNamespace(weights=None, seed=0))
     state = lora(unet)
+    count = len(state) // 3
     save_file(state, file)
     torch.manual_seed(0)
     inputs = {"sample": torch.randn(1, 4, 64, 64), "timestep": torch.tensor([499]), "encoder_hidden_states": torch.randn(1, 77, 768),
@@ -79,7 +80,7 @@ def main():
     record = json.loads((pack / "manifest.json").read_text())["conversion"]["loras"][0]
     unmatched = record.get("unmatched", [])
     error = relative_l2(found, expected)
-    print(f"{len(state) // 3} updates, {record['fused']} fused, {len(unmatched)} unmatched {unmatched[:3]}")
+    print(f"{count} updates, {record['fused']} fused, {len(unmatched)} unmatched {unmatched[:3]}")
     print(f"relative L2 to diffusers' fused U-Net {error:.1e}; the LoRA moved the output by {relative_l2(expected, base):.2f}")
     return 1 if error > LIMIT or unmatched else 0
 

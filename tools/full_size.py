@@ -157,7 +157,7 @@ def with_float64_norms(source):
         return target
     model = onnx.load(str(source), load_external_data=False)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    names = {n: f"float64-norms/{n}" for n in ("flat", "column", "axis", "epsilon")}
+    names = {n: f"float64-norms/{n}" for n in ("flat", "column", "axis")}
     nodes = []
     for node in model.graph.node:
         if node.op_type != "InstanceNormalization":
@@ -188,7 +188,7 @@ def with_float64_norms(source):
         step("Cast", [back], node.output[0], to=TensorProto.FLOAT)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    for key, values in (("flat", [0, 0, -1]), ("column", [-1, 1]), ("axis", [2])):
+    for key, values in [("flat", [0, 0, -1]), ("column", [-1, 1])] + ([("axis", [2])] if opset >= 18 else []):
         model.graph.initializer.append(helper.make_tensor(names[key], TensorProto.INT64, [len(values)], values))
     onnx.save_model(model, str(target))
     return target

@@ -24,10 +24,7 @@ pub(crate) fn calibrate(graph: &Graph, part: &str, samples: &[Sample], reference
             record(&mut ranges, name, &sample[name]);
         }
     }
-    reference.run(graph, part, samples, &|_| true, &mut |_, name, tensor| {
-        record(&mut ranges, name, &tensor);
-        Ok(())
-    })?;
+    reference.run(graph, part, samples, &mut |name, tensor| record(&mut ranges, name, tensor))?;
     Ok(ranges)
 }
 

@@ -88,7 +88,14 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
     let mut models = Vec::new();
     for part in &source.parts {
         progress(Progress::Import(part.name.clone()));
-        models.push(convert_part(request, part, &npu, &mut loras, reference, &mut writer, progress)?);
+        let mut model = convert_part(request, part, &npu, &mut loras, reference, &mut writer, progress)?;
+        if let Some(recording) = request.golden {
+            progress(Progress::Golden(part.name.clone()));
+            let mut samples = samples(request, part, &model.inputs, recording.steps);
+            samples.truncate(recording.steps);
+            record_golden(&mut model, &label(part), &samples, recording.dtype, reference, &mut writer)?;
+        }
+        models.push(model);
     }
     if let Some(toolkit) = &request.toolkit {
         compile_models(toolkit, &mut models, &mut writer, progress)?;
@@ -206,8 +213,6 @@ fn convert_part(
     if request.tile == Tile::Heads {
         declined.extend(split_heads(&mut graph, usize::from(npu.cores))?);
     }
-    let scratch = writer.scratch();
-    let reference = Reference { device: reference, npu, scratch: &scratch, release: &release };
     let segments = partition(&graph, &part.name, request.shards, request.optimise, npu)?;
     let (scales, ranges) = match request.sandwich {
         Sandwich::Off => (Scales::default(), Ranges::new()),
@@ -215,6 +220,7 @@ fn convert_part(
         Sandwich::Auto => {
             progress(Progress::Calibrate(part.name.clone()));
             let samples = samples(request, part, &unscaled(&graph, &graph.inputs), NOISE_SAMPLES);
+            let reference = Reference { device: reference, npu, scratch: &writer.scratch(), release: &release };
             let ranges = calibrate(&graph, &part.name, &samples, &reference)?;
             (choose_scales(&graph, &ranges), ranges)
         }
@@ -236,9 +242,9 @@ fn convert_part(
         {
             return Err(ConvertError::Limit { shard: name, source });
         }
-        let (file, original_file) = (format!("shards/{name}.onnx"), format!("reference/{name}.onnx"));
+        let (file, reference) = (format!("shards/{name}.onnx"), format!("reference/{name}.onnx"));
         writer.add(&file, |path| write_onnx(&device, path))?;
-        writer.add(&original_file, |path| write_onnx(&original, path))?;
+        writer.add(&reference, |path| write_onnx(&original, path))?;
         release();
         let cost = npu.graph(&device);
         let micros = if segment.host { 0.0 } else { cost.micros + cost.overhead_micros };
@@ -257,7 +263,7 @@ fn convert_part(
         shards.push(Shard {
             name,
             file,
-            reference: original_file,
+            reference,
             core,
             stage,
             inputs,
@@ -272,7 +278,7 @@ fn convert_part(
         });
         progress(Progress::Shard(part.name.clone(), i + 1, segments.len()));
     }
-    let mut model = Model {
+    Ok(Model {
         name: part.name.clone(),
         resolution: part.resolution,
         inputs: unscaled(&graph, &graph.inputs),
@@ -280,14 +286,7 @@ fn convert_part(
         shards,
         declined,
         golden: None,
-    };
-    if let Some(recording) = request.golden {
-        progress(Progress::Golden(part.name.clone()));
-        let mut samples = samples(request, part, &model.inputs, recording.steps);
-        samples.truncate(recording.steps);
-        record_golden(&graph, &mut model, &label(part), &samples, recording.dtype, &reference, writer)?;
-    }
-    Ok(model)
+    })
 }
 
 fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> ConvertError {

@@ -5,12 +5,11 @@
 //! Values are unscaled.
 
 use crate::calibrate::{Sample, check_sample};
-use crate::reference::Reference;
 use crate::{ConvertError, PackWriter};
-use rockshard_graph::Graph;
+use rockshard_device::{Device, ShardFile};
 use rockshard_manifest::{Golden, Model, TensorSpec};
 use rockshard_tensor::{DType, Tensor, read_safetensors, write_safetensors};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// What to record.
@@ -22,17 +21,16 @@ pub struct Recording {
     pub steps: usize,
 }
 
-/// Run the samples through a model's graph, and add a golden file a shard to the pack, as soon as its outputs are there.
+/// Run the samples through the reference pieces of a model, one shard at a time, and add a golden file a shard to the pack.
 ///
 /// # Errors
 /// A sample does not fit the model's inputs, the reference fails, or a file cannot be written.
 pub(crate) fn record_golden(
-    graph: &Graph,
     model: &mut Model,
     label: &str,
     samples: &[Sample],
     dtype: DType,
-    reference: &Reference,
+    reference: &dyn Device,
     writer: &mut PackWriter,
 ) -> Result<(), ConvertError> {
     for sample in samples {
@@ -45,23 +43,34 @@ pub(crate) fn record_golden(
         let file = format!("golden/{name}.safetensors");
         writer.add(&file, |path| write_safetensors(tensors, path)).map(|()| file)
     };
+    let mut states: Vec<HashMap<String, Tensor>> = samples.iter().map(|s| s.clone().into_iter().collect()).collect();
     let mut inputs = BTreeMap::new();
     for (step, sample) in samples.iter().enumerate() {
         inputs.extend(sample.iter().map(|(name, tensor)| (Golden::key(step, name), stored(tensor))));
     }
     model.golden = Some(Golden { inputs: add(writer, &format!("{label}-inputs"), inputs)?, steps: samples.len(), dtype });
-    let makers = model.shards.iter().enumerate().flat_map(|(i, s)| s.outputs.iter().map(move |t| (t.name.clone(), i)));
-    let makers: HashMap<String, usize> = makers.collect();
-    let mut made: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); model.shards.len()];
-    reference.run(graph, label, samples, &|name| makers.contains_key(name), &mut |step, name, tensor| {
-        let Some(&maker) = makers.get(name) else { return Ok(()) };
-        let shard = &mut model.shards[maker];
-        made[maker].insert(Golden::key(step, name), stored(&tensor));
-        if made[maker].len() == shard.outputs.len() * samples.len() {
-            shard.golden = Some(add(writer, &shard.name, std::mem::take(&mut made[maker]))?);
+    for i in 0..model.shards.len() {
+        let later: HashSet<String> = model.shards[i + 1..].iter().flat_map(|s| &s.inputs).map(|t| t.name.clone()).collect();
+        let shard = &mut model.shards[i];
+        let file = ShardFile {
+            name: shard.name.clone(),
+            path: writer.root().join(&shard.reference),
+            inputs: shard.inputs.iter().map(TensorSpec::unscaled).collect(),
+            outputs: shard.outputs.iter().map(TensorSpec::unscaled).collect(),
+        };
+        let mut session = reference.open(&file, shard.core)?;
+        let mut made = BTreeMap::new();
+        for (step, state) in states.iter_mut().enumerate() {
+            let given: Vec<Tensor> = shard.inputs.iter().map(|t| state[&t.name].clone()).collect();
+            for (spec, tensor) in shard.outputs.iter().zip(session.run(&given)?.outputs) {
+                made.insert(Golden::key(step, &spec.name), stored(&tensor));
+                state.insert(spec.name.clone(), tensor);
+            }
+            state.retain(|name, _| later.contains(name));
         }
-        Ok(())
-    })
+        shard.golden = Some(add(writer, &shard.name, made)?);
+    }
+    Ok(())
 }
 
 /// Golden inputs and outputs of a shard of the pack at `root` at a step, as the device stores them: float32, times their scale.

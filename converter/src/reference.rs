@@ -2,7 +2,8 @@
 //!
 //! The graph runs as *pieces*: nodes in running order, cut so that the weights and results of one stay under a budget. A piece is written
 //! to a scratch file, run on every sample, and forgotten; of its results, only what a later piece reads is held. Large attentions run in
-//! tiles of queries, each a piece, so that no matrix of scores is ever whole.
+//! tiles of queries, each a piece, so that no matrix of scores is ever whole: this serves calibration, which wants ranges. What shards are
+//! compared with comes from their untiled reference files.
 
 use crate::ConvertError;
 use crate::calibrate::{Sample, unscaled};
@@ -33,19 +34,12 @@ pub(crate) struct Reference<'a> {
 }
 
 impl Reference<'_> {
-    /// Run the samples, which fit the graph's inputs, and show `see` the wanted values that nodes make: number of the sample, name of the
-    /// value, value.
+    /// Run the samples, which fit the graph's inputs, and show `see` every value that a node makes, with its name. A tile's values are
+    /// shown too.
     ///
     /// # Errors
-    /// The engine fails, a scratch file cannot be written, or `see` gives an error.
-    pub fn run(
-        &self,
-        graph: &Graph,
-        part: &str,
-        samples: &[Sample],
-        wanted: &dyn Fn(&str) -> bool,
-        see: &mut dyn FnMut(usize, &str, Tensor) -> Result<(), ConvertError>,
-    ) -> Result<(), ConvertError> {
+    /// The engine fails, or a scratch file cannot be written.
+    pub fn run(&self, graph: &Graph, part: &str, samples: &[Sample], see: &mut dyn FnMut(&str, &Tensor)) -> Result<(), ConvertError> {
         let graph = &self.tiled(graph)?;
         let start = |s: &Sample| graph.inputs.iter().map(|&v| (v, s[&graph.value(v).name].clone())).collect();
         let mut states: Vec<HashMap<ValueId, Tensor>> = samples.iter().map(start).collect();
@@ -53,25 +47,18 @@ impl Reference<'_> {
         let last_use = last_uses(graph, &pieces);
         for (i, nodes) in pieces.iter().enumerate() {
             let later = |v: &ValueId| last_use.get(v).is_some_and(|&last| last > i);
-            let made = || nodes.iter().map(|&n| graph.node(n).output);
-            let outputs: Vec<ValueId> = made().filter(|v| later(v) || wanted(&graph.value(*v).name)).collect();
-            if outputs.is_empty() {
-                continue;
-            }
-            let (shard, inputs) = self.piece(graph, &format!("{part}-{i:03}"), nodes, &outputs)?;
+            let made: Vec<ValueId> = nodes.iter().map(|&n| graph.node(n).output).collect();
+            let (shard, inputs) = self.piece(graph, &format!("{part}-{i:03}"), nodes, &made)?;
             let mut session = self.device.open(&shard, CoreId::Npu(0))?;
-            for (number, state) in states.iter_mut().enumerate() {
+            for state in &mut states {
                 let given: Vec<Tensor> = inputs.iter().map(|v| state[v].clone()).collect();
                 state.retain(|v, _| later(v));
                 let results = session.run(&given)?.outputs;
                 drop(given);
-                for (value, tensor) in outputs.iter().zip(results) {
+                for (value, tensor) in made.iter().zip(results) {
+                    see(&graph.value(*value).name, &tensor);
                     if later(value) {
-                        state.insert(*value, tensor.clone());
-                    }
-                    let name = &graph.value(*value).name;
-                    if wanted(name) {
-                        see(number, name, tensor)?;
+                        state.insert(*value, tensor);
                     }
                 }
             }
@@ -83,7 +70,7 @@ impl Reference<'_> {
         Ok(())
     }
 
-    /// The graph with large attentions in tiles. What they make keeps its name.
+    /// The graph with its attentions in tiles. What they make keeps its name.
     fn tiled(&self, graph: &Graph) -> Result<Graph, ConvertError> {
         let mut tiled = graph.clone();
         let attentions = graph.nodes().iter().filter(|n| matches!(n.op, Op::Attention { .. })).map(|n| n.output);
@@ -93,16 +80,15 @@ impl Reference<'_> {
     }
 
     /// Write some nodes as a graph of their own: the file, and the values it reads.
-    fn piece(&self, graph: &Graph, name: &str, nodes: &[NodeId], outputs: &[ValueId]) -> Result<(ShardFile, Vec<ValueId>), ConvertError> {
-        let piece = graph.subgraph(name, nodes, outputs);
-        let made: HashSet<ValueId> = nodes.iter().map(|&n| graph.node(n).output).collect();
-        let mut seen = HashSet::new();
+    fn piece(&self, graph: &Graph, name: &str, nodes: &[NodeId], made: &[ValueId]) -> Result<(ShardFile, Vec<ValueId>), ConvertError> {
+        let piece = graph.subgraph(name, nodes, made);
+        let mut seen: HashSet<ValueId> = made.iter().copied().collect();
         let read = nodes.iter().flat_map(|&n| &graph.node(n).inputs).copied();
-        let inputs: Vec<ValueId> = read.filter(|v| graph.constant(*v).is_none() && !made.contains(v) && seen.insert(*v)).collect();
+        let inputs: Vec<ValueId> = read.filter(|v| graph.constant(*v).is_none() && seen.insert(*v)).collect();
         let path = self.scratch.join(format!("{name}.onnx"));
         write_onnx(&piece, &path).map_err(ConvertError::io(&path))?;
         (self.release)();
-        Ok((ShardFile { name: name.to_owned(), path, inputs: unscaled(graph, &inputs), outputs: unscaled(graph, outputs) }, inputs))
+        Ok((ShardFile { name: name.to_owned(), path, inputs: unscaled(graph, &inputs), outputs: unscaled(graph, made) }, inputs))
     }
 }
 
@@ -136,4 +122,30 @@ fn last_uses(graph: &Graph, pieces: &[Vec<NodeId>]) -> HashMap<ValueId, usize> {
         last.extend(nodes.iter().flat_map(|&n| &graph.node(n).inputs).map(|&v| (v, i)));
     }
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rockshard_graph::Unary;
+    use rockshard_tensor::DType;
+
+    #[test]
+    fn pieces_stay_under_the_budget_and_know_their_last_reader() {
+        let mut graph = Graph::new("chain");
+        let large = BUDGET / size_of::<f32>();
+        let sizes = [large / 4, large / 4, large / 4, 2 * large, large / 4];
+        let mut values = vec![graph.add_value("x", DType::F32, vec![1])];
+        graph.inputs.push(values[0]);
+        for (i, size) in sizes.into_iter().enumerate() {
+            let value = graph.add_value(format!("v{i}"), DType::F32, vec![size]);
+            graph.add_node(format!("n{i}"), Op::Unary(Unary::Neg), vec![values[i / 2]], value);
+            values.push(value);
+        }
+        let pieces = pieces(&graph);
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1], "a node over the budget is alone");
+        let last = last_uses(&graph, &pieces);
+        let of = |i: usize| last.get(&values[i]).copied();
+        assert_eq!((of(0), of(1), of(2), of(5)), (Some(0), Some(1), Some(2), None));
+    }
 }
