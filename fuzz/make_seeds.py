@@ -71,6 +71,8 @@ seed("group_norm_parts", [n("Reshape", "x s", "r"), n("InstanceNormalization", "
      [ints("s", 1, 2, -1), ints("t", *X), floats("one", (2,), 1), floats("zero", (2,), 0), floats("g", (1, 4, 1, 1))])
 seed("attention", [n("Transpose", "x", "k", perm=[0, 1, 3, 2]), n("MatMul", "x k", "s"), n("Mul", "s f", "c"), n("Add", "c m", "a"), n("Softmax", "a", "p", axis=-1),
      n("MatMul", "p x")], [floats("f"), floats("m", (4, 4))])
+seed("attention_not_nan", [n("MatMul", "x x", "s"), n("Add", "s m", "a"), n("Softmax", "a", "p", axis=-1), n("IsNaN", "p", "n"), n("Where", "n z p", "w"),
+     n("MatMul", "w x")], [numpy_helper.from_array(np.triu(np.full((4, 4), -np.inf, np.float32), 1), "m"), floats("z", fill=0)])
 # Patterns of the fusions at the edges: a factor that adds axes, and no axis to normalise over.
 seed("swish_more_axes", [n("Mul", "x f", "b"), n("Sigmoid", "b", "s"), n("Mul", "x s", "z"), n("Transpose", "z", "y", perm=[1, 0])], [floats("f", (1, 1))], shape=[4])
 seed("layer_norm_scalar", [n("ReduceMean", "x", "m"), n("Sub", "x m", "d"), n("Pow", "d two", "p"), n("ReduceMean", "p", "v"), n("Add", "v e", "w"),

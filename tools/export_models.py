@@ -36,6 +36,7 @@ SIGLIP_B16 = dict(
     hidden_act="gelu_pytorch_tanh")
 SMOLVLM_TEXT_WIDTH = 576
 SMOLVLM_SHUFFLE = 4
+DEFAULT_SIZE = (512, 512)
 
 
 class TextEncoder(torch.nn.Module):
@@ -94,7 +95,7 @@ class TinyDecoder(torch.nn.Module):
 
 
 class Vision(torch.nn.Module):
-    """Pixels [1, 3, 512, 512] of one whole square tile to the language model's image tokens [1, 64, 576].
+    """Pixels [1, 3, 512, 512] of one whole square tile to the language model's image tokens [1, 64, 576]; 36 of them at 384.
 
     Position ids of a tile without padding are 0, 1, 2, ..., so the look-up is the table itself.
     """
@@ -197,7 +198,7 @@ def sd15_lcm(arguments):
     from diffusers import AutoencoderKL, LCMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
     out, weights = arguments.out, arguments.weights
-    width, height = (n // 8 for n in arguments.resolution)
+    width, height = (n // 8 for n in arguments.resolution or DEFAULT_SIZE)
     latent = torch.randn(1, 4, height, width)
 
     def loaded(cls, folder):
@@ -254,7 +255,7 @@ def export_vae(vae, encoder, decoder, encoded, latent, parts, arguments):
 def taesd(arguments):
     from diffusers import AutoencoderTiny
     vae = built(AutoencoderTiny, arguments, lambda: AutoencoderTiny.from_pretrained(arguments.weights))
-    width, height = (n // 8 for n in arguments.resolution)
+    width, height = (n // 8 for n in arguments.resolution or DEFAULT_SIZE)
     export_vae(vae, TinyEncoder(vae), TinyDecoder(vae), "latents", torch.randn(1, 4, height, width), ("vae_encoder", "vae_decoder"), arguments)
 
 
@@ -265,11 +266,19 @@ def smolvlm_vision(arguments):
     if arguments.weights:
         model = AutoModelForImageTextToText.from_pretrained(arguments.weights, attn_implementation=kind).model
         config, vision, connector = model.config, model.vision_model.eval(), model.connector.eval()
+        own = vision.config.image_size
+        if arguments.resolution not in (None, (own, own)):
+            raise SystemExit(f"these weights have positions for {own}x{own} pixels: leave --resolution out")
     else:
-        config = SmolVLMConfig(vision_config=SIGLIP_B16, scale_factor=SMOLVLM_SHUFFLE,
+        width, height = arguments.resolution or DEFAULT_SIZE
+        if width != height or width % (SIGLIP_B16["patch_size"] * SMOLVLM_SHUFFLE):
+            raise SystemExit(f"the connector joins squares of {SMOLVLM_SHUFFLE}x{SMOLVLM_SHUFFLE} patches: --resolution must be square and "
+                             f"divisible by {SIGLIP_B16['patch_size'] * SMOLVLM_SHUFFLE}")
+        siglip = SIGLIP_B16 | {"image_size": width}
+        config = SmolVLMConfig(vision_config=siglip, scale_factor=SMOLVLM_SHUFFLE,
                                text_config=dict(model_type="llama", hidden_size=SMOLVLM_TEXT_WIDTH, num_attention_heads=9, num_key_value_heads=3,
                                                 num_hidden_layers=1, intermediate_size=1536, vocab_size=49280, pad_token_id=2))
-        vision_config = SmolVLMVisionConfig(**SIGLIP_B16)
+        vision_config = SmolVLMVisionConfig(**siglip)
         vision_config._attn_implementation = kind
         vision = built(lambda: SmolVLMVisionTransformer(vision_config), arguments)
         connector = built(lambda: SmolVLMConnector(config), arguments)
@@ -297,8 +306,9 @@ def main():
     parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="parts of sd15-lcm to export")
     parser.add_argument("--exporter", choices=["torchscript", "dynamo"], default="torchscript")
     parser.add_argument("--attention", choices=["plain", "sdpa"], default="sdpa")
-    parser.add_argument("--resolution", type=size, default=(512, 512), metavar="WxH",
-                        help="size that the example inputs have; the torchscript exporter leaves it open, dynamo fixes it")
+    parser.add_argument("--resolution", type=size, metavar="WxH",
+                        help="size that the example inputs have, 512x512 by default; the torchscript exporter leaves it open, dynamo and "
+                             "smolvlm-vision fix it")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)

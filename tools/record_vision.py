@@ -23,7 +23,8 @@ def main():
     arguments = parser.parse_args()
     torch.manual_seed(0)
     export_models.SIGLIP_B16, export_models.SMOLVLM_TEXT_WIDTH = SIGLIP, 36
-    export_models.smolvlm_vision(argparse.Namespace(out=arguments.out, weights=None, attention="sdpa", exporter="torchscript", seed=0))
+    export_models.smolvlm_vision(argparse.Namespace(out=arguments.out, weights=None, attention="sdpa", exporter="torchscript", seed=0,
+                                                  resolution=(64, 64)))
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
     session = onnxruntime.InferenceSession(arguments.out / "onnx/vision_encoder.onnx")
     np.save(arguments.out / "pixel_values.npy", pixels)

@@ -8,6 +8,7 @@ use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use crate::pack::PackWriter;
 use crate::partition::{Segment, partition};
 use crate::passes::{Ranges, Scales, apply_scales, choose_scales, shuffled_linears, split_heads, tile_attention, uniform_scales};
+use crate::reference::Reference;
 use crate::source::{Part, Source};
 use crate::toolkit::Toolkit;
 use rockshard_cost::Rk3588;
@@ -79,6 +80,9 @@ pub enum Progress {
 pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnMut(Progress)) -> Result<Manifest, ConvertError> {
     let source = Source::open(&request.source, &request.resolutions, request.batch)?;
     let mut loras = Loras::open(&request.loras)?;
+    if !request.loras.is_empty() {
+        loras.check(source.parts.iter().map(|p| Ok((lora_part(request, p), import(p)?.1))))?;
+    }
     let mut writer = PackWriter::start(&request.out, &recipe(request, &source)?, request.resume)?;
     let npu = Rk3588::default();
     let mut models = Vec::new();
@@ -117,7 +121,7 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
             shards: request.shards.to_string(),
             placement: request.placement.to_string(),
             optimise: request.optimise.to_string(),
-            loras: loras.finish()?,
+            loras: loras.finish(),
         },
         models,
         files: Default::default(),
@@ -128,6 +132,11 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
 fn label(part: &Part) -> String {
     let resolution = part.resolution.map(|[w, h]| format!("-{w}x{h}")).unwrap_or_default();
     format!("{}{resolution}", part.name)
+}
+
+/// What a LoRA file may call a part; a file that stands alone takes what fits it.
+fn lora_part<'a>(request: &Request, part: &'a Part) -> Option<&'a str> {
+    request.source.is_dir().then_some(part.name.as_str())
 }
 
 /// The samples given for a part, or `count` of seeded noise.
@@ -193,7 +202,7 @@ fn convert_part(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Model, ConvertError> {
     let (model, mut graph) = import(part)?;
-    let fused = loras.fuse(&mut graph, request.source.is_dir().then_some(part.name.as_str()), &writer.scratch())?;
+    let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let release = || {
         model.release_pages();
         fused.iter().for_each(MappedFile::release_pages);
@@ -211,7 +220,8 @@ fn convert_part(
         Sandwich::Auto => {
             progress(Progress::Calibrate(part.name.clone()));
             let samples = samples(request, part, &unscaled(&graph, &graph.inputs), NOISE_SAMPLES);
-            let ranges = calibrate(&graph, &part.name, &segments, &samples, reference, &writer.scratch())?;
+            let reference = Reference { device: reference, npu, scratch: &writer.scratch(), release: &release };
+            let ranges = calibrate(&graph, &part.name, &samples, &reference)?;
             (choose_scales(&graph, &ranges), ranges)
         }
     };

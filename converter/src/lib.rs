@@ -15,10 +15,11 @@ pub mod options;
 mod pack;
 pub mod partition;
 pub mod passes;
+mod reference;
 mod source;
 mod toolkit;
 
-pub use calibrate::{Sample, calibrate};
+pub use calibrate::Sample;
 pub use convert::{Progress, Request, convert};
 pub use emit::write_onnx;
 pub use error::ConvertError;

@@ -84,6 +84,22 @@ impl Loras {
         Ok(Loras { files: files.iter().map(open).collect::<Result<_, _>>()? })
     }
 
+    /// Refuse a file of which nothing fits any of the parts: graphs as imported, by part name (`None` as in [`Loras::fuse`]).
+    ///
+    /// # Errors
+    /// There is one, or a part gives its error.
+    pub fn check<'a>(&self, parts: impl Iterator<Item = Result<(Option<&'a str>, Graph), ConvertError>>) -> Result<(), ConvertError> {
+        let modules = parts.map(|p| p.map(|(part, graph)| (part, module_weights(&graph)))).collect::<Result<Vec<_>, _>>()?;
+        for (file, updates) in &self.files {
+            let fits = |u: &Update| modules.iter().any(|(part, weights)| u.is_for(*part) && weights.contains_key(&u.module));
+            if !updates.iter().any(fits) {
+                let problem = LoraError::NoMatch(updates[0].spelling.clone());
+                return Err(ConvertError::Lora { path: file.path.clone(), problem });
+            }
+        }
+        Ok(())
+    }
+
     /// Fuse what belongs to a part into its graph; to a file that stands alone (`None`), whatever fits it. The new weights go to a file
     /// in `scratch` and are mapped from there.
     ///
@@ -93,7 +109,7 @@ impl Loras {
         let weights = module_weights(graph);
         let mut chosen: BTreeMap<ValueId, Vec<(&Path, &mut Update)>> = BTreeMap::new();
         for (file, updates) in &mut self.files {
-            for update in updates.iter_mut().filter(|u| u.part.is_none() || part.is_none() || u.part == part) {
+            for update in updates.iter_mut().filter(|u| u.is_for(part)) {
                 if let Some(&weight) = weights.get(&update.module) {
                     chosen.entry(weight).or_default().push((&file.path, update));
                 }
@@ -132,20 +148,14 @@ impl Loras {
     }
 
     /// What was fused, for the manifest.
-    ///
-    /// # Errors
-    /// A file of which nothing fits the model.
-    pub fn finish(self) -> Result<Vec<FusedLora>, ConvertError> {
+    pub fn finish(self) -> Vec<FusedLora> {
         let record = |(file, updates): (LoraFile, Vec<Update>)| {
             let unmatched: Vec<String> = updates.iter().filter(|u| !u.matched).map(|u| u.spelling.clone()).collect();
             let name = file.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-            if unmatched.len() == updates.len() {
-                return Err(ConvertError::Lora { path: file.path, problem: LoraError::NoMatch(unmatched[0].clone()) });
-            }
             for key in &unmatched {
                 tracing::warn!("{}: {key} fits no weight of the model and was not fused", file.path.display());
             }
-            Ok(FusedLora { file: name, scale: file.scale, fused: updates.len() - unmatched.len(), unmatched })
+            FusedLora { file: name, scale: file.scale, fused: updates.len() - unmatched.len(), unmatched }
         };
         self.files.into_iter().map(record).collect()
     }
@@ -186,6 +196,11 @@ fn updates(tensors: BTreeMap<String, Tensor>, alphas: &Alphas, scale: f32) -> Re
 }
 
 impl Update {
+    /// Whether the file leaves this update for a part; a part without a name takes any.
+    fn is_for(&self, part: Option<&str>) -> bool {
+        self.part.is_none() || part.is_none() || self.part == part
+    }
+
     /// Add the update to a weight: `[in, out]` of a product, `[out, in, h, w]` of a convolution.
     fn add_to(&self, values: &mut [f32], shape: &[usize]) -> Result<(), LoraError> {
         let wrong = || LoraError::Shape {

@@ -19,7 +19,8 @@ fn assert_same(rewritten: &Graph, graph: &Graph) {
     let given = inputs(graph, 3);
     for (name, expected) in run(graph, &given, Precision::F32) {
         let error = relative_l2(&run(rewritten, &given, Precision::F32)[&name], &expected);
-        assert!(error < 1e-5, "{name} differs by {error:.2e}");
+        // An output of few elements may be what is left after cancellation.
+        assert!(error < 1e-4, "{name} differs by {error:.2e}");
     }
 }
 
@@ -36,15 +37,15 @@ fn transpose(b: &mut Builder, x: ValueId, perm: &[usize]) -> ValueId {
 }
 
 /// SmolVLM's connector as transformers writes it: rows of `block * block * channels` from a grid of tokens, then a linear layer.
-fn connector(side: usize, channels: usize, block: usize, width: usize) -> Graph {
+fn connector(batch: usize, side: usize, channels: usize, block: usize, width: usize) -> Graph {
     let (mut b, few) = (Builder::new(1), side / block);
-    let x = b.input("x", &[1, side * side, channels]);
-    let v = reshape(&mut b, x, &[1, side, side, channels]);
-    let v = reshape(&mut b, v, &[1, side, few, channels * block]);
+    let x = b.input("x", &[batch, side * side, channels]);
+    let v = reshape(&mut b, x, &[batch, side, side, channels]);
+    let v = reshape(&mut b, v, &[batch, side, few, channels * block]);
     let v = transpose(&mut b, v, &[0, 2, 1, 3]);
-    let v = reshape(&mut b, v, &[1, few, few, channels * block * block]);
+    let v = reshape(&mut b, v, &[batch, few, few, channels * block * block]);
     let v = transpose(&mut b, v, &[0, 2, 1, 3]);
-    let v = reshape(&mut b, v, &[1, few * few, channels * block * block]);
+    let v = reshape(&mut b, v, &[batch, few * few, channels * block * block]);
     let y = b.linear(v, width);
     b.finish(&[y])
 }
@@ -53,8 +54,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_linear_layer_over_blocks_of_tokens_is_a_convolution(few in 1usize..5, block in 2usize..5, channels in 1usize..7, width in 1usize..9) {
-        let graph = connector(few * block, channels, block, width);
+    fn a_linear_layer_over_blocks_of_tokens_is_a_convolution(
+        batch in 1usize..4, few in 1usize..5, block in 2usize..5, channels in 1usize..7, width in 1usize..9,
+    ) {
+        let graph = connector(batch, few * block, channels, block, width);
         let mut rewritten = graph.clone();
         shuffled_linears(&mut rewritten).unwrap();
         prop_assert_eq!((count(&rewritten, "Conv"), count(&rewritten, "MatMul")), (1, 0));

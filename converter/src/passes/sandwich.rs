@@ -48,8 +48,7 @@ impl Range {
             self.max = self.max.max(magnitude);
             self.square_sum += f64::from(magnitude).powi(2);
             if magnitude > 0.0 {
-                let exponent = magnitude.log2().floor().clamp(-(BIN_ZERO as f32), (BINS as i32 - BIN_ZERO - 1) as f32) as i32;
-                self.bins[(exponent + BIN_ZERO) as usize] += 1;
+                self.bins[(exponent(magnitude).clamp(-BIN_ZERO, BINS as i32 - BIN_ZERO - 1) + BIN_ZERO) as usize] += 1;
             }
         }
         self.count += values.len() as u64;
@@ -69,6 +68,11 @@ impl Range {
         let lost: u64 = (0..BINS).filter(|&b| outside(b)).map(|b| self.bins[b]).sum();
         lost as f32 / self.count.max(1) as f32
     }
+}
+
+/// The power of two at or below a positive number; for one below float32's normal range, that range's end.
+fn exponent(magnitude: f32) -> i32 {
+    (magnitude.to_bits() >> (f32::MANTISSA_DIGITS - 1)) as i32 - (f32::MAX_EXP - 1)
 }
 
 /// A factor for every value of a graph.

@@ -29,11 +29,12 @@ impl Rule for ShuffledLinear {
         }
         let weight = graph.constant(node.inputs[1]).filter(|w| w.shape().len() == 2)?;
         let (source, moves) = moved_from(graph, links, node.inputs[0]);
-        let (&[1, tokens, channels], &[1, blocks, width]) = (&graph.value(source).shape[..], &graph.value(node.inputs[0]).shape[..]) else {
+        let (&[batch, tokens, channels], &[rows, blocks, width]) = (&graph.value(source).shape[..], &graph.value(node.inputs[0]).shape[..])
+        else {
             return None;
         };
-        let grid = Grid::of(tokens, channels, blocks, width)?;
-        let taps = grid.taps(graph, &moves)?;
+        let grid = Grid::of(tokens, channels, blocks, width).filter(|_| rows == batch)?;
+        let taps = grid.taps(graph, &moves, batch)?;
         let out = weight.shape()[1];
         let old = weight.to_f32().ok()?;
         let mut kernel = vec![0.0; old.len()];
@@ -49,9 +50,9 @@ impl Rule for ShuffledLinear {
         let window = Window { kernel: [grid.block; 2], strides: [grid.block; 2], pads: [0; 4], dilations: [1; 2] };
         let swap = || Op::Transpose { perm: vec![0, 2, 1] };
         let x = patch.node(graph, name("channels first"), swap(), vec![source]);
-        let x = patch.node(graph, name("grid"), Op::Reshape { shape: vec![1, channels, grid.side, grid.side] }, vec![x]);
+        let x = patch.node(graph, name("grid"), Op::Reshape { shape: vec![batch, channels, grid.side, grid.side] }, vec![x]);
         let x = patch.node(graph, name("Conv"), Op::Conv { window, group: 1 }, vec![x, kernel]);
-        let x = patch.node(graph, name("rows"), Op::Reshape { shape: vec![1, out, blocks] }, vec![x]);
+        let x = patch.node(graph, name("rows"), Op::Reshape { shape: vec![batch, out, blocks] }, vec![x]);
         let x = patch.node(graph, name("channels last"), swap(), vec![x]);
         patch.replace(node.output, x);
         Some(patch)
@@ -88,10 +89,10 @@ impl Grid {
     }
 
     /// For each place of a row, the token within its block (down, right) and the channel that the moves bring there; none when they do
-    /// not bring each row the tokens of one block.
-    fn taps(&self, graph: &Graph, moves: &[NodeId]) -> Option<Vec<(usize, usize, usize)>> {
+    /// not bring each row the tokens of one block of one item.
+    fn taps(&self, graph: &Graph, moves: &[NodeId], batch: usize) -> Option<Vec<(usize, usize, usize)>> {
         let tokens = self.side * self.side;
-        let mut index = Tensor::from_i64([1, tokens, self.channels], (0..(tokens * self.channels) as i64).collect());
+        let mut index = Tensor::from_i64([batch, tokens, self.channels], (0..(batch * tokens * self.channels) as i64).collect());
         for &id in moves {
             index = evaluate(&graph.node(id).op, &[&index], Precision::F32).ok()?;
         }
@@ -99,9 +100,10 @@ impl Grid {
         let width = self.block * self.block * self.channels;
         let place = |i: i64| {
             let (token, channel) = (i as usize / self.channels, i as usize % self.channels);
+            // Rows of the grids of all items, one below the other.
             (token / self.side, token % self.side, channel)
         };
-        let taps: Vec<_> = index[..width].iter().map(|&i| place(i)).collect();
+        let taps: Vec<_> = index.get(..width)?.iter().map(|&i| place(i)).collect();
         if taps.iter().any(|&(dy, dx, _)| dy >= self.block || dx >= self.block) {
             return None;
         }

@@ -66,8 +66,9 @@ fn what_does_not_fit_is_reported() {
     let convert = |file: &PathBuf| {
         let pack = work.path("pack");
         let [model, out, lora] = [&data("unet.onnx"), &pack, file].map(|p| p.display().to_string());
-        let error = rockshard(&["convert", &model, "--out", &out, "--sandwich", "off", "--quiet", "--lora", &lora]).exits(1);
-        assert!(!pack.exists());
+        let error = rockshard(&["convert", &model, "--out", &out, "--sandwich", "off", "--quiet", "--resume", "--lora", &lora]).exits(1);
+        // Interrupted work would be kept for another `--resume`.
+        assert!(!pack.exists() && !work.path(".pack.partial").exists(), "refused before the work starts");
         error
     };
     let bytes = std::fs::read(data("kohya.safetensors")).unwrap();

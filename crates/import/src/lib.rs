@@ -8,6 +8,7 @@
 mod attributes;
 mod error;
 mod movement;
+mod nan;
 mod operators;
 mod order;
 mod walk;

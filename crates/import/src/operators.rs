@@ -3,7 +3,7 @@
 use crate::attributes::{Attributes, axis};
 use crate::order::node_name;
 use crate::walk::Walk;
-use crate::{Problem, movement};
+use crate::{Problem, movement, nan};
 use rockshard_graph::{Binary, Op, Pool, Reduce, Unary, ValueId, Window};
 use rockshard_onnx::schema::{NodeProto, tensor_proto::DataType};
 use rockshard_tensor::{DType, Tensor};
@@ -102,7 +102,8 @@ pub(crate) fn import_node(walk: &mut Walk<'_>, node: &NodeProto) -> Result<(), P
         }
         "GlobalAveragePool" => reduce_over(&mut c, Reduce::Mean, Some(vec![2, 3]), true),
         "Clip" => clip(&mut c),
-        "Where" => c.apply(Op::Where),
+        "Where" => nan::choose(&mut c),
+        "IsNaN" => nan::is_nan(&mut c),
         "Gelu" => {
             let tanh = c.attributes.text("approximate", "none") == "tanh";
             c.apply(Op::Gelu { tanh })

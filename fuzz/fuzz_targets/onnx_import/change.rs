@@ -8,7 +8,7 @@ use rockshard_onnx::schema::{AttributeProto, GraphProto, ModelProto, NodeProto, 
 const OPERATORS: &str = "\
     Abs Add And ArgMax AveragePool Cast CastLike Clip Concat Constant ConstantOfShape Conv Cos Div Dropout Equal Erf Exp \
     Expand Flatten Floor Gather Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization Identity \
-    InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow \
+    InstanceNormalization IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow \
     Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Shape Sigmoid Sin Size Slice \
     Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where";
 const ATTRIBUTES: &str = "\
