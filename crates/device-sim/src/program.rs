@@ -248,10 +248,14 @@ fn cuts(op: &Op, weight: &Tensor, numerics: Numerics) -> Vec<usize> {
 }
 
 impl Step {
-    /// Whether the result holds nothing but elements of the arguments.
-    pub(crate) fn moves(&self) -> bool {
-        use Op::{Concat, Expand, Gather, Reshape, Slice, Transpose};
-        matches!(self.work, Work::Whole(Reshape { .. } | Transpose { .. } | Slice { .. } | Concat { .. } | Gather { .. } | Expand { .. }))
+    /// Whether finite arguments cannot give anything but a finite result: elements are moved, averaged or made smaller.
+    pub(crate) fn keeps_finite(&self) -> bool {
+        use Op::{Attention, Concat, Expand, Gather, Gelu, Reshape, Resize, Slice, Softmax, Swish, Transpose};
+        match &self.work {
+            Work::Whole(Reshape { .. } | Transpose { .. } | Slice { .. } | Concat { .. } | Gather { .. } | Expand { .. }) => true,
+            Work::Whole(Attention { .. } | Softmax { .. } | Resize { .. } | Gelu { tanh: false } | Swish { .. }) => true,
+            _ => false,
+        }
     }
 
     /// Run on arguments in the order of [`Step::inputs`].

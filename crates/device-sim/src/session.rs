@@ -128,7 +128,7 @@ impl Session for SimSession {
             let arguments = step.inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
             let output = step.run(&arguments).map_err(|e| self.error(DeviceErrorKind::Run, format!("node {:?}: {e}", step.name)))?;
             let output = self.numerics.settle(output);
-            if non_finite.is_none() && !step.moves() && has_non_finite(&output) {
+            if non_finite.is_none() && !step.keeps_finite() && has_non_finite(&output) {
                 non_finite = Some(step.name.clone());
             }
             live.insert(step.output, output);

@@ -9,7 +9,6 @@ use crate::product::reserve;
 use crate::tile::{ByDepth, COLUMNS, DEPTH, Line, Product, ROWS};
 use crate::walk::{broadcast_strides, strides};
 use crate::{KernelError, Precision};
-use bytemuck::zeroed_vec;
 use half::f16;
 use rayon::prelude::*;
 use rockshard_graph::broadcast;
@@ -131,7 +130,7 @@ impl Job<'_> {
         widen: impl Fn(usize) -> (SideBySide, SideBySide) + Sync,
     ) -> Tensor {
         let head_size = self.rows * self.width;
-        let mut out = zeroed_vec::<T>(heads * head_size);
+        let mut out = T::buffer(heads * head_size);
         if !out.is_empty() {
             for (group, out) in out.chunks_mut(at_once * head_size).enumerate() {
                 let first = group * at_once;

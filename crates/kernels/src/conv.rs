@@ -1,11 +1,12 @@
 //! Convolution as matrix products over panels of unfolded input (im2col); a 1x1 convolution reads its input directly, a large
 //! 3x3 one is transformed first.
 
-use crate::data::Source;
+use crate::data::{Float, Source};
 use crate::matmul::read_columns;
 use crate::product::{Factors, Size, product};
 use crate::tile::{COLUMNS, Line};
 use crate::{KernelError, Precision, winograd};
+use half::f16;
 use rockshard_graph::Window;
 use rockshard_tensor::Tensor;
 use std::ops::Range;
@@ -33,7 +34,7 @@ pub(crate) fn conv(
         && winograd::suits(window, group, &extents)
         && let Some(values) = winograd::conv(&x, &weight, &bias, &extents, cuts)
     {
-        return Ok(Tensor::from_f16(shape, values));
+        return Ok(f16::tensor(shape, values));
     }
     let taps = window.kernel[0] * window.kernel[1];
     let depth = channels * taps;

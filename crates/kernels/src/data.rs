@@ -1,8 +1,8 @@
 //! Reading inputs as f32 a piece at a time, and making outputs in parallel with one rounding.
 
 use crate::convert::{narrow, widen};
-use crate::{KernelError, Precision};
-use bytemuck::{Zeroable, zeroed_vec};
+use crate::{KernelError, Precision, reuse};
+use bytemuck::zeroed_vec;
 use half::f16;
 use rayon::prelude::*;
 use rockshard_tensor::{DType, Tensor};
@@ -50,7 +50,9 @@ impl<'a> Source<'a> {
 }
 
 /// A storage type of real values.
-pub(crate) trait Float: Copy + Send + Sync + Zeroable {
+pub(crate) trait Float: Copy + Send + Sync {
+    /// A vector of `count` elements of any value, to be overwritten.
+    fn buffer(count: usize) -> Vec<Self>;
     /// Convert; to f16 with rounding to nearest even and overflow to infinity.
     fn store(from: &[f32], to: &mut [Self]);
     /// Convert, and add to what is there, rounding as [`Float::store`] both times; spoils `from`.
@@ -60,6 +62,9 @@ pub(crate) trait Float: Copy + Send + Sync + Zeroable {
 }
 
 impl Float for f32 {
+    fn buffer(count: usize) -> Vec<Self> {
+        zeroed_vec(count)
+    }
     fn store(from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
     }
@@ -72,6 +77,9 @@ impl Float for f32 {
 }
 
 impl Float for f16 {
+    fn buffer(count: usize) -> Vec<Self> {
+        reuse::buffer(count)
+    }
     fn store(from: &[f32], to: &mut [Self]) {
         narrow(from, to);
     }
@@ -88,7 +96,7 @@ impl Float for f16 {
         }
     }
     fn tensor(shape: Vec<usize>, values: Vec<Self>) -> Tensor {
-        Tensor::from_f16(shape, values)
+        Tensor::new(DType::F16, shape, reuse::shared(values)).expect("a value for each element of the shape")
     }
 }
 
@@ -99,16 +107,16 @@ pub(crate) fn fill(precision: Precision, shape: Vec<usize>, block: usize, make: 
     let block = block.max(1);
     match precision {
         Precision::F32 => {
-            let mut out = zeroed_vec::<f32>(count);
+            let mut out = f32::buffer(count);
             if count <= block {
                 make(0, &mut out);
             } else {
                 out.par_chunks_mut(block).enumerate().for_each(|(i, out)| make(i * block, out));
             }
-            Tensor::from_f32(shape, out)
+            f32::tensor(shape, out)
         }
         Precision::F16 => {
-            let mut out = zeroed_vec::<f16>(count);
+            let mut out = f16::buffer(count);
             let piece = |scratch: &mut Vec<f32>, start: usize, out: &mut [f16]| {
                 scratch.resize(out.len(), 0.0);
                 make(start, scratch);
@@ -119,7 +127,7 @@ pub(crate) fn fill(precision: Precision, shape: Vec<usize>, block: usize, make: 
             } else {
                 out.par_chunks_mut(block).enumerate().for_each_init(Vec::new, |scratch, (i, out)| piece(scratch, i * block, out));
             }
-            Tensor::from_f16(shape, out)
+            f16::tensor(shape, out)
         }
     }
 }

@@ -21,6 +21,7 @@ mod norm;
 mod pool;
 mod product;
 mod reduce;
+mod reuse;
 mod round;
 mod tile;
 mod walk;

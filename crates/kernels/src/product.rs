@@ -5,7 +5,6 @@
 use crate::Precision;
 use crate::data::Float;
 use crate::tile::{ByRow, COLUMNS, DEPTH, Line, Product, ROWS};
-use bytemuck::zeroed_vec;
 use half::f16;
 use pulp::Arch;
 use rayon::prelude::*;
@@ -17,7 +16,7 @@ use std::ops::Range;
 pub(crate) const MAX_PANELS: usize = 8;
 const MAX_SUMS: usize = 640 << 8;
 /// Below these a task would spend its time on widening.
-const MIN_COLUMNS: usize = 2 * COLUMNS;
+const MIN_COLUMNS: usize = 4 * COLUMNS;
 const MIN_ROWS: usize = 8 * ROWS;
 /// Left rows that are widened at a time.
 const LEFT_ROWS: usize = 8 * ROWS;
@@ -153,7 +152,7 @@ impl<T: Float> Task<'_, T> {
 }
 
 fn all<T: Float>(shape: Vec<usize>, size: &Size, factors: &Factors<'_>) -> Tensor {
-    let mut out = zeroed_vec::<T>(size.batch * size.rows * size.columns);
+    let mut out = T::buffer(size.batch * size.rows * size.columns);
     if !out.is_empty() {
         let (columns, rows) = cut(size, rayon::current_num_threads());
         let tasks = tasks(&mut out, size, columns, rows);

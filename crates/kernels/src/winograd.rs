@@ -10,7 +10,6 @@
 use crate::data::{Float, Source};
 use crate::product::reserve;
 use crate::tile::{ByRow, COLUMNS, DEPTH, Line, Product, ROWS};
-use bytemuck::zeroed_vec;
 use half::f16;
 use pulp::Arch;
 use rayon::prelude::*;
@@ -29,6 +28,7 @@ const MAX_PANELS: usize = 32;
 const TASK_PANELS: usize = 8;
 /// Rows of a task at most.
 const MAX_ROWS: usize = 8 * ROWS;
+const HALF: usize = COLUMNS / 2;
 /// Values of an input row that the tiles of a panel touch at most.
 const REACH: usize = 2 * COLUMNS + 2;
 
@@ -57,7 +57,7 @@ pub(crate) fn suits(window: &Window, group: usize, extents: &Extents) -> bool {
 /// The convolution, rounded at the cuts of the channels and at the end, or nothing where a sum is not finite.
 pub(crate) fn conv(x: &Source<'_>, weight: &Source<'_>, bias: &[f32], extents: &Extents, cuts: &[usize]) -> Option<Vec<f16>> {
     let plane = extents.height * extents.width;
-    let mut out = zeroed_vec::<f16>(extents.batch * extents.rows * plane);
+    let mut out = f16::buffer(extents.batch * extents.rows * plane);
     let starts = [0].iter().chain(cuts);
     let pieces = starts.zip(cuts.iter().chain([&extents.channels])).map(|(&start, &end)| Piece { channels: start..end, bias });
     let mut buffers = BUFFERS.take();
@@ -272,7 +272,12 @@ fn transform_input<'a>(patch: &[[f32; REACH]; 4], at: Range<usize>, places: impl
                 _ => b[i] - d[i],
             };
         }
-        line[at.clone()].copy_from_slice(&values[..at.len()]);
+        // Known lengths are a few vector moves instead of a call.
+        match at.len() {
+            COLUMNS => *line = values,
+            HALF => line[at.start..at.start + HALF].copy_from_slice(&values[..HALF]),
+            length => line[at.clone()].copy_from_slice(&values[..length]),
+        }
     }
 }
 
