@@ -32,8 +32,6 @@ fn check(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64) {
 fn check_rounded(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64, between: f64) {
     let narrow: Vec<Tensor> = inputs.iter().map(|t| t.to_float(DType::F16).unwrap_or_else(|_| (*t).clone())).collect();
     let narrow: Vec<&Tensor> = narrow.iter().collect();
-    // Sizes of what these round in between.
-    let between = if matches!(op, Op::GroupNorm { .. } | Op::InstanceNorm { .. }) { 8.0 } else { 0.0 };
     for (inputs, precision) in [(inputs, Precision::F32), (&narrow, Precision::F32), (inputs, Precision::F16), (&narrow, Precision::F16)] {
         let out = evaluate(op, inputs, precision).unwrap();
         assert_eq!(out.dtype(), precision.dtype(), "{op:?}");
