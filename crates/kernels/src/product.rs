@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Right panels of a task at most, and its sums: 640 KiB.
-pub(crate) const MAX_PANELS: usize = 8;
+pub(crate) const MAX_PANELS: usize = 16;
 const MAX_SUMS: usize = 640 << 8;
 /// Below these a task would spend its time on widening.
 const MIN_COLUMNS: usize = 4 * COLUMNS;
