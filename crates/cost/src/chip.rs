@@ -22,6 +22,8 @@ pub struct Rk3588 {
     pub ddr_bytes_per_cycle: f64,
     /// Bytes a second that one core was measured to stream (2.2: int8 Add of 10.8 MB in 945 us, in and out).
     pub core_bytes_per_second: f64,
+    /// Bytes a second that all cores together were measured to stream (2.2: the same Add on three cores in 573 us).
+    pub shared_bytes_per_second: f64,
     /// Measured over modelled time of a convolution that uses the core well (2.4: 384 to 384 channels, 410 over 313 us).
     pub convolution_factor: f64,
     /// With a height of 1 (tokens) the factor is depth (channels x kernel) over this, where that is more
@@ -40,6 +42,10 @@ pub struct Rk3588 {
     /// Bytes a second of an operator that the runtime runs on the CPU. Not measured by anyone; an assumption between a plain
     /// copy (2.3: 1.5 MB in 0.31 ms) and a type conversion (2.3: 70 MB/s on an RK3576).
     pub host_bytes_per_second: f64,
+    /// Bytes a second of the Reshape that the runtime does on the CPU behind a group norm of fewer than 8 channels a group (toolkit: the
+    /// compiled VAE decoder has one for each of its six norms of 128 channels; tensors are stored in units of 8 channels). Fitted to the
+    /// VAE decoder at 512 pixels on one core (4), the only constant that is fitted to a whole model.
+    pub host_reshape_bytes_per_second: f64,
     /// Microseconds from calling run to its return without any work (2.3: 40 to 130).
     pub run_overhead_micros: f64,
     /// Bytes a second at which an input of fewer than 4 axes takes the NPU's layout
@@ -75,6 +81,7 @@ impl Default for Rk3588 {
             channel_step: 16,
             ddr_bytes_per_cycle: 23.654,
             core_bytes_per_second: 11.7e9,
+            shared_bytes_per_second: 19.3e9,
             convolution_factor: 1.31,
             flat_depth: 350.0,
             attention_nanos: 4.8,
@@ -83,6 +90,7 @@ impl Default for Rk3588 {
             copy_bytes_per_second: 7.4e9,
             transpose_bytes_per_second: 3.5e9,
             host_bytes_per_second: 1.0e9,
+            host_reshape_bytes_per_second: 0.15e9,
             run_overhead_micros: 85.0,
             token_input_bytes_per_second: 1_572_864.0 / 2.59e-3,
             token_output_bytes_per_second: 1_572_864.0 / 1.73e-3,

@@ -7,6 +7,7 @@
 
 mod bias;
 mod chip;
+mod layer;
 mod limits;
 mod memory;
 mod operator;
@@ -14,6 +15,7 @@ mod transpose;
 
 pub use bias::fused_bias;
 pub use chip::Rk3588;
+pub use layer::{Layer, layers};
 pub use limits::{Fallback, LimitError};
 pub use memory::GraphCost;
 pub use operator::OpCost;

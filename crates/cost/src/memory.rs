@@ -1,6 +1,6 @@
 //! Time and memory of a whole graph.
 
-use crate::{Rk3588, fused_bias};
+use crate::{Rk3588, fused_bias, layers};
 use rockshard_graph::{Graph, Links, Node, NodeId, Op};
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ impl Rk3588 {
     pub fn graph(&self, graph: &Graph) -> GraphCost {
         let links = graph.links();
         let absorbed: HashSet<NodeId> = graph.node_ids().filter_map(|id| Some(fused_bias(graph, &links, id)?.0)).collect();
-        let work: f64 = (graph.node_ids().filter(|id| !absorbed.contains(id))).map(|id| self.node(graph, graph.node(id)).micros).sum();
+        let work: f64 = layers(graph).iter().map(|layer| self.layer(graph, layer).micros).sum();
         let overhead_micros = self.boundary_micros(graph);
         GraphCost {
             micros: work + overhead_micros,

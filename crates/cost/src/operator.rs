@@ -4,6 +4,9 @@ use crate::Rk3588;
 use crate::transpose::moves_nothing;
 use rockshard_graph::{Binary, Graph, Node, Op, Unary, Value};
 
+/// Channels that the NPU's layout stores together in float16 (1.3).
+const CHANNEL_UNIT: usize = 8;
+
 /// Modelled cost of one operator on one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OpCost {
@@ -11,7 +14,7 @@ pub struct OpCost {
     pub micros: f64,
     /// Cycles as the vendor's compiler states them, for operators it models: the larger of compute and memory.
     pub cycles: Option<u64>,
-    /// Bytes read (weights included) and written.
+    /// Bytes read (weights included) and written; with an attention's scores, each written and read once.
     pub dram_bytes: u64,
 }
 
@@ -43,11 +46,14 @@ impl Rk3588 {
             Op::Attention { .. } => {
                 let keys = inputs[1].shape.last().copied().unwrap_or(0);
                 let rows = output.count() / output.shape.last().copied().unwrap_or(1).max(1);
-                OpCost { micros: self.attention_nanos * 1e-3 * (rows * keys) as f64, cycles: None, dram_bytes }
+                // `rows` counts those of every head; the memory of one head's scores is used again for the next.
+                let pairs = (rows * keys) as f64;
+                let dram_bytes = dram_bytes + (2.0 * self.attention_bytes_per_pair * pairs) as u64;
+                OpCost { micros: self.attention_nanos * 1e-3 * pairs, cycles: None, dram_bytes }
             }
             Op::LayerNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. } | Op::Softmax { .. } => {
                 let micros = output.count() as f64 / self.norm_elements_per_second * 1e6;
-                OpCost { micros, cycles: None, dram_bytes }
+                OpCost { micros: micros + self.reshape_micros(&node.op, output), cycles: None, dram_bytes }
             }
             Op::Transpose { perm } if moves_nothing(&inputs[0].shape, perm) => OpCost::default(),
             Op::Reshape { shape } if same_but_ones(&inputs[0].shape, shape) => OpCost::default(),
@@ -67,6 +73,13 @@ impl Rk3588 {
             | Op::ArgMax { .. }
             | Op::Cast(_) => stream(self.elementwise_bytes_per_second),
         }
+    }
+
+    /// The Reshape on the CPU behind a norm of small groups.
+    fn reshape_micros(&self, op: &Op, output: &Value) -> f64 {
+        let Op::GroupNorm { groups, .. } = *op else { return 0.0 };
+        let channels = output.shape.get(1).map_or(0, |c| c / groups.max(1));
+        if channels >= CHANNEL_UNIT { 0.0 } else { 2.0 * output.npu_bytes() as f64 / self.host_reshape_bytes_per_second * 1e6 }
     }
 
     fn array(&self, graph: &Graph, node: &Node, inputs: &[&Value], output: &Value) -> Array {
