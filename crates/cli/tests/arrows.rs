@@ -16,6 +16,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("device", "manifest tensor"),
     ("device-cpu", "device manifest tensor"),
     ("device-sim", "cost device graph import kernels manifest onnx tensor"),
+    ("rknn-abi", ""),
+    ("rknnrt-sim", "cost device device-sim graph import manifest onnx rknn-abi tensor"),
     ("runtime", "device manifest tensor"),
     ("diffusion", "manifest tensor"),
     ("converter", "cost device graph import kernels manifest onnx tensor"),
