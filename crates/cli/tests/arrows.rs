@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("cost", "graph tensor"),
     ("device", "manifest tensor"),
     ("device-cpu", "device manifest tensor"),
+    ("device-rknn", "device manifest rknn-abi tensor"),
     ("device-sim", "cost device graph import kernels manifest onnx tensor"),
     ("rknn-abi", ""),
     ("rknnrt-sim", "cost device device-sim graph import manifest onnx rknn-abi tensor"),
