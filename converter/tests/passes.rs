@@ -15,6 +15,8 @@ use rockshard_kernels::Precision;
 use rockshard_tensor::Tensor;
 
 const TOLERANCE: f64 = 2e-5;
+/// For factors that are no powers of two: every weight and every value is rounded anew.
+const INEXACT_FACTOR: f64 = 1e-4;
 
 /// Run a scaled graph on real values: inputs times their factor, outputs divided by theirs.
 fn run_scaled(graph: &Graph, scales: &Scales, given: &Named) -> Named {
@@ -24,9 +26,13 @@ fn run_scaled(graph: &Graph, scales: &Scales, given: &Named) -> Named {
 }
 
 fn assert_equal(found: &Named, expected: &Named, what: &str) {
+    assert_within(TOLERANCE, found, expected, what);
+}
+
+fn assert_within(tolerance: f64, found: &Named, expected: &Named, what: &str) {
     for (name, tensor) in expected {
         let error = relative_l2(&found[name], tensor);
-        assert!(error <= TOLERANCE, "{what}: {name} differs by {error:.2e}");
+        assert!(error <= tolerance, "{what}: {name} differs by {error:.2e}");
     }
 }
 
@@ -40,7 +46,8 @@ proptest! {
         let scales = uniform_scales(&graph, factor);
         prop_assert!(!scales.is_identity());
         let rewritten = apply_scales(&graph, &scales).unwrap();
-        assert_equal(&run_scaled(&rewritten, &scales, &given), &run(&graph, &given, Precision::F32), "sandwich");
+        let tolerance = if factor.log2().fract() == 0.0 { TOLERANCE } else { INEXACT_FACTOR };
+        assert_within(tolerance, &run_scaled(&rewritten, &scales, &given), &run(&graph, &given, Precision::F32), "sandwich");
     }
 
     #[test]

@@ -1,0 +1,107 @@
+//! The RK3588's NPU: shards through Rockchip's librknnrt.
+//!
+//! The library is loaded when the device is made, so that this crate builds and is tested on machines that have none, against
+//! `rknnrt-sim`. The crate rknn-rs is not used for these reasons: it links the library and needs libclang, so nothing that depends
+//! on it builds without them; its `Rknn` can be shared between threads, and a shared context gives wrong results without an error; its errors are text; and
+//! it has no `rknn_dup_context`, `rknn_set_io_mem`, flags, or queries of memory and time.
+//!
+//! Each session has a context of its own and is used through `&mut`, so setting inputs, running and getting outputs are one step.
+//! All outputs are always got at once: the runtime writes to all of them, whatever number it is told. `api` holds all unsafe code.
+
+mod api;
+mod session;
+
+use api::Api;
+use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile};
+use rockshard_manifest::CoreId;
+use rockshard_rknn_abi::Code;
+use std::path::Path;
+use std::sync::Arc;
+
+const CORES: u8 = 3;
+/// Where the library is looked for when no path is given: the system's loader decides.
+const LIBRARY: &str = "librknnrt.so";
+
+/// The NPU, `--device rknn`.
+#[derive(Clone)]
+pub struct RknnDevice {
+    api: Arc<Api>,
+}
+
+/// Why there is no device.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The library is not there, or cannot be loaded.
+    #[error("{library} cannot be loaded ({source}): install Rockchip's librknnrt 2.3 or newer where the system finds libraries")]
+    Library {
+        /// Name or path.
+        library: String,
+        /// What the system's loader says.
+        source: libloading::Error,
+    },
+    /// The library lacks a function.
+    #[error("{library} is no librknnrt of 2.3 or newer: it has no {function}")]
+    Function {
+        /// Name or path.
+        library: String,
+        /// What is missing.
+        function: &'static str,
+    },
+}
+
+/// A call of the library that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallError {
+    /// The function.
+    pub function: &'static str,
+    /// What it returned.
+    pub raw: i32,
+}
+
+impl CallError {
+    /// The vendor's code, where it is one.
+    pub fn code(self) -> Option<Code> {
+        Code::from_raw(self.raw)
+    }
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.code() {
+            Some(code) => write!(f, "{} gave {} ({}): {}", self.function, code.name(), self.raw, code.advice()),
+            None => write!(f, "{} gave {}, which is no code of the API", self.function, self.raw),
+        }
+    }
+}
+
+impl RknnDevice {
+    /// Load the runtime: from a path, or from where the system finds libraries.
+    ///
+    /// # Errors
+    /// It is not there, or lacks functions.
+    pub fn load(library: Option<&Path>) -> Result<Self, LoadError> {
+        Ok(RknnDevice { api: Arc::new(Api::load(library.unwrap_or(Path::new(LIBRARY)))?) })
+    }
+}
+
+impl Device for RknnDevice {
+    fn name(&self) -> &'static str {
+        "rknn"
+    }
+
+    fn cores(&self) -> u8 {
+        CORES
+    }
+
+    fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
+        match core {
+            CoreId::Npu(n) if n < CORES => Ok(Box::new(session::RknnSession::open(&self.api, shard, core, 1 << n)?)),
+            CoreId::Npu(_) => Err(unavailable(shard, core, format!("the NPU has {CORES} cores, numbered from 0"))),
+            CoreId::Host => Err(unavailable(shard, core, "the NPU does not run host shards; open them on the CPU device".to_owned())),
+        }
+    }
+}
+
+fn unavailable(shard: &ShardFile, core: CoreId, detail: String) -> DeviceError {
+    DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail)
+}

@@ -1,0 +1,136 @@
+//! One shard in a context of its own.
+
+use crate::CallError;
+use crate::api::{Api, Context, Elements};
+use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
+use rockshard_manifest::{CoreId, TensorSpec};
+use rockshard_rknn_abi::{Code, TensorAttr, dtype, format, text_of};
+use rockshard_tensor::{DType, Tensor};
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Oldest runtime that has what this crate calls, with float16 models of rknn-toolkit2 2.3: another major version is another API.
+const RUNTIME: [u32; 2] = [2, 3];
+/// Oldest driver that goes with it.
+const DRIVER: [u32; 2] = [0, 9];
+/// In the version of `rknnrt-sim`, whose times are modelled.
+const SIMULATED: &str = "rockshard";
+
+pub(crate) struct RknnSession {
+    shard: ShardFile,
+    core: CoreId,
+    context: Context,
+    counts: Vec<usize>,
+    simulated: bool,
+}
+
+impl RknnSession {
+    pub(crate) fn open(api: &Arc<Api>, shard: &ShardFile, core: CoreId, mask: u32) -> Result<Self, DeviceError> {
+        let load = |detail: String| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, detail);
+        let called = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Load), &shard.name, core, e);
+        let path = shard.path.to_str().and_then(|p| CString::new(p).ok());
+        let path = path.ok_or_else(|| load(format!("{}: the runtime takes paths in UTF-8 only", shard.path.display())))?;
+        let mut context = Context::open(api, &path).map_err(called)?;
+        let version = context.version().map_err(called)?;
+        let (runtime, driver) = (text_of(&version.api_version), text_of(&version.drv_version));
+        let simulated = runtime.contains(SIMULATED);
+        let old = |detail| DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail);
+        if let Some(problem) = unfit("librknnrt", &runtime, RUNTIME).or(unfit("the NPU's driver", &driver, DRIVER)) {
+            return Err(old(problem));
+        }
+        context.set_core_mask(mask).map_err(called)?;
+        let numbers = context.numbers().map_err(called)?;
+        for (role, output, found, specs) in
+            [("input", false, numbers.n_input, &shard.inputs), ("output", true, numbers.n_output, &shard.outputs)]
+        {
+            if found as usize != specs.len() {
+                return Err(load(format!("the model has {found} {role}s, the manifest {}", specs.len())));
+            }
+            for (index, spec) in specs.iter().enumerate() {
+                let attr = context.attribute(output, index as u32).map_err(called)?;
+                boundary(role, spec, &attr).map_err(load)?;
+            }
+        }
+        let counts = shard.outputs.iter().map(|t| t.shape.iter().product()).collect();
+        Ok(RknnSession { shard: shard.clone(), core, context, counts, simulated })
+    }
+}
+
+/// The class of a failed call; `other` where the code does not tell.
+fn kind(error: CallError, other: DeviceErrorKind) -> DeviceErrorKind {
+    match error.code() {
+        Some(Code::DeviceUnavailable | Code::DeviceUnmatch) => DeviceErrorKind::Unavailable,
+        Some(Code::Malloc) => DeviceErrorKind::Limit,
+        Some(Code::Input) => DeviceErrorKind::Input,
+        Some(Code::Model | Code::PlatformUnmatch | Code::IncompatiblePreCompile | Code::IncompatibleOptimization) => DeviceErrorKind::Load,
+        _ => other,
+    }
+}
+
+/// Why a version is not one that this crate knows: another major one, or older than `oldest`.
+fn unfit(what: &str, version: &str, oldest: [u32; 2]) -> Option<String> {
+    let numbers: Vec<u32> = version.trim_start_matches('v').split(['.', ' ']).map_while(|n| n.parse().ok()).collect();
+    let [major, minor] = oldest;
+    let fits = numbers.first() == Some(&major) && numbers.get(1).is_some_and(|&n| n >= minor);
+    (!fits).then(|| format!("{what} is of version {version:?}; {major}.{minor} or newer, of the same major version, is needed"))
+}
+
+/// The model's tensor must be the manifest's, whichever order its attributes are in.
+fn boundary(role: &str, spec: &TensorSpec, attr: &TensorAttr) -> Result<(), String> {
+    let shape = match (attr.fmt, &spec.shape[..]) {
+        (format::NHWC, &[n, c, h, w]) => vec![n, h, w, c],
+        _ => spec.shape.clone(),
+    };
+    let fits = attr.extents().iter().map(|&d| d as usize).eq(shape.iter().copied());
+    let name = text_of(&attr.name);
+    if !spec.dtype.is_float() || !matches!(attr.dtype, dtype::FLOAT32 | dtype::FLOAT16) {
+        return Err(format!("{role} {:?} holds no real numbers: run this shard on the host", spec.name));
+    }
+    // Names in the C API are cut at 255 bytes.
+    if !fits || !spec.name.starts_with(&name) {
+        return Err(format!("{role} {:?} of the manifest is {:?}, the model has {name:?}, {:?}", spec.name, spec.shape, attr.extents()));
+    }
+    Ok(())
+}
+
+fn elements(tensor: &Tensor) -> Elements<'_> {
+    Elements {
+        bytes: tensor.bytes(),
+        dtype: if tensor.dtype() == DType::F16 { dtype::FLOAT16 } else { dtype::FLOAT32 },
+        fmt: if tensor.shape().len() == 4 { format::NCHW } else { format::UNDEFINED },
+    }
+}
+
+impl Session for RknnSession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+        check_inputs(&self.shard, self.core, inputs)?;
+        // The runtime reads elements where they lie, so they are aligned for their type.
+        let aligned: Vec<Tensor> =
+            inputs.iter().map(|t| if (t.bytes().as_ptr() as usize).is_multiple_of(4) { t.clone() } else { t.detached() }).collect();
+        let elements: Vec<Elements<'_>> = aligned.iter().map(elements).collect();
+        let failed = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Run), &self.shard.name, self.core, e);
+        let values = self.context.run(&elements, &self.counts).map_err(failed)?;
+        let outputs = self.shard.outputs.iter().zip(values).map(|(spec, values)| Tensor::from_f32(spec.shape.clone(), values)).collect();
+        let modelled = match self.simulated {
+            true => Some(Duration::from_micros(self.context.micros().map_err(failed)?.unsigned_abs())),
+            false => None,
+        };
+        Ok(Completion { outputs, modelled })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_checked() {
+        for (version, fits) in [("2.3.2 (429f97ae6b@2025)", true), ("2.5.0", true), ("2.2.9", false), ("3.0.0", false), ("", false)] {
+            assert_eq!(unfit("librknnrt", version, RUNTIME).is_none(), fits, "{version}");
+        }
+        assert_eq!(unfit("the NPU's driver", "0.9.8", DRIVER), None);
+        let problem = unfit("the NPU's driver", "0.8.2", DRIVER).unwrap();
+        assert!(problem.contains("0.8.2") && problem.contains("0.9 or newer"), "{problem}");
+    }
+}

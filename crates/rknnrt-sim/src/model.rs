@@ -1,0 +1,61 @@
+//! What `rknn_init` takes.
+
+use crate::Refusal;
+use bytes::Bytes;
+use rockshard_cost::Rk3588;
+use rockshard_device::ShardFile;
+use rockshard_device_sim::{SimDevice, SimSession};
+use rockshard_graph::{Graph, ValueId};
+use rockshard_import::{Options, fuse, import_file, import_model};
+use rockshard_manifest::{CoreId, TensorSpec};
+use rockshard_onnx::schema::tensor_proto::DataLocation;
+use rockshard_rknn_abi::Code;
+use std::path::Path;
+
+/// A graph and what it costs; contexts share it.
+pub(crate) struct Model {
+    graph: Graph,
+    pub(crate) shard: ShardFile,
+    pub(crate) weight_bytes: u64,
+    pub(crate) internal_bytes: u64,
+}
+
+impl Model {
+    /// From a file.
+    pub(crate) fn open(path: &Path) -> Result<Self, Refusal> {
+        let graph = import_file(path, &Options::fixed()).map_err(|e| Refusal::new(Code::Model, e))?;
+        Ok(Self::of(graph, path))
+    }
+
+    /// From memory. External data has no place then.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
+        let refuse = |e: &dyn std::fmt::Display| Refusal::new(Code::Model, e);
+        let path = Path::new("model in memory");
+        let model = rockshard_onnx::Model::decode(Bytes::copy_from_slice(bytes), path).map_err(|e| refuse(&e))?;
+        let weights = model.proto.graph.iter().flat_map(|g| &g.initializer);
+        if let Some(outside) = weights.into_iter().find(|t| t.data_location == Some(DataLocation::External as i32)) {
+            let name = outside.name.as_deref().unwrap_or_default();
+            return Err(refuse(&format!("tensor {name:?} is in another file: give rknn_init the model's path")));
+        }
+        let mut graph = import_model(&model, &Options::fixed()).map_err(|e| refuse(&e))?;
+        fuse(&mut graph, None).map_err(|e| refuse(&e))?;
+        Ok(Self::of(graph, path))
+    }
+
+    fn of(graph: Graph, path: &Path) -> Self {
+        let specs = |ids: &[ValueId]| -> Vec<TensorSpec> {
+            let values = ids.iter().map(|&v| graph.value(v));
+            values.map(|v| TensorSpec { name: v.name.clone(), dtype: v.dtype, shape: v.shape.clone(), scale: 1.0 }).collect()
+        };
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let shard = ShardFile { name, path: path.to_owned(), inputs: specs(&graph.inputs), outputs: specs(&graph.outputs) };
+        let cost = Rk3588::default().graph(&graph);
+        Model { shard, weight_bytes: cost.weight_bytes, internal_bytes: cost.internal_bytes, graph }
+    }
+
+    /// A session of its own for a context.
+    pub(crate) fn session(&self) -> Result<SimSession, Refusal> {
+        let device = SimDevice::default();
+        device.session(self.graph.clone(), &self.shard, CoreId::Npu(0)).map_err(|e| Refusal::new(Code::Model, e.detail))
+    }
+}

@@ -1,0 +1,325 @@
+//! The library as a C program calls it, on graphs whose results the simulator's own tests hold.
+#![allow(unsafe_code)]
+
+use prost::Message;
+use rknnrt::*;
+use rockshard_device::{Device, ShardFile};
+use rockshard_device_sim::SimDevice;
+use rockshard_import::{Options, import_file};
+use rockshard_manifest::{CoreId, TensorSpec};
+use rockshard_onnx::schema::{StringStringEntryProto, tensor_proto::DataLocation};
+use rockshard_rknn_abi::{
+    CustomString, InOutNum, Input, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, dtype, flag, format, query, text, text_of,
+};
+use rockshard_tensor::{DType, Tensor, read_npy};
+use std::ffi::{CString, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
+
+const CASES: [(&str, usize); 3] = [("conv-swish", 1), ("conv-residual", 2), ("attention", 3)];
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../device-sim/tests/data").join(name)
+}
+
+fn inputs(name: &str, count: usize) -> Vec<Tensor> {
+    (0..count).map(|i| read_npy(&std::fs::read(data(&format!("{name}.x{i}.npy"))).unwrap().into()).unwrap()).collect()
+}
+
+/// What the simulator itself gives, as float32.
+fn expected(name: &str, inputs: &[Tensor]) -> Vec<f32> {
+    let path = data(&format!("{name}.onnx"));
+    let graph = import_file(&path, &Options::fixed()).unwrap();
+    let specs = |ids: &[rockshard_graph::ValueId]| {
+        let values = ids.iter().map(|&v| graph.value(v));
+        values.map(|v| TensorSpec { name: v.name.clone(), dtype: v.dtype, shape: v.shape.clone(), scale: 1.0 }).collect()
+    };
+    let shard = ShardFile { name: name.into(), path, inputs: specs(&graph.inputs), outputs: specs(&graph.outputs) };
+    let outputs = SimDevice::default().open(&shard, CoreId::Npu(0)).unwrap().run(inputs).unwrap().outputs;
+    outputs[0].to_f32().unwrap().into_owned()
+}
+
+fn init(path: &Path, flags: u32) -> Result<u64, i32> {
+    let (mut context, path) = (0, CString::new(path.to_str().unwrap()).unwrap());
+    // SAFETY: the path ends with a zero and both outlive the call.
+    match unsafe { rknn_init(&raw mut context, path.as_ptr() as *mut c_void, 0, flags, null_mut()) } {
+        0 => Ok(context),
+        code => Err(code),
+    }
+}
+
+fn init_memory(model: &[u8]) -> Result<u64, i32> {
+    let mut context = 0;
+    // SAFETY: the size is that of the model.
+    match unsafe { rknn_init(&raw mut context, model.as_ptr() as *mut c_void, model.len() as u32, 0, null_mut()) } {
+        0 => Ok(context),
+        code => Err(code),
+    }
+}
+
+fn open(name: &str) -> u64 {
+    init(&data(&format!("{name}.onnx")), 0).unwrap()
+}
+
+fn ask<T>(context: u64, command: u32, mut info: T) -> Result<T, i32> {
+    // SAFETY: the size is that of the struct.
+    match unsafe { rknn_query(context, command, (&raw mut info).cast(), size_of::<T>() as u32) } {
+        0 => Ok(info),
+        code => Err(code),
+    }
+}
+
+fn set(context: u64, index: u32, bytes: &[u8], dtype: u32, fmt: u32, pass_through: u8) -> i32 {
+    let mut input = Input { index, buf: bytes.as_ptr() as *mut c_void, size: bytes.len() as u32, pass_through, dtype, fmt };
+    // SAFETY: one input, whose size is that of its bytes.
+    unsafe { rknn_inputs_set(context, 1, &raw mut input) }
+}
+
+/// The only output as float32, into the caller's memory.
+fn get(context: u64, count: usize) -> Result<Vec<f32>, i32> {
+    let mut values = vec![0f32; count];
+    let mut output = Output { want_float: 1, is_prealloc: 1, index: 0, buf: values.as_mut_ptr().cast(), size: (count * 4) as u32 };
+    // SAFETY: one output, whose size is that of the values.
+    match unsafe { rknn_outputs_get(context, 1, &raw mut output, null_mut()) } {
+        0 => Ok(values),
+        code => Err(code),
+    }
+}
+
+/// Set all, run, get.
+fn whole(context: u64, given: &[Tensor], count: usize) -> Vec<f32> {
+    for (i, tensor) in given.iter().enumerate() {
+        assert_eq!(set(context, i as u32, tensor.bytes(), dtype::FLOAT16, format::NCHW, 0), 0);
+    }
+    assert_eq!(rknn_run(context, null_mut()), 0);
+    get(context, count).unwrap()
+}
+
+/// Elements of a [1, C, H, W] tensor of 8 C channels or fewer in the order of `place`.
+fn moved(tensor: &Tensor, place: impl Fn([usize; 3], [usize; 3]) -> usize) -> Vec<u8> {
+    let &[1, c, h, w] = tensor.shape() else { panic!("four axes") };
+    let size = tensor.dtype().size();
+    let mut out = vec![0; tensor.bytes().len()];
+    for at in 0..c * h * w {
+        let to = place([c, h, w], [at / (h * w), at / w % h, at % w]);
+        out[to * size..][..size].copy_from_slice(&tensor.bytes()[at * size..][..size]);
+    }
+    out
+}
+
+fn channels_last(tensor: &Tensor) -> Vec<u8> {
+    moved(tensor, |[c, _, w], [channel, y, x]| (y * w + x) * c + channel)
+}
+
+fn groups(tensor: &Tensor) -> Vec<u8> {
+    moved(tensor, |[_, h, w], [channel, y, x]| ((channel / 8 * h + y) * w + x) * 8 + channel % 8)
+}
+
+#[test]
+fn results_are_the_simulators_in_every_layout() {
+    for (name, count) in CASES {
+        let given = inputs(name, count);
+        let (wanted, context) = (expected(name, &given), open(name));
+        assert_eq!(whole(context, &given, wanted.len()), wanted, "{name}");
+        let four = given[0].shape().len() == 4;
+        for (i, tensor) in given.iter().enumerate() {
+            let wide = tensor.to_float(DType::F32).unwrap();
+            assert_eq!(set(context, i as u32, wide.bytes(), dtype::FLOAT32, format::UNDEFINED, 0), 0);
+            if four {
+                assert_eq!(set(context, i as u32, &channels_last(&wide), dtype::FLOAT32, format::NHWC, 0), 0);
+            }
+        }
+        assert_eq!(rknn_run(context, null_mut()), 0);
+        assert_eq!(get(context, wanted.len()).unwrap(), wanted, "{name}, float32");
+        for (i, tensor) in given.iter().enumerate() {
+            let native = if four { groups(tensor) } else { tensor.bytes().to_vec() };
+            assert_eq!(set(context, i as u32, &native, 0, 0, 1), 0);
+        }
+        assert_eq!(rknn_run(context, null_mut()), 0);
+        let mut output = Output { want_float: 0, is_prealloc: 0, index: 0, buf: null_mut(), size: 0 };
+        // SAFETY: one output; its memory is read before it is released, as float16, of which there are `size / 2`.
+        let half = unsafe {
+            assert_eq!(rknn_outputs_get(context, 1, &raw mut output, null_mut()), 0);
+            let bytes = std::slice::from_raw_parts(output.buf.cast::<u8>(), output.size as usize).to_vec();
+            assert_eq!(rknn_outputs_release(context, 1, &raw mut output), 0);
+            assert!(output.buf.is_null());
+            assert_eq!(rknn_outputs_release(context, 1, &raw mut output), 0);
+            bytes
+        };
+        let half = Tensor::new(DType::F16, vec![wanted.len()], half.into()).unwrap();
+        assert_eq!(*half.to_f32().unwrap(), *wanted, "{name}, native");
+        assert_eq!(rknn_destroy(context), 0);
+    }
+}
+
+#[test]
+fn queries_describe_the_model() {
+    let context = open("conv-residual");
+    let numbers = ask(context, query::IN_OUT_NUM, InOutNum::default()).unwrap();
+    assert_eq!((numbers.n_input, numbers.n_output), (2, 1));
+    let table: [(u32, &[u32], u32, u32); 6] = [
+        (query::INPUT_ATTR, &[1, 8, 8, 16], format::NHWC, 2048),
+        (query::OUTPUT_ATTR, &[1, 16, 8, 8], format::NCHW, 2048),
+        (query::NATIVE_INPUT_ATTR, &[1, 2, 8, 8, 8], format::NC1HWC2, 2048),
+        (query::NATIVE_OUTPUT_ATTR, &[1, 2, 8, 8, 8], format::NC1HWC2, 2048),
+        (query::NATIVE_NHWC_INPUT_ATTR, &[1, 8, 8, 16], format::NHWC, 2048),
+        (query::NATIVE_NHWC_OUTPUT_ATTR, &[1, 8, 8, 16], format::NHWC, 2048),
+    ];
+    for (command, extents, fmt, size) in table {
+        let attr = ask(context, command, TensorAttr::of(0)).unwrap();
+        assert_eq!((attr.extents(), attr.fmt, attr.size, attr.dtype), (extents, fmt, size, dtype::FLOAT16), "query {command}");
+        assert_eq!((attr.n_elems, attr.scale, attr.w_stride, attr.index), (1024, 1.0, 8, 0), "query {command}");
+    }
+    assert_eq!(ask(context, query::INPUT_ATTR, TensorAttr::of(2)).unwrap_err(), -5);
+    let tokens = open("attention");
+    let attr = ask(tokens, query::INPUT_ATTR, TensorAttr::of(1)).unwrap();
+    assert_eq!((attr.extents(), attr.fmt, attr.w_stride), (&[1, 48, 64][..], format::UNDEFINED, 0));
+    assert!(!text_of(&attr.name).is_empty());
+
+    let version = ask(context, query::SDK_VERSION, SdkVersion { api_version: [1; 256], drv_version: [1; 256] }).unwrap();
+    assert!(text_of(&version.api_version).starts_with("2.3.2 (rockshard"), "{}", text_of(&version.api_version));
+    assert_eq!(text_of(&version.drv_version), "0.9.8");
+    assert!(text_of(&ask(context, query::CUSTOM_STRING, CustomString { string: [1; 1024] }).unwrap().string).contains("modelled"));
+    let memory = ask(context, query::MEM_SIZE, MemSize::default()).unwrap();
+    assert!(memory.total_weight_size > 0 && memory.total_internal_size > 0, "{memory:?}");
+    assert_eq!(ask(context, query::PERF_RUN, PerfRun::default()).unwrap().run_duration, 0);
+    whole(context, &inputs("conv-residual", 2), 1024);
+    assert!(ask(context, query::PERF_RUN, PerfRun::default()).unwrap().run_duration > 0);
+    assert_eq!(ask(context, query::PERF_RUN, 0u32).unwrap_err(), -5, "a struct too small");
+    assert_eq!(ask(context, 99, 0u32).unwrap_err(), -5);
+}
+
+#[test]
+fn memory_stands_for_inputs_and_outputs() {
+    let given = inputs("conv-residual", 2);
+    let wanted = Tensor::from_f32([1, 16, 8, 8], expected("conv-residual", &given));
+    let context = open("conv-residual");
+    let bind = |command, index, dtype, fmt, bytes| -> *mut TensorMem {
+        let mem = rknn_create_mem(context, bytes);
+        let mut attr = ask(context, command, TensorAttr::of(index)).unwrap();
+        (attr.dtype, attr.fmt) = (dtype, fmt);
+        // SAFETY: the memory is the library's, the attribute is alive.
+        assert_eq!(unsafe { rknn_set_io_mem(context, mem, &raw mut attr) }, 0);
+        mem
+    };
+    let first = bind(query::INPUT_ATTR, 0, dtype::FLOAT16, format::NHWC, 2048);
+    let second = bind(query::NATIVE_INPUT_ATTR, 1, dtype::FLOAT16, format::NC1HWC2, 4096);
+    let output = bind(query::OUTPUT_ATTR, 0, dtype::FLOAT32, format::NHWC, 4096);
+    for (mem, bytes) in [(first, channels_last(&given[0])), (second, groups(&given[1]))] {
+        // SAFETY: the memory has at least as many bytes.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (*mem).virt_addr.cast(), bytes.len()) };
+        assert_eq!(rknn_mem_sync(context, mem, 1), 0);
+    }
+    assert_eq!(rknn_run(context, null_mut()), 0);
+    assert_eq!(rknn_mem_sync(context, output, 2), 0);
+    // SAFETY: the memory has 4096 bytes.
+    let found = unsafe { std::slice::from_raw_parts((*output).virt_addr.cast::<u8>(), 4096) }.to_vec();
+    assert_eq!(found, channels_last(&wanted));
+
+    assert_eq!(rknn_mem_sync(context, output, 4), -5);
+    let mut attr = ask(context, query::OUTPUT_ATTR, TensorAttr::of(0)).unwrap();
+    let small = rknn_create_mem(context, 2047);
+    // SAFETY: as above.
+    assert_eq!(unsafe { rknn_set_io_mem(context, small, &raw mut attr) }, -5);
+    attr.name = text("nothing");
+    // SAFETY: as above.
+    assert_eq!(unsafe { rknn_set_io_mem(context, output, &raw mut attr) }, -5);
+    assert_eq!(rknn_destroy_mem(context, first), 0);
+    assert_eq!(rknn_destroy_mem(context, first), -5, "a second time");
+    assert_eq!(rknn_run(context, null_mut()), -5, "an input's memory is gone");
+    assert_eq!(rknn_destroy(context), 0);
+    for mem in [second, output, small] {
+        assert_eq!(rknn_destroy_mem(context, mem), 0);
+    }
+    assert!(rknn_create_mem(context, 16).is_null());
+}
+
+#[test]
+fn calls_that_are_wrong_get_the_vendors_codes() {
+    let context = open("conv-residual");
+    let half = &inputs("conv-residual", 2)[0];
+    let set = |index, bytes: &[u8], dtype, fmt| set(context, index, bytes, dtype, fmt, 0);
+    let masks: Vec<u32> = (0..16).filter(|&mask| rknn_set_core_mask(context, mask) == 0).collect();
+    assert_eq!(masks, [0, 1, 2, 3, 4, 7]);
+    // SAFETY: a null pointer is refused before anything is read.
+    let (null_inputs, null_model) =
+        unsafe { (rknn_inputs_set(context, 1, null_mut()), rknn_init(null_mut(), null_mut(), 0, 0, null_mut())) };
+    let table = [
+        ("a run without inputs", rknn_run(context, null_mut()), -8),
+        ("outputs before a run", get(context, 1024).unwrap_err(), -9),
+        ("an input that is not there", set(2, half.bytes(), dtype::FLOAT16, format::NCHW), -5),
+        ("an input of another size", set(0, &half.bytes()[2..], dtype::FLOAT16, format::NCHW), -8),
+        ("an input of another type", set(0, half.bytes(), 3, format::NCHW), -8),
+        ("a native input without pass_through", set(0, half.bytes(), dtype::FLOAT16, format::NC1HWC2), -8),
+        ("no inputs", null_inputs, -5),
+        ("no model", null_model, -5),
+        ("a mask of nothing", rknn_set_core_mask(context, 0xffff), -5),
+        ("a batch", rknn_set_batch_core_num(context, 3), -5),
+        ("a flag that is not simulated", init(&data("conv-swish.onnx"), flag::ASYNC).unwrap_err(), -5),
+        ("a file that is not there", init(&data("none.onnx"), 0).unwrap_err(), -6),
+        ("a file that is no model", init(&data("conv-swish.x0.npy"), 0).unwrap_err(), -6),
+        ("memory that is no model", init_memory(b"RKNN, or not").unwrap_err(), -6),
+        ("a context that is not there", rknn_run(context + 1_000_000, null_mut()), -7),
+        ("destroyed", rknn_destroy(context), 0),
+        ("destroyed again", rknn_destroy(context), -7),
+        ("run after", rknn_run(context, null_mut()), -7),
+    ];
+    for (what, found, stated) in table {
+        assert_eq!(found, stated, "{what}");
+    }
+    let context = open("conv-swish");
+    whole(context, &inputs("conv-swish", 1), 1024);
+    assert_eq!(get(context, 1000).unwrap_err(), -9, "a buffer too small");
+    // SAFETY: no outputs are read.
+    assert_eq!(unsafe { rknn_outputs_get(context, 0, null_mut(), null_mut()) }, -5, "fewer outputs than the model has");
+}
+
+#[test]
+fn a_context_a_thread_gives_each_its_own_results() {
+    let first = open("conv-residual");
+    let given = inputs("conv-residual", 2);
+    let orders = [vec![given[0].clone(), given[1].clone()], vec![given[1].clone(), given[0].clone()], vec![given[0].clone(); 2]];
+    std::thread::scope(|scope| {
+        for (mask, order) in [1, 2, 4].into_iter().zip(&orders) {
+            let mut context = 0;
+            let mut from = first;
+            // SAFETY: both handles are alive.
+            assert_eq!(unsafe { rknn_dup_context(&raw mut from, &raw mut context) }, 0);
+            assert_eq!(rknn_set_core_mask(context, mask), 0);
+            scope.spawn(move || {
+                let wanted = expected("conv-residual", order);
+                for _ in 0..20 {
+                    assert_eq!(whole(context, order, wanted.len()), wanted);
+                }
+                assert_eq!(rknn_destroy(context), 0);
+            });
+        }
+    });
+    assert_eq!(rknn_destroy(first), 0);
+}
+
+#[test]
+fn models_come_from_memory_and_with_their_weights_beside_them() {
+    let given = inputs("conv-swish", 1);
+    let wanted = expected("conv-swish", &given);
+    let model = std::fs::read(data("conv-swish.onnx")).unwrap();
+    assert_eq!(whole(init_memory(&model).unwrap(), &given, wanted.len()), wanted);
+
+    let work = tempfile::tempdir().unwrap();
+    let mut model = rockshard_onnx::load(&data("conv-swish.onnx")).unwrap().proto;
+    let mut weights = Vec::new();
+    for tensor in &mut model.graph.as_mut().unwrap().initializer {
+        let Some(raw) = tensor.raw_data.take() else { continue };
+        let entries = [("location", "weights.bin".to_owned()), ("offset", weights.len().to_string()), ("length", raw.len().to_string())];
+        tensor.external_data = entries.map(|(k, v)| StringStringEntryProto { key: Some(k.into()), value: Some(v) }).into();
+        tensor.data_location = Some(DataLocation::External as i32);
+        weights.extend_from_slice(&raw);
+    }
+    assert!(!weights.is_empty());
+    let (path, model) = (work.path().join("shard.onnx"), model.encode_to_vec());
+    std::fs::write(&path, &model).unwrap();
+    assert_eq!(init(&path, 0).unwrap_err(), -6, "the weights are not there");
+    std::fs::write(work.path().join("weights.bin"), &weights).unwrap();
+    assert_eq!(whole(init(&path, 0).unwrap(), &given, wanted.len()), wanted);
+    assert_eq!(init_memory(&model).unwrap_err(), -6, "memory has no weights beside it");
+}
