@@ -251,11 +251,9 @@ impl Step {
     /// Whether finite arguments cannot give anything but a finite result: elements are moved, averaged or made smaller.
     pub(crate) fn keeps_finite(&self) -> bool {
         use Op::{Attention, Concat, Expand, Gather, Gelu, Reshape, Resize, Slice, Softmax, Swish, Transpose};
-        match &self.work {
-            Work::Whole(Reshape { .. } | Transpose { .. } | Slice { .. } | Concat { .. } | Gather { .. } | Expand { .. }) => true,
-            Work::Whole(Attention { .. } | Softmax { .. } | Resize { .. } | Gelu { tanh: false } | Swish { .. }) => true,
-            _ => false,
-        }
+        let Work::Whole(op) = &self.work else { return false };
+        let moves = matches!(op, Reshape { .. } | Transpose { .. } | Slice { .. } | Concat { .. } | Gather { .. } | Expand { .. });
+        moves || matches!(op, Attention { .. } | Softmax { .. } | Resize { .. } | Gelu { tanh: false } | Swish { .. })
     }
 
     /// Run on arguments in the order of [`Step::inputs`].
