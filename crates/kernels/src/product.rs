@@ -1,6 +1,6 @@
 //! Matrix products, cut into tasks that a core works off out of its second cache: a block of the right factor is widened to f32
 //! and met by all the task's rows before the next block of depth is. Every output element sums the depth in blocks of
-//! [`DEPTH`], in f32, and is rounded once; how the work is cut makes no difference to it.
+//! [`DEPTH`], in f32, and is rounded at each cut and at the end; how the work is cut makes no difference to it.
 
 use crate::Precision;
 use crate::data::Float;
