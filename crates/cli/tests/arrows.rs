@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("import", "graph kernels onnx tensor"),
     ("manifest", "tensor"),
     ("cost", "graph tensor"),
+    ("clock", ""),
     ("device", "manifest tensor"),
     ("device-cpu", "device manifest tensor"),
     ("device-rknn", "device manifest rknn-abi tensor"),
