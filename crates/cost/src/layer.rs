@@ -1,5 +1,5 @@
 //! Which nodes the compiler makes one operator: a convolution or a product by a constant takes in its bias, then an activation or a
-//! residual. What one costs alone, under the vendor's multi-core mask, and beside sessions on other cores.
+//! residual. What one costs alone, and under the vendor's multi-core mask.
 
 use crate::{OpCost, Rk3588, fused_bias};
 use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, Unary, ValueId};
@@ -115,16 +115,8 @@ impl Rk3588 {
         if streams { cost.micros / n.min(self.shared_bytes_per_second / self.core_bytes_per_second) } else { cost.micros }
     }
 
-    /// Microseconds of an operator while `sessions` cores, this one among them, each run a session of their own.
-    ///
-    /// The part of its time in which it could not but stream (its bytes at one core's rate) grows with every other session, so far
-    /// that three cores which only stream reach what was measured for three. That they meet each other all the time is an assumption,
-    /// taken because two sessions of a U-Net were measured at 1.78 times one (4) and not at 1.9.
-    pub fn together_micros(&self, cost: &OpCost, sessions: u8) -> f64 {
-        let others = f64::from(sessions.max(1) - 1);
-        let most = f64::from(self.cores.max(2));
-        let each = (most * self.core_bytes_per_second / self.shared_bytes_per_second - 1.0).max(0.0) / (most - 1.0);
-        let streaming = (cost.dram_bytes as f64 / self.core_bytes_per_second * 1e6).min(cost.micros);
-        cost.micros + streaming * others * each
+    /// Microseconds of an operator's time in which it could not but stream: its bytes at the rate that one core reaches alone.
+    pub fn streaming_micros(&self, cost: &OpCost) -> f64 {
+        (cost.dram_bytes as f64 / self.core_bytes_per_second * 1e6).min(cost.micros)
     }
 }
