@@ -6,8 +6,8 @@ use crate::golden::{Recording, record_golden};
 use crate::lora::{LoraFile, Loras};
 use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use crate::pack::PackWriter;
-use crate::partition::{Segment, partition};
-use crate::passes::{Ranges, Scales, apply_scales, choose_scales, shuffled_linears, split_heads, tile_attention, uniform_scales};
+use crate::partition::{Segment, host_nodes, levels, partition};
+use crate::passes::{Ranges, Scales, apply_scales, choose_scales, shuffled_linears, split, split_heads, tile_attention, uniform_scales};
 use crate::reference::Reference;
 use crate::source::{Part, Source};
 use crate::toolkit::Toolkit;
@@ -78,6 +78,7 @@ pub enum Progress {
 /// # Errors
 /// See [`ConvertError`]; nothing is left at the target then.
 pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnMut(Progress)) -> Result<Manifest, ConvertError> {
+    check_options(request)?;
     let source = Source::open(&request.source, &request.resolutions, request.batch)?;
     let mut loras = Loras::open(&request.loras)?;
     if !request.loras.is_empty() {
@@ -126,6 +127,16 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
         models,
         files: Default::default(),
     })
+}
+
+/// Dividing every operator decides where the cuts are.
+fn check_options(request: &Request) -> Result<(), ConvertError> {
+    let other = match (request.shards, request.tile) {
+        (Shards::Auto, Tile::Heads) => format!("--tile {}", Tile::Heads),
+        (Shards::Auto, _) => return Ok(()),
+        (shards, _) => format!("--shards {shards}"),
+    };
+    if request.placement == Placement::Split { Err(ConvertError::SplitWith { other }) } else { Ok(()) }
 }
 
 /// A part's name, with its resolution.
@@ -213,7 +224,14 @@ fn convert_part(
     if request.tile == Tile::Heads {
         declined.extend(split_heads(&mut graph, usize::from(npu.cores))?);
     }
-    let segments = partition(&graph, &part.name, request.shards, request.optimise, npu)?;
+    let segments = if request.placement == Placement::Split {
+        let divided = split(&graph, &host_nodes(&graph, &part.name)?, npu.cores)?;
+        let segments = levels(&divided);
+        graph = divided.graph;
+        segments
+    } else {
+        partition(&graph, &part.name, request.shards, request.optimise, npu)?
+    };
     let (scales, ranges) = match request.sandwich {
         Sandwich::Off => (Scales::default(), Ranges::new()),
         Sandwich::Factor(factor) => (uniform_scales(&graph, factor), Ranges::new()),
@@ -247,9 +265,13 @@ fn convert_part(
         writer.add(&reference, |path| write_onnx(&original, path))?;
         release();
         let cost = npu.graph(&device);
-        let micros = if segment.host { 0.0 } else { cost.micros + cost.overhead_micros };
+        let micros = if segment.host { 0.0 } else { cost.micros };
         let number = shards.iter().filter(|s| s.core != CoreId::Host).count();
-        let core = if segment.host { CoreId::Host } else { pin(request.placement, number, &mut load, micros) };
+        let core = match segment.core {
+            _ if segment.host => CoreId::Host,
+            Some(core) => CoreId::Npu(core),
+            None => pin(request.placement, number, &mut load, micros),
+        };
         let spec = |graph: &Graph, id: ValueId| {
             let value = graph.value(id);
             // The host computes on unscaled values.
@@ -321,7 +343,7 @@ fn pin(placement: Placement, index: usize, load: &mut [f64; 3], micros: f64) -> 
     let core = match placement {
         Placement::RoundRobin => index % 3,
         Placement::Balanced => (0..3).min_by(|&a, &b| load[a].total_cmp(&load[b])).unwrap_or(0),
-        Placement::Replicate => 0,
+        Placement::Replicate | Placement::Split => 0,
     };
     load[core] += micros;
     CoreId::Npu(core as u8)

@@ -60,6 +60,12 @@ pub enum ConvertError {
         /// Node and limit.
         source: LimitError,
     },
+    /// An option that `--placement split` leaves nothing to.
+    #[error("--placement split decides where a model is cut; leave out {other}")]
+    SplitWith {
+        /// The option, as typed.
+        other: String,
+    },
     /// More shards than there are nodes.
     #[error("{part}: {asked} shards asked for, but it has only {nodes} nodes to cut between")]
     TooManyShards {

@@ -61,6 +61,8 @@ pub enum Placement {
     Balanced,
     /// Every core holds the whole model; items take turns.
     Replicate,
+    /// Every operator is divided over the cores: the least time for one item.
+    Split,
 }
 
 /// `--optimise`: what `auto` choices aim at.
@@ -148,7 +150,14 @@ macro_rules! words {
     };
 }
 
-words!(Placement, "round-robin, balanced or replicate", RoundRobin = "round-robin", Balanced = "balanced", Replicate = "replicate");
+words!(
+    Placement,
+    "round-robin, balanced, replicate or split",
+    RoundRobin = "round-robin",
+    Balanced = "balanced",
+    Replicate = "replicate",
+    Split = "split"
+);
 words!(Optimise, "latency, throughput or memory", Latency = "latency", Throughput = "throughput", Memory = "memory");
 
 impl fmt::Display for Sandwich {

@@ -5,7 +5,10 @@
 //! feed-forward. Integer look-ups and functions the NPU has not go to a shard of their own on the host, before everything else.
 
 mod host;
+mod levels;
 mod naming;
+
+pub use levels::levels;
 
 use crate::ConvertError;
 use crate::options::{Optimise, Shards};
@@ -13,6 +16,7 @@ use crate::passes::GROUP_MARK;
 use rockshard_cost::Rk3588;
 use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
 use rockshard_tensor::DType;
+use std::collections::BTreeSet;
 
 /// The nodes of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Segment {
     pub nodes: Vec<NodeId>,
     /// Whether the host runs it.
     pub host: bool,
+    /// Core it was made for, in a graph that was divided over the cores.
+    pub core: Option<u8>,
 }
 
 /// Work below which `auto` leaves a model whole, in boundary overheads: cutting would cost more than it gains.
@@ -34,12 +40,7 @@ const WORTH_CUTTING: f64 = 30.0;
 /// Host-only work after NPU work, or more shards asked for than nodes.
 pub fn partition(graph: &Graph, part: &str, shards: Shards, optimise: Optimise, npu: &Rk3588) -> Result<Vec<Segment>, ConvertError> {
     let links = graph.links();
-    let host = host::host_nodes(graph, &links).map_err(|(node, before)| ConvertError::HostAfterNpu {
-        part: part.to_owned(),
-        node: graph.node(node).name.clone(),
-        op: graph.node(node).op.name(),
-        before: graph.node(before).name.clone(),
-    })?;
+    let host = host_nodes(graph, part)?;
     let npu_nodes: Vec<NodeId> = graph.node_ids().filter(|n| !host.contains(n)).collect();
     let pieces = blocks(graph, &links, &npu_nodes, shards == Shards::Block);
     let cost = |nodes: &[NodeId]| nodes.iter().map(|&n| npu.node(graph, graph.node(n)).micros).sum::<f64>();
@@ -61,14 +62,27 @@ pub fn partition(graph: &Graph, part: &str, shards: Shards, optimise: Optimise, 
     let mut segments = Vec::new();
     if !host.is_empty() {
         let nodes = graph.node_ids().filter(|n| host.contains(n)).collect();
-        segments.push(Segment { name: "host".into(), nodes, host: true });
+        segments.push(Segment { name: "host".into(), nodes, host: true, core: None });
     }
     let count = pieces.len();
     for (i, nodes) in pieces.into_iter().enumerate() {
         let name = naming::segment_name(graph, &nodes, i, count);
-        segments.push(Segment { name, nodes, host: false });
+        segments.push(Segment { name, nodes, host: false, core: None });
     }
     Ok(segments)
+}
+
+/// Nodes that the host runs, with everything they need.
+///
+/// # Errors
+/// Host-only work after NPU work.
+pub fn host_nodes(graph: &Graph, part: &str) -> Result<BTreeSet<NodeId>, ConvertError> {
+    host::host_nodes(graph, &graph.links()).map_err(|(node, before)| ConvertError::HostAfterNpu {
+        part: part.to_owned(),
+        node: graph.node(node).name.clone(),
+        op: graph.node(node).op.name(),
+        before: graph.node(before).name.clone(),
+    })
 }
 
 /// Residual branches, with the stem before the first and the head after the last; `samplers` cuts at changes of resolution as

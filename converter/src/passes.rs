@@ -4,6 +4,7 @@ mod heads;
 mod sandwich;
 mod scale;
 mod shuffle;
+mod split;
 mod tile;
 
 pub(crate) use heads::GROUP_MARK;
@@ -11,4 +12,5 @@ pub use heads::split_heads;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::apply_scales;
 pub use shuffle::shuffled_linears;
+pub use split::{SplitGraph, split};
 pub use tile::{AttentionShape, attention_shape, tile_attention};
