@@ -33,6 +33,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Show what is in a pack.
     Inspect(InspectArgs),
+    /// Model what a pack takes in each parallel mode, on one to three cores.
+    Plan(PlanArgs),
     /// Generate pictures from a prompt.
     Generate(GenerateArgs),
     /// Run any pack on named inputs.
@@ -168,6 +170,28 @@ pub struct InspectArgs {
     /// Write the graph of shards as Graphviz dot to this file.
     #[arg(long, value_name = "FILE.dot")]
     pub graph: Option<PathBuf>,
+}
+
+/// Options of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The pack.
+    pub pack: PathBuf,
+    /// What the picks aim at: latency (one item), throughput (a stream), memory.
+    #[arg(long, default_value = "latency")]
+    pub optimise: Optimise,
+    /// NPU cores to plan for, 1 to 3.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub cores: u8,
+    /// Sampling steps of a picture.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub steps: u16,
+    /// Write the modelled timeline as SVG: of a picture where the pack makes pictures, else of one item of its first model.
+    #[arg(long, value_name = "FILE.svg")]
+    pub timeline: Option<PathBuf>,
+    /// Write the same as JSON in the Trace Event Format, for Perfetto.
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
 }
 
 /// Options of `generate`.

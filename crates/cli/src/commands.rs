@@ -5,5 +5,6 @@ pub mod demo;
 pub mod doctor;
 pub mod generate;
 pub mod inspect;
+pub mod plan;
 pub mod run;
 pub mod validate;

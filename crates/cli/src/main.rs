@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Demo(a) => commands::demo::run(a, &out),
         Command::Convert(a) => commands::convert::run(a, &out),
         Command::Inspect(a) => commands::inspect::run(a, &out),
+        Command::Plan(a) => commands::plan::run(a, &out),
         Command::Generate(a) => commands::generate::run(a, &out),
         Command::Run(a) => commands::run::run(a, &out),
         Command::Validate(a) => commands::validate::run(a, &out),

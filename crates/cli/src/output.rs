@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 /// How results are printed.
@@ -16,11 +16,10 @@ pub struct Output {
 impl Output {
     /// Print the result: `value` as JSON, or else `text`.
     pub fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(value).unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}")));
-        } else {
-            println!("{}", text());
-        }
+        let text =
+            if self.json { serde_json::to_string_pretty(value).unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}")) } else { text() };
+        // A reader that has enough, as `head`, closes the pipe.
+        let _ = writeln!(std::io::stdout(), "{text}");
     }
 
     /// A progress display: a bar on a terminal, plain lines elsewhere.

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("rknn-abi", ""),
     ("rknnrt-sim", "cost device device-sim graph import manifest onnx rknn-abi tensor"),
     ("runtime", "device manifest tensor"),
+    ("plan", "clock cost graph import manifest"),
     ("diffusion", "manifest tensor"),
     ("converter", "cost device graph import kernels manifest onnx tensor"),
     ("validation", "device manifest tensor"),

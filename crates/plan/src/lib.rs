@@ -1,0 +1,21 @@
+//! What a pack takes in each parallel mode, modelled: nothing is computed and no weight is read.
+//!
+//! - **pipeline**: shards on the cores they are pinned to, several items in flight;
+//! - **replicate**: each core runs whole items;
+//! - **split**: one item, shards of one stage on several cores at once;
+//! - **mask**: the vendor's way, every shard on several cores under one mask. For comparison: the runtime does not use it.
+//!
+//! [`ModelCost`] prices a model's shards by their operators, [`tasks`] lays them out for a mode, the virtual clock runs them, and [`Figures`]
+//! says what came out. [`Plan`] does all of it for a pack and picks.
+
+mod cost;
+mod figures;
+mod mode;
+mod picture;
+mod plan;
+
+pub use cost::{ModelCost, PlanError, ShardCost, Work};
+pub use figures::{Figures, Shares, figures};
+pub use mode::{Mode, memory_of, tasks};
+pub use picture::picture_tasks;
+pub use plan::{ModelPlan, Optimise, Plan};
