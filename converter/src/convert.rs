@@ -7,7 +7,9 @@ use crate::lora::{LoraFile, Loras};
 use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use crate::pack::PackWriter;
 use crate::partition::{Segment, host_nodes, levels, partition};
-use crate::passes::{Ranges, Scales, apply_scales, choose_scales, shuffled_linears, split, split_heads, tile_attention, uniform_scales};
+use crate::passes::{
+    Ranges, Scales, apply_scales, choose_scales, planes, shuffled_linears, split, split_heads, tile_attention, uniform_scales,
+};
 use crate::reference::Reference;
 use crate::source::{Part, Source};
 use crate::toolkit::Toolkit;
@@ -16,7 +18,7 @@ use rockshard_device::Device;
 use rockshard_graph::{Graph, NodeId, ValueId};
 use rockshard_import::{Options, import_model};
 use rockshard_manifest::{Conversion, CoreId, Digest, Generator, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec};
-use rockshard_tensor::{DType, MappedFile};
+use rockshard_tensor::{DType, MappedFile, Tensor};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -214,12 +216,16 @@ fn convert_part(
 ) -> Result<Model, ConvertError> {
     let (model, mut graph) = import(part)?;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
-    let release = || {
-        model.release_pages();
-        fused.iter().for_each(MappedFile::release_pages);
-    };
     let mut declined = rockshard_import::fuse(&mut graph, None).map_err(in_part(part))?.declined;
     shuffled_linears(&mut graph)?;
+    let mut moved = Vec::new();
+    if matches!(request.placement, Placement::Split | Placement::Replicate) {
+        graph = planes(&graph, npu, &mut |weight| stored(&weight, &writer.scratch(), &mut moved))?;
+    }
+    let release = || {
+        model.release_pages();
+        fused.iter().chain(&moved).for_each(MappedFile::release_pages);
+    };
     release();
     if request.tile == Tile::Heads {
         declined.extend(split_heads(&mut graph, usize::from(npu.cores))?);
@@ -323,6 +329,16 @@ fn import(part: &Part) -> Result<(rockshard_onnx::Model, Graph), ConvertError> {
     let options = Options { shapes: part.shapes.iter().cloned().collect(), outputs: part.outputs.clone(), ..Options::default() };
     let graph = import_model(&model, &options).map_err(wrap)?;
     Ok((model, graph))
+}
+
+/// Keep a weight in a file of its own in `scratch` instead of in memory.
+fn stored(weight: &Tensor, scratch: &Path, files: &mut Vec<MappedFile>) -> Result<Tensor, ConvertError> {
+    let path = scratch.join(format!("weight-{}", files.len()));
+    std::fs::write(&path, weight.bytes()).map_err(ConvertError::io(&path))?;
+    let file = MappedFile::open(&path).map_err(ConvertError::io(&path))?;
+    let tensor = Tensor::new(weight.dtype(), weight.shape().to_vec(), file.bytes().clone());
+    files.push(file);
+    tensor.map_err(ConvertError::tensor("weight"))
 }
 
 fn check_weights(graph: &Graph, part: &Part) -> Result<(), ConvertError> {

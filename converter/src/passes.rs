@@ -1,6 +1,7 @@
 //! The rewrites, one file a pass. Each is exact in real arithmetic.
 
 mod heads;
+mod plane;
 mod sandwich;
 mod scale;
 mod shuffle;
@@ -9,6 +10,7 @@ mod tile;
 
 pub(crate) use heads::GROUP_MARK;
 pub use heads::split_heads;
+pub use plane::planes;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::apply_scales;
 pub use shuffle::shuffled_linears;

@@ -49,6 +49,8 @@ struct Splitter<'a> {
     /// What was already cut or joined, by value, part, and core.
     made: HashMap<(ValueId, Wanted, u8), ValueId>,
     parts: u8,
+    /// Width of the plane that a number of tokens came from: they are divided between its rows.
+    widths: HashMap<usize, usize>,
 }
 
 /// Divide a graph over `parts` cores. `host` nodes stay as they are.
@@ -63,6 +65,7 @@ pub fn split(graph: &Graph, host: &BTreeSet<NodeId>, parts: u8) -> Result<SplitG
         forms: HashMap::new(),
         made: HashMap::new(),
         parts: parts.max(1),
+        widths: widths(graph),
     };
     for &input in &graph.inputs {
         let value = graph.value(input);
@@ -82,11 +85,38 @@ pub fn split(graph: &Graph, host: &BTreeSet<NodeId>, parts: u8) -> Result<SplitG
     Ok(SplitGraph { graph: out, cores })
 }
 
+/// Width of the plane for each number of tokens that a reshape makes of a plane, or a plane of.
+fn widths(graph: &Graph) -> HashMap<usize, usize> {
+    let mut widths = HashMap::new();
+    for node in graph.nodes().iter().filter(|n| matches!(n.op, Op::Reshape { .. })) {
+        let (a, b) = (&graph.value(node.inputs[0]).shape, &graph.value(node.output).shape);
+        for (plane, tokens) in [(a, b), (b, a)] {
+            if let (&[_, x, y, z], &[_, t, u]) = (&plane[..], &tokens[..]) {
+                // Channels last, or channels first.
+                if x * y == t && z == u {
+                    widths.insert(t, y);
+                } else if y * z == u && x == t {
+                    widths.insert(u, z);
+                }
+            }
+        }
+    }
+    widths
+}
+
+/// Which ranges are longer where a length does not divide evenly: rows and channels differ, so that no core always has more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Longer {
+    First,
+    Last,
+}
+
 /// Bounds of up to `parts` ranges of `total`, in multiples of `unit` but for the last; as even as that allows.
-fn even(total: usize, unit: usize, parts: u8) -> Vec<(usize, usize)> {
+fn even(total: usize, unit: usize, parts: u8, longer: Longer) -> Vec<(usize, usize)> {
     let (unit, parts) = (unit.max(1), usize::from(parts));
     let units = total.div_ceil(unit);
-    let at = |p: usize| ((units * p).div_ceil(parts) * unit).min(total);
+    let share = |p: usize| if longer == Longer::First { (units * p).div_ceil(parts) } else { units * p / parts };
+    let at = |p: usize| (share(p) * unit).min(total);
     (0..parts).map(|p| (at(p), at(p + 1))).filter(|(from, to)| from < to).collect()
 }
 
@@ -208,7 +238,7 @@ impl Splitter<'_> {
 }
 
 /// A part of a constant; of its first axis without a copy.
-fn constant_part(tensor: &Tensor, axis: usize, from: usize, to: usize) -> Tensor {
+pub(super) fn constant_part(tensor: &Tensor, axis: usize, from: usize, to: usize) -> Tensor {
     let shape = tensor.shape();
     let mut part = shape.to_vec();
     part[axis] = to - from;

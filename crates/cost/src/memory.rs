@@ -1,6 +1,6 @@
 //! Time and memory of a whole graph.
 
-use crate::{Rk3588, fused_bias, layers};
+use crate::{OpCost, Rk3588, fused_bias, layers};
 use rockshard_graph::{Graph, Links, Node, NodeId, Op};
 use std::collections::HashSet;
 
@@ -23,7 +23,7 @@ impl Rk3588 {
         let links = graph.links();
         let absorbed: HashSet<NodeId> = graph.node_ids().filter_map(|id| Some(fused_bias(graph, &links, id)?.0)).collect();
         let work: f64 = layers(graph).iter().map(|layer| self.layer(graph, layer).micros).sum();
-        let overhead_micros = self.boundary_micros(graph);
+        let overhead_micros = self.boundary(graph).micros;
         GraphCost {
             micros: work + overhead_micros,
             overhead_micros,
@@ -32,16 +32,19 @@ impl Rk3588 {
         }
     }
 
-    /// The call itself, and the layout of inputs and outputs: the runtime reshapes and transposes tensors of fewer than four
-    /// axes on the NPU; those of four are converted at the speed of a transpose (none of it is paid by zero-copy runs).
-    fn boundary_micros(&self, graph: &Graph) -> f64 {
-        let side = |values: &[rockshard_graph::ValueId], tokens: f64| -> f64 {
-            (values.iter().map(|&v| graph.value(v)))
-                .map(|v| v.npu_bytes() as f64 / if v.shape.len() < 4 { tokens } else { self.transpose_bytes_per_second } * 1e6)
-                .sum()
-        };
-        let inputs = side(&graph.inputs, self.token_input_bytes_per_second);
-        self.run_overhead_micros + inputs + side(&graph.outputs, self.token_output_bytes_per_second)
+    /// What a run costs whatever it computes: the call itself, and the layout of inputs and outputs. The runtime reshapes and transposes
+    /// tensors of fewer than four axes on the NPU; those of four are converted at the speed of a transpose (none of it is paid by zero-copy
+    /// runs). Each step reads and writes the tensor.
+    pub fn boundary(&self, graph: &Graph) -> OpCost {
+        let mut cost = OpCost { micros: self.run_overhead_micros, ..OpCost::default() };
+        for (values, tokens) in [(&graph.inputs, self.token_input_bytes_per_second), (&graph.outputs, self.token_output_bytes_per_second)] {
+            for value in values.iter().map(|&v| graph.value(v)) {
+                let (rate, passes) = if value.shape.len() < 4 { (tokens, 4) } else { (self.transpose_bytes_per_second, 2) };
+                cost.micros += value.npu_bytes() as f64 / rate * 1e6;
+                cost.dram_bytes += passes * value.npu_bytes();
+            }
+        }
+        cost
     }
 
     /// Bytes that an attention takes besides its inputs and output while it computes `rows` query rows against `keys` keys.

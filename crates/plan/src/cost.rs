@@ -96,10 +96,9 @@ impl ModelCost {
 
 impl ShardCost {
     fn price(&mut self, graph: &Graph, chip: &Rk3588) {
-        let calls = chip.graph(graph).overhead_micros;
-        // Layouts change through the memory; the call itself does not.
-        let call = Phase { micros: calls, streaming: (calls - chip.run_overhead_micros).max(0.0) };
-        self.work.calls = calls;
+        let boundary = chip.boundary(graph);
+        let call = Phase { micros: boundary.micros, streaming: chip.streaming_micros(&boundary) };
+        self.work.calls = boundary.micros;
         self.phases = vec![call];
         self.masked = [vec![call], vec![call]];
         for layer in layers(graph) {

@@ -1,6 +1,6 @@
 //! How each operator is divided.
 
-use super::{Form, Piece, Splitter, even};
+use super::{Form, Longer, Piece, Splitter, even};
 use rockshard_graph::{Node, Op, ValueId, Window};
 
 /// Rows that the multiplier array takes at once (rk3588.md 2.4), and fewest rows that are worth dividing.
@@ -41,7 +41,7 @@ impl Splitter<'_> {
     /// Where channels are divided.
     fn channel_bounds(&self, channels: usize, groups: usize) -> Vec<(usize, usize)> {
         let unit = if channels % groups == 0 && channels / groups > 1 { channels / groups } else { ROW_UNIT };
-        even(channels, unit, self.parts)
+        even(channels, unit, self.parts, Longer::Last)
     }
 
     fn conv(&mut self, node: &Node, window: &Window) -> Option<Form> {
@@ -105,7 +105,7 @@ impl Splitter<'_> {
 
     fn group_norm(&mut self, node: &Node, groups: usize) -> Option<Form> {
         let channels = self.shape(node.output)[1];
-        let bounds = even(channels, channels / groups, self.parts);
+        let bounds = even(channels, channels / groups, self.parts, Longer::Last);
         if bounds.len() < usize::from(self.parts) {
             return None;
         }
@@ -130,11 +130,12 @@ impl Splitter<'_> {
             return Some(pieces.iter().map(|p| (p.from, p.to, p.core)).collect());
         }
         let rows = self.shape(value)[axis];
-        (rows >= FEWEST_ROWS).then(|| self.even_rows(rows, ROW_UNIT))
+        let unit = self.widths.get(&rows).copied().unwrap_or(ROW_UNIT);
+        (rows >= FEWEST_ROWS).then(|| self.even_rows(rows, unit))
     }
 
     fn even_rows(&self, rows: usize, unit: usize) -> Vec<(usize, usize, u8)> {
-        (0u8..).zip(even(rows, unit, self.parts)).map(|(core, (from, to))| (from, to, core)).collect()
+        (0u8..).zip(even(rows, unit, self.parts, Longer::First)).map(|(core, (from, to))| (from, to, core)).collect()
     }
 
     fn product(&mut self, node: &Node) -> Option<Form> {
