@@ -333,7 +333,10 @@ impl Planes<'_> {
         let kept = self.forms.get(&node.inputs[0]).and_then(|f| f.plane);
         let id = match (&node.op, kept) {
             (Op::Transpose { perm }, Some(kept)) if perm.len() == 4 && self.source.value(node.inputs[0]).shape.len() == 4 => {
-                let perm = perm.iter().map(|&p| KEPT[p]).collect();
+                let perm: Vec<usize> = perm.iter().map(|&p| KEPT[p]).collect();
+                if perm.is_sorted() {
+                    return kept;
+                }
                 self.add(node.name.clone(), Op::Transpose { perm }, vec![kept])
             }
             _ => {

@@ -8,6 +8,13 @@ const ROW_UNIT: usize = 16;
 const FEWEST_ROWS: usize = 48;
 /// Groups that diffusion models' norms have: channels are divided between groups, so that a norm needs no other core's channels.
 const GROUPS: usize = 32;
+/// Channels that the NPU's layout stores together (rk3588.md 1.3). A norm of another number of channels is transposed on the CPU.
+const CHANNEL_UNIT: usize = 8;
+
+/// Least common multiple.
+fn lcm(a: usize, b: usize) -> usize {
+    (1..=b).map(|k| a * k).find(|m| m % b == 0).unwrap_or(a * b)
+}
 
 impl Splitter<'_> {
     /// A node that is not the host's.
@@ -41,7 +48,7 @@ impl Splitter<'_> {
     /// Where channels are divided.
     fn channel_bounds(&self, channels: usize, groups: usize) -> Vec<(usize, usize)> {
         let unit = if channels % groups == 0 && channels / groups > 1 { channels / groups } else { ROW_UNIT };
-        even(channels, unit, self.parts, Longer::Last)
+        even(channels, lcm(unit, CHANNEL_UNIT), self.parts, Longer::Last)
     }
 
     fn conv(&mut self, node: &Node, window: &Window) -> Option<Form> {
@@ -105,8 +112,8 @@ impl Splitter<'_> {
 
     fn group_norm(&mut self, node: &Node, groups: usize) -> Option<Form> {
         let channels = self.shape(node.output)[1];
-        let bounds = even(channels, channels / groups, self.parts, Longer::Last);
-        if bounds.len() < usize::from(self.parts) {
+        let bounds = even(channels, lcm(channels / groups, CHANNEL_UNIT), self.parts, Longer::Last);
+        if bounds.len() < 2 {
             return None;
         }
         let mut pieces = Vec::new();
