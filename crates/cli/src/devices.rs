@@ -28,7 +28,9 @@ pub fn open(name: DeviceName) -> Result<Devices> {
 #[cfg(feature = "rknn")]
 fn rknn() -> Result<Arc<dyn Device>> {
     use anyhow::Context;
-    Ok(Arc::new(load_rknn().context("device rknn")?))
+    let named = std::env::var_os(RKNNRT).is_some();
+    let context = if named { "device rknn".to_owned() } else { format!("device rknn ({RKNNRT} may name the library's path)") };
+    Ok(Arc::new(load_rknn().context(context)?))
 }
 
 /// The library that `ROCKSHARD_RKNNRT` or the system's loader gives.

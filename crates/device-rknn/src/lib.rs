@@ -133,10 +133,7 @@ impl Device for RknnDevice {
 
     /// A board's runtime loads compiled shards, `rknnrt-sim` graphs.
     fn takes(&self) -> Takes {
-        match self.api.simulated {
-            true => Takes::Graph,
-            false => Takes::Compiled { runtime: self.runtime().and_then(Version::parse) },
-        }
+        takes(self.api.simulated, self.runtime())
     }
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
@@ -148,6 +145,38 @@ impl Device for RknnDevice {
     }
 }
 
+fn takes(simulated: bool, version: Option<&str>) -> Takes {
+    if simulated { Takes::Graph } else { Takes::Compiled { runtime: version.and_then(Version::parse) } }
+}
+
 fn unavailable(shard: &ShardFile, core: CoreId, detail: String) -> DeviceError {
     DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_board_takes_compiled_shards_of_its_version_and_the_double_graphs() {
+        let version = "2.3.2 (429f97ae6b@2025-04-09T09:09:27)";
+        assert_eq!(takes(false, Some(version)), Takes::Compiled { runtime: Some(Version([2, 3, 2])) });
+        assert_eq!(takes(false, None), Takes::Compiled { runtime: None });
+        assert_eq!(takes(true, Some(version)), Takes::Graph);
+    }
+
+    #[test]
+    fn the_version_is_read_from_the_librarys_bytes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let table: [(&[u8], Option<&str>); 4] = [
+            (b"\x7fELF\0librknnrt version: 2.3.2 (429f97ae6b@2025-04-09T09:09:27)\0more", Some("2.3.2 (429f97ae6b@2025-04-09T09:09:27)")),
+            (b"librknnrt version: 1.5.0\n", Some("1.5.0")),
+            (b"librknnrt version: \0", None),
+            (b"librknnrt", None),
+        ];
+        for (bytes, version) in table {
+            std::fs::write(file.path(), bytes).unwrap();
+            assert_eq!(version_in(file.path()).as_deref(), version);
+        }
+    }
 }

@@ -244,3 +244,23 @@ fn models_come_from_memory_and_with_their_weights_beside_them() {
     assert_eq!(whole(init(&path, 0).unwrap(), &given, wanted.len()), wanted);
     assert_eq!(init_memory(&model).unwrap_err(), -6, "memory has no weights beside it");
 }
+
+#[test]
+fn a_tensor_whose_size_does_not_fit_32_bits_is_refused() {
+    use rockshard_onnx::schema::{ValueInfoProto, tensor_shape_proto::dimension::Value, type_proto};
+    let mut model = rockshard_onnx::load(&data("conv-swish.onnx")).unwrap().proto;
+    let graph = model.graph.as_mut().unwrap();
+    let resize = |info: &mut ValueInfoProto, size: i64| {
+        let Some(type_proto::Value::TensorType(tensor)) = &mut info.r#type.as_mut().unwrap().value else { panic!("a tensor") };
+        let dims = &mut tensor.shape.as_mut().unwrap().dim;
+        dims[2..].iter_mut().for_each(|dim| dim.value = Some(Value::DimValue(size)));
+    };
+    let sized = |graph: &mut rockshard_onnx::schema::GraphProto, size| {
+        graph.value_info.clear();
+        graph.input.iter_mut().chain(&mut graph.output).for_each(|info| resize(info, size));
+    };
+    sized(graph, 32);
+    assert!(init_memory(&model.encode_to_vec()).is_ok());
+    sized(model.graph.as_mut().unwrap(), 65536);
+    assert_eq!(init_memory(&model.encode_to_vec()), Err(-6));
+}
