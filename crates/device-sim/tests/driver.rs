@@ -9,11 +9,14 @@ use std::time::Duration;
 
 const SHORT: Duration = Duration::from_micros(100);
 
+/// A job that was started, and its cores.
+type Started = (&'static str, Vec<u8>);
+
 /// Jobs in threads of their own, each of which runs until it is let go.
 struct Jobs {
     driver: Arc<Driver>,
-    /// Job and cores, in the order of their starting.
-    started: Arc<Mutex<Vec<(&'static str, Vec<u8>)>>>,
+    /// In the order of their starting.
+    started: Arc<Mutex<Vec<Started>>>,
     threads: Vec<JoinHandle<Result<(), DriverError>>>,
     gates: Vec<Sender<()>>,
 }
@@ -52,7 +55,7 @@ impl Jobs {
         self.until(|jobs| jobs.started.lock().unwrap().len() >= count);
     }
 
-    fn started(&self) -> Vec<(&'static str, Vec<u8>)> {
+    fn started(&self) -> Vec<Started> {
         self.started.lock().unwrap().clone()
     }
 

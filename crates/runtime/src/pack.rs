@@ -1,5 +1,5 @@
 use rockshard_device::{Device, ShardFile, Takes, Version};
-use rockshard_manifest::{FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec};
+use rockshard_manifest::{CoreId, FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec};
 use rockshard_tensor::map_file;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -154,6 +154,8 @@ impl Pack {
     pub fn shard_file(&self, shard: &Shard, variant: Variant) -> Result<ShardFile, PackError> {
         let name = match variant {
             Variant::Device => shard.file.as_str(),
+            // The host runs graphs, whatever the NPU takes.
+            Variant::Compiled { .. } if shard.core == CoreId::Host => shard.file.as_str(),
             Variant::Compiled { runtime } => self.compiled(shard, runtime)?,
             Variant::Reference => &shard.reference,
         };

@@ -3,7 +3,7 @@
 use rockshard_device::{Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version};
 use rockshard_manifest::{Compiled, Conversion, CoreId, FileEntry, Generator, MANIFEST_FILE, Manifest, Model, SCHEMA, Shard, TensorSpec};
 use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
-use rockshard_tensor::DType;
+use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -122,6 +122,15 @@ fn a_shard_that_a_board_cannot_load_is_refused_before_it_is_opened() {
 }
 
 #[test]
+fn the_host_gets_its_graph() {
+    let (_folder, pack) = pack(None);
+    let mut shard = pack.manifest().models[0].shards[0].clone();
+    shard.core = CoreId::Host;
+    let file = pack.shard_file(&shard, board("2.3.2")).unwrap();
+    assert!(file.path.ends_with("shard.onnx"));
+}
+
+#[test]
 fn a_compiled_file_that_was_altered_is_refused() {
     let (folder, pack) = pack(Some("2.3.2"));
     std::fs::write(folder.path().join("shard.rknn"), "shard.rknm").unwrap();
@@ -130,9 +139,14 @@ fn a_compiled_file_that_was_altered_is_refused() {
 }
 
 #[test]
-fn a_runner_opens_compiled_shards_on_a_board() {
+fn a_board_is_given_the_same_scaled_values_as_the_simulator() {
     let (_folder, pack) = pack(Some("2.3.2"));
-    let npu: Arc<dyn Device> = Arc::new(Board(MockDevice::new(3), Version::parse("2.3.2")));
-    let devices = Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
-    assert!(Runner::new(&pack, &[], &devices, 3, Placement::Replicate).is_ok());
+    let outputs = |npu: Arc<dyn Device>| {
+        let devices = Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
+        let runner = Runner::new(&pack, &[], &devices, 3, Placement::Replicate).unwrap();
+        let item = [("x".to_owned(), Tensor::from_f32([1, 8], vec![3.0; 8]))].into();
+        runner.run("m", vec![item]).unwrap()
+    };
+    let board = Board(MockDevice::new(3), Version::parse("2.3.2"));
+    assert_eq!(outputs(Arc::new(board)), outputs(Arc::new(MockDevice::new(3))));
 }

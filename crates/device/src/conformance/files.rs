@@ -11,6 +11,8 @@ const INTEGERS: &[u8] = include_bytes!("../../tests/data/integers.onnx");
 /// The suite's shards in a folder.
 pub struct Files {
     folder: PathBuf,
+    /// What the devices' files end in.
+    ending: &'static str,
 }
 
 fn spec(name: &str, dtype: DType, shape: &[usize]) -> TensorSpec {
@@ -23,16 +25,33 @@ impl Files {
     /// # Errors
     /// A file cannot be written.
     pub fn write(folder: &Path) -> std::io::Result<Self> {
-        std::fs::create_dir_all(folder.join("folder.onnx"))?;
-        let half = &SHARD[..SHARD.len() / 2];
-        for (name, contents) in [("shard", SHARD), ("integers", INTEGERS), ("half", half), ("empty", b""), ("text", b"no model\n")] {
-            std::fs::write(folder.join(name).with_extension("onnx"), contents)?;
+        let files = Files { folder: folder.to_owned(), ending: "onnx" };
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(files.at("shard"), SHARD)?;
+        std::fs::write(files.at("integers"), INTEGERS)?;
+        files.write_broken()
+    }
+
+    /// For a device that takes compiled shards: `shard.rknn` in the folder is what the vendor's compiler made of the `shard.onnx` that
+    /// [`Files::write`] writes. Files that are none are written beside it.
+    ///
+    /// # Errors
+    /// `shard.rknn` is not there, or a file cannot be written.
+    pub fn compiled(folder: &Path) -> std::io::Result<Self> {
+        Files { folder: folder.to_owned(), ending: "rknn" }.write_broken()
+    }
+
+    fn write_broken(self) -> std::io::Result<Self> {
+        let whole = std::fs::read(self.at("shard"))?;
+        std::fs::create_dir_all(self.at("folder"))?;
+        for (name, contents) in [("half", &whole[..whole.len() / 2]), ("empty", b""), ("text", b"no model\n")] {
+            std::fs::write(self.at(name), contents)?;
         }
-        Ok(Files { folder: folder.to_owned() })
+        Ok(self)
     }
 
     fn at(&self, name: &str) -> PathBuf {
-        self.folder.join(name).with_extension("onnx")
+        self.folder.join(name).with_extension(self.ending)
     }
 
     /// `sum = conv(image) + residual`, `scaled = tokens * factor`: the outputs are declared in the other order than they are computed in.

@@ -65,15 +65,16 @@ fn broken_files(s: &Subject<'_>) -> Result<(), String> {
     s.files.broken().into_iter().try_for_each(|(what, path)| not_loaded(s, what, &ShardFile { path, ..s.files.shard() }, &[]))
 }
 
+type Change = fn(&mut ShardFile);
+
 /// A shard whose boundary was changed.
-fn changed(s: &Subject<'_>, change: fn(&mut ShardFile)) -> ShardFile {
+fn changed(s: &Subject<'_>, change: Change) -> ShardFile {
     let mut shard = s.files.shard();
     change(&mut shard);
     shard
 }
 
 fn other_boundary(s: &Subject<'_>) -> Result<(), String> {
-    type Change = fn(&mut ShardFile);
     let extra = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![1, 8], scale: 1.0 };
     let mut more = [s.files.shard(), s.files.shard()];
     more[0].inputs.push(extra("more"));
@@ -95,7 +96,7 @@ fn other_boundary(s: &Subject<'_>) -> Result<(), String> {
 }
 
 fn other_order(s: &Subject<'_>) -> Result<(), String> {
-    let table: [(&str, fn(&mut ShardFile)); 3] = [
+    let table: [(&str, Change); 3] = [
         ("inputs in another order", |x| x.inputs.swap(0, 1)),
         ("outputs in another order", |x| x.outputs.swap(0, 1)),
         ("an output too few", |x| drop(x.outputs.pop())),
