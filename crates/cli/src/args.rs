@@ -83,6 +83,9 @@ pub struct DemoArgs {
     /// Device to draw and validate on.
     #[arg(long, value_enum, default_value = "sim")]
     pub device: DeviceName,
+    /// Python interpreter that has rknn-toolkit2, for a device that runs compiled shards only.
+    #[arg(long, env = "ROCKSHARD_RKNN_PYTHON", default_value = "python3", value_name = "PATH")]
+    pub rknn_python: PathBuf,
 }
 
 /// Options of `convert`.

@@ -49,7 +49,7 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
             files: convert::pipeline_files(&model, &source)?,
             loras: Vec::new(),
             golden: None,
-            toolkit: matches!(devices.variant, Variant::Compiled { .. }).then(toolkit),
+            toolkit: matches!(devices.variant, Variant::Compiled { .. }).then(|| toolkit(&args.rknn_python)),
             resume: false,
         },
         out,
@@ -129,9 +129,8 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
 }
 
 /// The vendor's compiler, for a device that runs compiled shards only.
-fn toolkit() -> Toolkit {
-    let python = std::env::var_os("ROCKSHARD_RKNN_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    Toolkit { python, jobs: 1, timeout: Duration::from_secs(1800), verify: false }
+fn toolkit(python: &Path) -> Toolkit {
+    Toolkit { python: python.to_owned(), jobs: 1, timeout: Duration::from_secs(1800), verify: false }
 }
 
 /// The bundled model: in the checkout that cargo runs from, the current directory, or beside the program.

@@ -103,8 +103,7 @@ mod npu {
         };
         let mut facts = vec![fact("device rknn", format!("{library} loads; version {version}; {takes}"))];
         if let Some(pack) = pack {
-            let text = shard(&device, pack).unwrap_or_else(|error| crate::message(&error));
-            facts.push(fact("pack", format!("{}: {text}", pack.display())));
+            facts.push(fact("pack", shard(&device, pack).unwrap_or_else(|error| crate::message(&error))));
         }
         facts
     }
@@ -117,7 +116,7 @@ mod npu {
         let file = pack.shard_file(shard, Variant::of(device))?;
         let versions = device.versions(&file)?;
         device.open(&file, CoreId::Npu(0))?;
-        let text = format!("shard {} opens on librknnrt {}, driver {}", shard.name, versions.runtime, versions.driver);
+        let text = format!("{}: shard {} opens on librknnrt {}, driver {}", path.display(), shard.name, versions.runtime, versions.driver);
         Ok(text + &compiled_by(shard, &versions.runtime))
     }
 
