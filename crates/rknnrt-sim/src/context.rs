@@ -5,9 +5,9 @@ use crate::model::Model;
 use crate::turns::Turns;
 use crate::{Refusal, system};
 use rockshard_device::Session;
-use rockshard_device_sim::{AUTO, Allocation, DriverError, SimSession};
+use rockshard_device_sim::{Allocation, DriverError, SimSession};
 use rockshard_manifest::TensorSpec;
-use rockshard_rknn_abi::Code;
+use rockshard_rknn_abi::{Code, core_mask};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::thread::current;
@@ -39,7 +39,7 @@ impl Context {
         let (inputs, outputs) = (model.shard.inputs.len(), model.shard.outputs.len());
         Ok(Context {
             session,
-            mask: AUTO,
+            mask: core_mask::AUTO,
             turns: Turns::default(),
             _internal: system::driver()?.allocate(model.internal_bytes)?,
             inputs: vec![None; inputs],

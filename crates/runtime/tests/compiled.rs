@@ -1,8 +1,8 @@
 //! Which of a shard's files a device is given.
 
-use rockshard_device::{Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version};
+use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version};
 use rockshard_manifest::{Compiled, Conversion, CoreId, FileEntry, Generator, MANIFEST_FILE, Manifest, Model, SCHEMA, Shard, TensorSpec};
-use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
+use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant, timeline_svg};
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -25,7 +25,16 @@ impl Device for Board {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         assert!(shard.path.extension().is_some_and(|e| e == "rknn"), "{shard:?}");
-        self.0.open(shard, core)
+        Ok(Box::new(BoardSession(self.0.open(shard, core)?)))
+    }
+}
+
+/// Nothing is modelled on a board.
+struct BoardSession(Box<dyn Session>);
+
+impl Session for BoardSession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+        Ok(Completion { modelled: None, ..self.0.run(inputs)? })
     }
 }
 
@@ -145,8 +154,15 @@ fn a_board_is_given_the_same_scaled_values_as_the_simulator() {
         let devices = Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
         let runner = Runner::new(&pack, &[], &devices, 3, Placement::Replicate).unwrap();
         let item = [("x".to_owned(), Tensor::from_f32([1, 8], vec![3.0; 8]))].into();
-        runner.run("m", vec![item]).unwrap()
+        (runner.run("m", vec![item]).unwrap(), runner.trace())
     };
     let board = Board(MockDevice::new(3), Version::parse("2.3.2"));
-    assert_eq!(outputs(Arc::new(board)), outputs(Arc::new(MockDevice::new(3))));
+    let [(found, measured), (wanted, modelled)] = [Arc::new(board) as Arc<dyn Device>, Arc::new(MockDevice::new(3))].map(outputs);
+    assert_eq!(found, wanted);
+    let svg = timeline_svg(&measured);
+    assert!(
+        !measured.is_modelled() && svg.contains("Measured timeline") && svg.contains("only item 0") && !svg.contains("odelled"),
+        "{svg}"
+    );
+    assert!(modelled.is_modelled() && timeline_svg(&modelled).contains("Modelled timeline"));
 }
