@@ -28,6 +28,7 @@ enum Flaw {
     OtherCore,
     AnyNumber,
     NoName,
+    AnyType,
     Dies,
     Remembers,
     Shares,
@@ -83,13 +84,18 @@ impl Device for Flawed {
     }
 }
 
+fn zeros(shape: &[usize]) -> Tensor {
+    Tensor::from_f32(shape, vec![0.0; shape.iter().product()])
+}
+
 impl Session for FlawedSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
         self.runs += 1;
         let mut inputs = inputs.to_vec();
         match self.flaw {
             Flaw::AnyNumber if inputs.len() > self.shard.inputs.len() => inputs.truncate(self.shard.inputs.len()),
-            Flaw::FirstInputOnly if inputs.len() == 3 => inputs[2] = Tensor::from_f32([1, 5, 8], vec![0.0; 40]),
+            Flaw::AnyType => inputs.iter_mut().filter(|t| !t.dtype().is_float()).for_each(|t| *t = zeros(t.shape())),
+            Flaw::FirstInputOnly if inputs.len() == 3 => inputs[2] = zeros(&[1, 5, 8]),
             Flaw::Remembers if self.runs > 3 && inputs.len() == 3 => inputs[0] = inputs[1].clone(),
             Flaw::Shares if inputs.len() == 3 => {
                 // What another session gave last is mixed in when it is not this one's.
@@ -116,7 +122,7 @@ impl Session for FlawedSession {
         };
         match self.flaw {
             Flaw::Swaps => done.outputs.reverse(),
-            Flaw::Scales if self.shard.outputs[0].scale != 1.0 => done.outputs[0] = Tensor::from_f32([1, 5, 8], vec![0.0; 40]),
+            Flaw::Scales if self.shard.outputs[0].scale != 1.0 => done.outputs[0] = zeros(&[1, 5, 8]),
             Flaw::SometimesModelled if self.runs == 2 => done.modelled = None,
             _ => {}
         }
@@ -131,6 +137,7 @@ fn a_device_that_breaks_a_rule_is_found() {
         (Flaw::OtherCore, "a shard opens on every core and gives the same there"),
         (Flaw::AnyNumber, "another number of inputs is refused"),
         (Flaw::NoName, "an input of another shape is refused by name"),
+        (Flaw::AnyType, "an input of another type is refused by name"),
         (Flaw::Dies, "a refused run leaves the session usable"),
         (Flaw::Remembers, "the same inputs give the same bytes again"),
         (Flaw::Shares, "sessions of a shard do not mix"),

@@ -1,7 +1,7 @@
 //! Cases of [`Session::run`](crate::Session::run).
 
 use super::{ALWAYS, COMPUTES, CORE, Case, Subject, alone, open, refused, run, same};
-use crate::{DeviceErrorKind, Session, ShardFile};
+use crate::{DeviceErrorKind, Session};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 
@@ -184,24 +184,17 @@ fn outlives(s: &Subject<'_>) -> Result<(), String> {
 
 fn threads(s: &Subject<'_>) -> Result<(), String> {
     const RUNS: usize = 20;
-    let one = |n: u8, shard: &ShardFile| -> Result<(), String> {
-        let inputs = s.files.inputs(usize::from(n));
-        let mut session = open(s, shard, CoreId::Npu(n % s.device.cores()))?;
-        let wanted = run(&mut *session, &inputs)?;
-        (0..RUNS).try_for_each(|i| same(&format!("thread {n}, run {i}"), &run(&mut *session, &inputs)?, &wanted))?;
-        drop(session);
-        same(&format!("thread {n}, alone"), &alone(s, &inputs)?, &wanted)
-    };
     let shard = s.files.shard();
+    let one = |n: u8, inputs: &[Tensor], wanted: &[Tensor]| -> Result<(), String> {
+        let mut session = open(s, &shard, CoreId::Npu(n % s.device.cores()))?;
+        (0..RUNS).try_for_each(|i| same(&format!("thread {n}, run {i}"), &run(&mut *session, inputs)?, wanted))
+    };
+    let given = [0, 1, 2, 3].map(|seed| s.files.inputs(seed));
+    let wanted = given.iter().map(|inputs| alone(s, inputs)).collect::<Result<Vec<_>, _>>()?;
     std::thread::scope(|scope| {
-        let running: Vec<_> = (0..4)
-            .map(|n| {
-                scope.spawn({
-                    let (one, shard) = (&one, &shard);
-                    move || one(n, shard)
-                })
-            })
-            .collect();
+        let one = &one;
+        let work = (0..).zip(given.iter().zip(&wanted));
+        let running: Vec<_> = work.map(|(n, (inputs, wanted))| scope.spawn(move || one(n, inputs, wanted))).collect();
         running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))
     })
 }
