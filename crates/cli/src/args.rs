@@ -42,7 +42,7 @@ pub enum Command {
     /// Compare every layer with the CPU reference; exit code 3 when one falls below the threshold.
     Validate(ValidateArgs),
     /// Show what this machine has.
-    Doctor,
+    Doctor(DoctorArgs),
 }
 
 /// Where shards run.
@@ -82,6 +82,12 @@ pub struct DemoArgs {
     /// The model to convert instead of the bundled one.
     #[arg(long)]
     pub model: Option<PathBuf>,
+    /// Device to draw and validate on.
+    #[arg(long, value_enum, default_value = "sim")]
+    pub device: DeviceName,
+    /// Python interpreter that has rknn-toolkit2, for a device that runs compiled shards only.
+    #[arg(long, env = "ROCKSHARD_RKNN_PYTHON", default_value = "python3", value_name = "PATH")]
+    pub rknn_python: PathBuf,
 }
 
 /// Options of `convert`.
@@ -286,6 +292,15 @@ pub struct ValidateArgs {
     /// Device to judge.
     #[arg(long, value_enum, default_value = "sim")]
     pub device: DeviceName,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// A pack whose first shard is loaded on the NPU, which then tells the versions of runtime and driver (builds with the `rknn`
+    /// feature).
+    #[arg(long)]
+    pub pack: Option<PathBuf>,
 }
 
 fn size(text: &str) -> Result<[u32; 2], String> {

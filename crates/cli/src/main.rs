@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Command::Generate(a) => commands::generate::run(a, &out),
         Command::Run(a) => commands::run::run(a, &out),
         Command::Validate(a) => commands::validate::run(a, &out),
-        Command::Doctor => commands::doctor::run(&out),
+        Command::Doctor(a) => commands::doctor::run(a, &out),
     };
     match result {
         Ok(code) => code,

@@ -89,6 +89,12 @@ pub fn time(micros: f64) -> String {
     }
 }
 
+/// The modelled time, of a device that has one, and the measured one, both in microseconds.
+pub fn times(modelled: Option<f64>, measured: f64) -> String {
+    let modelled = modelled.map(|m| format!("modelled NPU time {}, ", time(m))).unwrap_or_default();
+    format!("{modelled}measured time on this machine {}", time(measured))
+}
+
 /// Bytes as a readable size.
 pub fn size(bytes: u64) -> String {
     match bytes as f64 {

@@ -67,6 +67,16 @@ pub struct Rk3588 {
     pub transpose_product: usize,
     /// Bytes of device address space for weights and activations (1.5: 3.9 GB on a fresh board).
     pub address_space: u64,
+    /// Bytes of SRAM that the NPU may use (2.2: at most 956 KB, and 0 unless the board's device tree gives it some).
+    pub sram_bytes: u32,
+    /// Seconds that the runtime lets a job run each time before it asks again (1.5).
+    pub submit_timeout_seconds: f64,
+    /// Times that it asks before the driver resets all cores (1.5).
+    pub submit_tries: u32,
+    /// Whether a shard that exceeds an extent gives zeros, as boards do without an error (2.5), and not an error.
+    pub zeros_on_overflow: bool,
+    /// Whether threads that use one context at a time get wrong results, as on boards without an error (1.2), and not an error.
+    pub silent_overlap: bool,
 }
 
 impl Default for Rk3588 {
@@ -100,6 +110,11 @@ impl Default for Rk3588 {
             most_axes: 4,
             transpose_product: 8192,
             address_space: 3_900_000_000,
+            sram_bytes: 0,
+            submit_timeout_seconds: 6.0,
+            submit_tries: 3,
+            zeros_on_overflow: false,
+            silent_overlap: false,
         }
     }
 }

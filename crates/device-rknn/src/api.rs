@@ -5,13 +5,15 @@
 use crate::{CallError, LoadError};
 use libloading::Library;
 use rockshard_rknn_abi::{self as abi, InOutNum, Input, Output, PerfRun, SdkVersion, TensorAttr, query};
+use std::cell::Cell;
 use std::ffi::{CString, c_int, c_void};
 use std::marker::PhantomData;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 use std::sync::Arc;
 
 type Init = unsafe extern "C" fn(*mut abi::Context, *mut c_void, u32, u32, *mut abi::InitExtend) -> c_int;
+type DupContext = unsafe extern "C" fn(*mut abi::Context, *mut abi::Context) -> c_int;
 type Destroy = unsafe extern "C" fn(abi::Context) -> c_int;
 type Query = unsafe extern "C" fn(abi::Context, u32, *mut c_void, u32) -> c_int;
 type InputsSet = unsafe extern "C" fn(abi::Context, u32, *mut Input) -> c_int;
@@ -22,7 +24,14 @@ type SetCoreMask = unsafe extern "C" fn(abi::Context, u32) -> c_int;
 
 /// The loaded library. Its functions may be called from any thread, each context from one at a time.
 pub(crate) struct Api {
+    /// The library's file, where it is known.
+    pub(crate) file: Option<PathBuf>,
+    /// Version in that file.
+    pub(crate) version: Option<String>,
+    /// Whether it is `rknnrt-sim`: times are modelled, models are `.onnx`.
+    pub(crate) simulated: bool,
     init: Init,
+    dup_context: DupContext,
     destroy: Destroy,
     query: Query,
     inputs_set: InputsSet,
@@ -45,7 +54,13 @@ impl Api {
                 *unsafe { library.get(concat!($name, "\0")) }.map_err(|_| LoadError::Function { library: name(), function: $name })?
             };
         }
+        let file = library_file(path);
         Ok(Api {
+            version: file.as_deref().and_then(version_in),
+            file,
+            // SAFETY: the address is only looked up, and is of a function if it is there.
+            simulated: unsafe { library.get::<unsafe extern "C" fn()>(abi::SIMULATED) }.is_ok(),
+            dup_context: function!("rknn_dup_context"),
             init: function!("rknn_init"),
             destroy: function!("rknn_destroy"),
             query: function!("rknn_query"),
@@ -59,6 +74,27 @@ impl Api {
     }
 }
 
+/// The file that a library was loaded from: the one that was named, or what the system's loader found for a bare name.
+fn library_file(path: &Path) -> Option<PathBuf> {
+    if path.components().count() > 1 {
+        return Some(path.to_owned());
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let name = path.to_str()?;
+    let files = maps.lines().filter_map(|line| Some(&line[line.find('/')?..]));
+    files.filter(|file| file.rsplit('/').next().is_some_and(|f| f.starts_with(name))).map(PathBuf::from).next()
+}
+
+/// The version that librknnrt has in its file as text. There is no function that tells it before a model is loaded.
+pub fn version_in(file: &Path) -> Option<String> {
+    const BEFORE: &[u8] = b"librknnrt version: ";
+    const LONGEST: usize = 128;
+    let bytes = std::fs::read(file).ok()?;
+    let at = bytes.windows(BEFORE.len()).position(|w| w == BEFORE)? + BEFORE.len();
+    let text = bytes[at..].iter().take(LONGEST).take_while(|b| b.is_ascii_graphic() || **b == b' ');
+    Some(text.map(|&b| char::from(b)).collect::<String>().trim_end().to_owned()).filter(|v| !v.is_empty())
+}
+
 /// An input's elements, in ONNX's order.
 pub(crate) struct Elements<'a> {
     pub(crate) bytes: &'a [u8],
@@ -66,11 +102,12 @@ pub(crate) struct Elements<'a> {
     pub(crate) fmt: u32,
 }
 
-/// A loaded model. It is neither shared nor sent between threads.
+/// A loaded model. One thread at a time uses it.
 pub(crate) struct Context {
     api: Arc<Api>,
     handle: abi::Context,
-    _one_thread: PhantomData<*mut ()>,
+    /// Makes it not Sync.
+    _one_thread: PhantomData<Cell<()>>,
 }
 
 fn checked(function: &'static str, raw: c_int) -> Result<(), CallError> {
@@ -84,6 +121,14 @@ impl Context {
         let raw = unsafe { (api.init)(&raw mut handle, path.as_ptr() as *mut c_void, 0, 0, null_mut()) };
         checked("rknn_init", raw)?;
         Ok(Context { api: api.clone(), handle, _one_thread: PhantomData })
+    }
+
+    /// Another context of the model, which shares the weights. This one must outlive it.
+    pub(crate) fn dup(&mut self) -> Result<Self, CallError> {
+        let mut handle = 0;
+        // SAFETY: the handle is alive and in use here only; the library writes one handle.
+        checked("rknn_dup_context", unsafe { (self.api.dup_context)(&raw mut self.handle, &raw mut handle) })?;
+        Ok(Context { api: self.api.clone(), handle, _one_thread: PhantomData })
     }
 
     pub(crate) fn set_core_mask(&mut self, mask: u32) -> Result<(), CallError> {

@@ -5,14 +5,19 @@
 //! on it builds without them; its `Rknn` can be shared between threads, and a shared context gives wrong results without an error; its errors are text; and
 //! it has no `rknn_dup_context`, `rknn_set_io_mem`, flags, or queries of memory and time.
 //!
-//! Each session has a context of its own and is used through `&mut`, so setting inputs, running and getting outputs are one step.
+//! Each session has a context of its own and is used through `&mut`, so setting inputs, running and getting outputs are one step. Sessions
+//! of one file share its weights (`origins`).
 //! All outputs are always got at once: the runtime writes to all of them, whatever number it is told. `api` holds all unsafe code.
 
 mod api;
+mod origins;
 mod session;
 
+pub use api::version_in;
+
 use api::Api;
-use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile};
+use origins::Origins;
+use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes, Version};
 use rockshard_manifest::CoreId;
 use rockshard_rknn_abi::Code;
 use std::path::Path;
@@ -26,6 +31,16 @@ const LIBRARY: &str = "librknnrt.so";
 #[derive(Clone)]
 pub struct RknnDevice {
     api: Arc<Api>,
+    origins: Arc<Origins>,
+}
+
+/// Versions that a loaded model's context tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// Of librknnrt.
+    pub runtime: String,
+    /// Of the NPU's driver.
+    pub driver: String,
 }
 
 /// Why there is no device.
@@ -80,7 +95,30 @@ impl RknnDevice {
     /// # Errors
     /// It is not there, or lacks functions.
     pub fn load(library: Option<&Path>) -> Result<Self, LoadError> {
-        Ok(RknnDevice { api: Arc::new(Api::load(library.unwrap_or(Path::new(LIBRARY)))?) })
+        Ok(RknnDevice { api: Arc::new(Api::load(library.unwrap_or(Path::new(LIBRARY)))?), origins: Arc::default() })
+    }
+
+    /// The library's file, where it is known.
+    pub fn library(&self) -> Option<&Path> {
+        self.api.file.as_deref()
+    }
+
+    /// Version of the library, as its file says.
+    pub fn runtime(&self) -> Option<&str> {
+        self.api.version.as_deref()
+    }
+
+    /// Whether the library is `rknnrt-sim`.
+    pub fn is_simulated(&self) -> bool {
+        self.api.simulated
+    }
+
+    /// Load a shard to ask for the versions of runtime and driver.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn versions(&self, shard: &ShardFile) -> Result<Versions, DeviceError> {
+        session::versions(&self.api, shard)
     }
 }
 
@@ -93,15 +131,52 @@ impl Device for RknnDevice {
         CORES
     }
 
+    /// A board's runtime loads compiled shards, `rknnrt-sim` graphs.
+    fn takes(&self) -> Takes {
+        takes(self.api.simulated, self.runtime())
+    }
+
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         match core {
-            CoreId::Npu(n) if n < CORES => Ok(Box::new(session::RknnSession::open(&self.api, shard, core, 1 << n)?)),
+            CoreId::Npu(n) if n < CORES => Ok(Box::new(session::RknnSession::open(self, shard, core, 1 << n)?)),
             CoreId::Npu(_) => Err(unavailable(shard, core, format!("the NPU has {CORES} cores, numbered from 0"))),
             CoreId::Host => Err(unavailable(shard, core, "the NPU does not run host shards; open them on the CPU device".to_owned())),
         }
     }
 }
 
+fn takes(simulated: bool, version: Option<&str>) -> Takes {
+    if simulated { Takes::Graph } else { Takes::Compiled { runtime: version.and_then(Version::parse) } }
+}
+
 fn unavailable(shard: &ShardFile, core: CoreId, detail: String) -> DeviceError {
     DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_board_takes_compiled_shards_of_its_version_and_the_double_graphs() {
+        let version = "2.3.2 (429f97ae6b@2025-04-09T09:09:27)";
+        assert_eq!(takes(false, Some(version)), Takes::Compiled { runtime: Some(Version([2, 3, 2])) });
+        assert_eq!(takes(false, None), Takes::Compiled { runtime: None });
+        assert_eq!(takes(true, Some(version)), Takes::Graph);
+    }
+
+    #[test]
+    fn the_version_is_read_from_the_librarys_bytes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let table: [(&[u8], Option<&str>); 4] = [
+            (b"\x7fELF\0librknnrt version: 2.3.2 (429f97ae6b@2025-04-09T09:09:27)\0more", Some("2.3.2 (429f97ae6b@2025-04-09T09:09:27)")),
+            (b"librknnrt version: 1.5.0\n", Some("1.5.0")),
+            (b"librknnrt version: \0", None),
+            (b"librknnrt", None),
+        ];
+        for (bytes, version) in table {
+            std::fs::write(file.path(), bytes).unwrap();
+            assert_eq!(version_in(file.path()).as_deref(), version);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! One shard in a context of its own.
 
-use crate::CallError;
 use crate::api::{Api, Context, Elements};
-use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
+use crate::origins::Lease;
+use crate::{CallError, RknnDevice, Versions};
+use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Session, ShardFile, Version, check_inputs};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_rknn_abi::{Code, TensorAttr, dtype, format, text_of};
 use rockshard_tensor::{DType, Tensor};
@@ -14,30 +15,33 @@ use std::time::Duration;
 const RUNTIME: [u32; 2] = [2, 3];
 /// Oldest driver that goes with it.
 const DRIVER: [u32; 2] = [0, 9];
-/// In the version of `rknnrt-sim`, whose times are modelled.
-const SIMULATED: &str = "rockshard";
 
 pub(crate) struct RknnSession {
     shard: ShardFile,
     core: CoreId,
-    context: Context,
+    lease: Lease,
     counts: Vec<usize>,
     simulated: bool,
 }
 
 impl RknnSession {
-    pub(crate) fn open(api: &Arc<Api>, shard: &ShardFile, core: CoreId, mask: u32) -> Result<Self, DeviceError> {
+    pub(crate) fn open(device: &RknnDevice, shard: &ShardFile, core: CoreId, mask: u32) -> Result<Self, DeviceError> {
         let load = |detail: String| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, detail);
         let called = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Load), &shard.name, core, e);
-        let path = shard.path.to_str().and_then(|p| CString::new(p).ok());
-        let path = path.ok_or_else(|| load(format!("{}: the runtime takes paths in UTF-8 only", shard.path.display())))?;
-        let mut context = Context::open(api, &path).map_err(called)?;
-        let version = context.version().map_err(called)?;
-        let (runtime, driver) = (text_of(&version.api_version), text_of(&version.drv_version));
-        let simulated = runtime.contains(SIMULATED);
-        let old = |detail| DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail);
-        if let Some(problem) = unfit("librknnrt", &runtime, RUNTIME).or(unfit("the NPU's driver", &driver, DRIVER)) {
-            return Err(old(problem));
+        for (role, specs) in [("input", &shard.inputs), ("output", &shard.outputs)] {
+            if let Some(spec) = specs.iter().find(|spec| !spec.dtype.is_float()) {
+                return Err(load(format!(
+                    "{role} {:?} is {}: the NPU takes real numbers, run this shard on the host",
+                    spec.name, spec.dtype
+                )));
+            }
+        }
+        let text = path_text(shard).map_err(load)?;
+        let lease = device.origins.open(&device.api, &shard.path, &text).map_err(called)?;
+        let mut context = lease.context();
+        let found = ask_versions(&context).map_err(called)?;
+        if let Some(problem) = unfit("librknnrt", &found.runtime, RUNTIME).or(unfit("the NPU's driver", &found.driver, DRIVER)) {
+            return Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, problem));
         }
         context.set_core_mask(mask).map_err(called)?;
         let numbers = context.numbers().map_err(called)?;
@@ -53,8 +57,27 @@ impl RknnSession {
             }
         }
         let counts = shard.outputs.iter().map(|t| t.shape.iter().product()).collect();
-        Ok(RknnSession { shard: shard.clone(), core, context, counts, simulated })
+        drop(context);
+        Ok(RknnSession { shard: shard.clone(), core, lease, counts, simulated: device.api.simulated })
     }
+}
+
+fn path_text(shard: &ShardFile) -> Result<CString, String> {
+    let text = shard.path.to_str().and_then(|p| CString::new(p).ok());
+    text.ok_or_else(|| format!("{}: the runtime takes paths in UTF-8 only", shard.path.display()))
+}
+
+fn ask_versions(context: &Context) -> Result<Versions, CallError> {
+    let found = context.version()?;
+    Ok(Versions { runtime: text_of(&found.api_version), driver: text_of(&found.drv_version) })
+}
+
+/// The versions that a context of the shard tells.
+pub(crate) fn versions(api: &Arc<Api>, shard: &ShardFile) -> Result<Versions, DeviceError> {
+    let fail = |kind, detail: String| DeviceError::new(kind, &shard.name, CoreId::Npu(0), detail);
+    let text = path_text(shard).map_err(|e| fail(DeviceErrorKind::Load, e))?;
+    let context = Context::open(api, &text).and_then(|context| ask_versions(&context));
+    context.map_err(|e| fail(kind(e, DeviceErrorKind::Load), e.to_string()))
 }
 
 /// The class of a failed call; `other` where the code does not tell.
@@ -70,9 +93,8 @@ fn kind(error: CallError, other: DeviceErrorKind) -> DeviceErrorKind {
 
 /// Why a version is not one that this crate knows: another major one, or older than `oldest`.
 fn unfit(what: &str, version: &str, oldest: [u32; 2]) -> Option<String> {
-    let numbers: Vec<u32> = version.trim_start_matches('v').split(['.', ' ']).map_while(|n| n.parse().ok()).collect();
     let [major, minor] = oldest;
-    let fits = numbers.first() == Some(&major) && numbers.get(1).is_some_and(|&n| n >= minor);
+    let fits = Version::parse(version).is_some_and(|Version([a, b, _])| a == major && b >= minor);
     (!fits).then(|| format!("{what} is of version {version:?}; {major}.{minor} or newer, of the same major version, is needed"))
 }
 
@@ -84,8 +106,8 @@ fn boundary(role: &str, spec: &TensorSpec, attr: &TensorAttr) -> Result<(), Stri
     };
     let fits = attr.extents().iter().map(|&d| d as usize).eq(shape.iter().copied());
     let name = text_of(&attr.name);
-    if !spec.dtype.is_float() || !matches!(attr.dtype, dtype::FLOAT32 | dtype::FLOAT16) {
-        return Err(format!("{role} {:?} holds no real numbers: run this shard on the host", spec.name));
+    if !matches!(attr.dtype, dtype::FLOAT32 | dtype::FLOAT16) {
+        return Err(format!("{role} {:?} holds no real numbers in the model", spec.name));
     }
     // Names in the C API are cut at 255 bytes.
     if !fits || !spec.name.starts_with(&name) {
@@ -110,10 +132,11 @@ impl Session for RknnSession {
             inputs.iter().map(|t| if (t.bytes().as_ptr() as usize).is_multiple_of(4) { t.clone() } else { t.detached() }).collect();
         let elements: Vec<Elements<'_>> = aligned.iter().map(elements).collect();
         let failed = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Run), &self.shard.name, self.core, e);
-        let values = self.context.run(&elements, &self.counts).map_err(failed)?;
+        let mut context = self.lease.context();
+        let values = context.run(&elements, &self.counts).map_err(failed)?;
         let outputs = self.shard.outputs.iter().zip(values).map(|(spec, values)| Tensor::from_f32(spec.shape.clone(), values)).collect();
         let modelled = match self.simulated {
-            true => Some(Duration::from_micros(self.context.micros().map_err(failed)?.unsigned_abs())),
+            true => Some(Duration::from_micros(context.micros().map_err(failed)?.unsigned_abs())),
             false => None,
         };
         Ok(Completion { outputs, modelled })

@@ -10,11 +10,13 @@
 //! [`Numerics`] also holds, off by default, what boards are known or suspected to do otherwise. Bit-equality with a board is not
 //! claimed: the order of sums, the tables of activation functions and the algorithms of its norms are not public.
 
+mod driver;
 mod fold;
 mod numerics;
 mod program;
 mod session;
 
+pub use driver::{ALL, AUTO, Allocation, Driver, DriverError};
 pub use numerics::Numerics;
 pub use session::SimSession;
 

@@ -21,6 +21,8 @@ pub struct SimSession {
     modelled: Duration,
     peak_bytes: u64,
     non_finite: Option<String>,
+    /// Register fields overflow: the run gives zeros, as on a board.
+    zeros: bool,
 }
 
 impl SimSession {
@@ -35,7 +37,11 @@ impl SimSession {
             let detail = format!("input {:?} is {}: the NPU takes real numbers, run this shard on the host", input.name, input.dtype);
             return fail(DeviceErrorKind::Limit, detail);
         }
-        if let Some(limit) = chip.limits(&graph).into_iter().next() {
+        // Where a board gives zeros for extents that are too long, only its memory is a limit.
+        let extents = Rk3588 { address_space: u64::MAX, ..chip.clone() };
+        let zeros = chip.zeros_on_overflow && !extents.limits(&graph).is_empty();
+        let memory = Rk3588 { largest_extent: usize::MAX, most_channels: usize::MAX, ..chip.clone() };
+        if let Some(limit) = if zeros { &memory } else { chip }.limits(&graph).into_iter().next() {
             return fail(DeviceErrorKind::Limit, limit.to_string());
         }
         let steps = match compile(&graph, numerics) {
@@ -48,7 +54,7 @@ impl SimSession {
         let inputs = graph.inputs.iter().map(|&v| (v, used(v))).collect();
         let outputs = graph.outputs.iter().map(|&v| (v, graph.constant(v).cloned())).collect();
         let modelled = Duration::from_secs_f64(chip.graph(&graph).micros.max(0.0) * 1e-6);
-        Ok(SimSession { shard: shard.clone(), core, numerics, steps, inputs, outputs, modelled, peak_bytes: 0, non_finite: None })
+        Ok(SimSession { shard: shard.clone(), core, numerics, steps, inputs, outputs, modelled, peak_bytes: 0, non_finite: None, zeros })
     }
 
     /// Most bytes of activations (inputs and outputs included) that existed at a time in the last run.
@@ -59,6 +65,16 @@ impl SimSession {
     /// Where the first infinity or NaN of the last run appeared: an input, or the node that made it from finite values.
     pub fn first_non_finite(&self) -> Option<&str> {
         self.non_finite.as_deref()
+    }
+
+    /// How long a run is modelled to take.
+    pub fn modelled(&self) -> Duration {
+        self.modelled
+    }
+
+    /// Operators that it submits to the NPU.
+    pub fn tasks(&self) -> u64 {
+        self.steps.len() as u64
     }
 
     fn error(&self, kind: DeviceErrorKind, detail: String) -> DeviceError {
@@ -106,6 +122,14 @@ impl Live {
 impl Session for SimSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
         check_inputs(&self.shard, self.core, inputs)?;
+        if self.zeros {
+            let zeros = self.shard.outputs.iter().map(|t| {
+                let dtype = if t.dtype.is_float() { DType::F16 } else { t.dtype };
+                let bytes = vec![0; t.shape.iter().product::<usize>() * dtype.size()];
+                Tensor::new(dtype, t.shape.clone(), bytes.into()).map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
+            });
+            return Ok(Completion { outputs: zeros.collect::<Result<_, _>>()?, modelled: Some(self.modelled) });
+        }
         let mut live = Live::default();
         let mut non_finite = None;
         for ((tensor, &(id, used)), spec) in inputs.iter().zip(&self.inputs).zip(&self.shard.inputs) {

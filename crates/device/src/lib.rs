@@ -3,6 +3,7 @@
 //! Sessions are opened and used by the executor thread that owns the core: they are neither shared nor moved between threads,
 //! because the vendor's runtime gives wrong results, without an error, when a context is shared.
 
+pub mod conformance;
 mod mock;
 
 pub use mock::{Fault, MockDevice};
@@ -24,6 +25,42 @@ pub struct ShardFile {
     pub outputs: Vec<TensorSpec>,
 }
 
+/// Which of a shard's files a device opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// The graph, `.onnx`.
+    Graph,
+    /// What the vendor's compiler made of it, `.rknn`.
+    Compiled {
+        /// Version of the runtime that loads it, which a compiler of a newer one can crash; `None` where it is not known before loading.
+        runtime: Option<Version>,
+    },
+}
+
+/// A version of rknn-toolkit2 or librknnrt: the first three numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub [u32; 3]);
+
+impl Version {
+    /// From text that starts with numbers between dots, such as `2.3.2 (429f97ae6b@2025-04-09)` or `v0.9.8`; numbers that are left out are 0.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = [0; 3];
+        let text = text.trim_start_matches('v');
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        for (number, part) in numbers.iter_mut().zip(text[..end].trim_end_matches('.').split('.')) {
+            *number = part.parse().ok()?;
+        }
+        Some(Version(numbers))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Version([major, minor, patch]) = self;
+        write!(f, "{major}.{minor}.{patch}")
+    }
+}
+
 /// What a finished run gives.
 #[derive(Clone, Debug)]
 pub struct Completion {
@@ -40,6 +77,11 @@ pub trait Device: Send + Sync {
 
     /// Number of NPU cores it has.
     fn cores(&self) -> u8;
+
+    /// Which of a shard's files [`Device::open`] is given.
+    fn takes(&self) -> Takes {
+        Takes::Graph
+    }
 
     /// Load a shard onto a core.
     ///
@@ -108,4 +150,28 @@ pub fn check_inputs(shard: &ShardFile, core: CoreId, inputs: &[Tensor]) -> Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_ordered() {
+        let table = [
+            ("2.3.2 (429f97ae6b@2025-04-09T09:09:27)", Some([2, 3, 2])),
+            ("2.5.0", Some([2, 5, 0])),
+            ("v0.9.8", Some([0, 9, 8])),
+            ("2.1.1b1", Some([2, 1, 1])),
+            ("2.3", Some([2, 3, 0])),
+            ("", None),
+            ("unknown", None),
+            ("99999999999.0.0", None),
+        ];
+        for (text, numbers) in table {
+            assert_eq!(Version::parse(text), numbers.map(Version), "{text:?}");
+        }
+        assert!(Version([2, 10, 0]) > Version([2, 3, 2]));
+        assert_eq!(Version([2, 3, 2]).to_string(), "2.3.2");
+    }
 }

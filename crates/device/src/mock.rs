@@ -1,6 +1,6 @@
 use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
 use rockshard_manifest::CoreId;
-use rockshard_tensor::Tensor;
+use rockshard_tensor::{DType, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -65,6 +65,10 @@ impl Device for MockDevice {
     }
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
+        if matches!(core, CoreId::Npu(n) if n >= self.cores) {
+            let detail = format!("the mock has {} cores, numbered from 0", self.cores);
+            return Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail));
+        }
         if self.fault(&shard.name) == Some(Fault::Open) {
             return Err(DeviceError::new(DeviceErrorKind::Load, &shard.name, core, "injected fault on open"));
         }
@@ -86,6 +90,8 @@ impl Session for MockSession {
         let mix = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let mut state = self.shard.name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
         for input in inputs {
+            // float16 widens exactly, so that the type of real numbers makes no difference.
+            let input = input.to_float(DType::F32).unwrap_or_else(|_| input.clone());
             state = input.bytes().iter().copied().fold(state, mix);
         }
         let outputs = self.shard.outputs.iter().map(|spec| {

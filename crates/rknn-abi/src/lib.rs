@@ -12,6 +12,9 @@ pub use structs::{
     text_of,
 };
 
+/// Name of a function that only `rknnrt-sim` has, so that a caller knows that it is no board's runtime.
+pub const SIMULATED: &str = "rockshard_rknnrt_sim";
+
 /// A handle of a loaded model.
 pub type Context = u64;
 
@@ -78,6 +81,8 @@ pub mod core_mask {
     pub const AUTO: u32 = 0;
     /// What the driver accepts besides: one core, the first two, all three.
     pub const CORES: [u32; 5] = [1, 2, 4, 3, 7];
+    /// All cores, however many; the runtime's, not the driver's.
+    pub const ALL: u32 = 0xffff;
 }
 
 /// Flags of `rknn_init` that change what the calls mean; the others only tune.

@@ -6,22 +6,25 @@
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 use crate::Refusal;
-use crate::context::{Bound, Context};
+use crate::context::{Bound, Context, overlap};
 use crate::layout::{Layout, Order, attributes, stored};
-use crate::memory;
 use crate::model::Model;
+use crate::{memory, system};
 use rockshard_rknn_abi::{
     self as abi, Code, CustomString, InOutNum, InitExtend, Input, MemSize, Output, OutputExtend, PerfRun, RunExtend, SdkVersion,
     TensorAttr, TensorMem, flag, query, sync, text, text_of,
 };
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::hint::black_box;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-const API_VERSION: &str = "2.3.2 (rockshard rknnrt-sim)";
+/// In the library's file as the vendor's has it, for tools that look for the version there.
+static BANNER: &str = "librknnrt version: 2.3.2 (rockshard rknnrt-sim)\0";
 const DRIVER_VERSION: &str = "0.9.8";
 const CUSTOM: &str = "simulated by rockshard: times are modelled";
 /// Flags that would change what later calls mean.
@@ -33,7 +36,13 @@ const UNSUPPORTED: u32 = flag::ASYNC
     | flag::COLLECT_MODEL_INFO_ONLY
     | flag::INTERNAL_ALLOC_OUTSIDE;
 
-type Shared = Arc<Mutex<Context>>;
+/// A context, and whether a call of another thread came while one was under way.
+struct Slot {
+    context: Mutex<Context>,
+    disturbed: AtomicBool,
+}
+
+type Shared = Arc<Slot>;
 
 /// Loaded contexts, and the handle given last. Handles are never used again.
 static CONTEXTS: Mutex<(abi::Context, Option<HashMap<abi::Context, Shared>>)> = Mutex::new((0, None));
@@ -42,7 +51,7 @@ fn register(context: Context) -> abi::Context {
     let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     contexts.0 += 1;
     let handle = contexts.0;
-    contexts.1.get_or_insert_default().insert(handle, Arc::new(Mutex::new(context)));
+    contexts.1.get_or_insert_default().insert(handle, Arc::new(Slot { context: Mutex::new(context), disturbed: AtomicBool::new(false) }));
     handle
 }
 
@@ -50,11 +59,39 @@ fn gone() -> Refusal {
     Refusal::new(Code::Context, "the context is not one, or was destroyed")
 }
 
+fn find(handle: abi::Context) -> Result<Shared, Refusal> {
+    let contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    contexts.1.as_ref().and_then(|c| c.get(&handle).cloned()).ok_or_else(gone)
+}
+
+fn panicked<T>(_: T) -> Refusal {
+    Refusal::new(Code::Context, "a run of this context panicked")
+}
+
+/// A call that may wait for others of the context.
 fn with<T>(handle: abi::Context, work: impl FnOnce(&mut Context) -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let shared = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner).1.as_ref().and_then(|c| c.get(&handle).cloned());
-    let shared = shared.ok_or_else(gone)?;
-    let mut context = shared.lock().map_err(|_| Refusal::new(Code::Context, "a run of this context panicked"))?;
+    let shared = find(handle)?;
+    let mut context = shared.context.lock().map_err(panicked)?;
     work(&mut context)
+}
+
+/// A call of a run's step. Another one under way is an overlap, which spoils what that one gives.
+fn step<T>(handle: abi::Context, work: impl FnOnce(&mut Context) -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let shared = find(handle)?;
+    let mut context = match shared.context.try_lock() {
+        Ok(context) => context,
+        Err(TryLockError::Poisoned(poisoned)) => return Err(panicked(poisoned)),
+        Err(TryLockError::WouldBlock) => {
+            overlap(false, "uses a context that another thread is using")?;
+            shared.disturbed.store(true, Ordering::SeqCst);
+            shared.context.lock().map_err(panicked)?
+        }
+    };
+    let result = work(&mut context);
+    if shared.disturbed.swap(false, Ordering::SeqCst) {
+        context.spoil();
+    }
+    result
 }
 
 /// The value of a call, or the code of its refusal. A panic is `RKNN_ERR_FAIL`.
@@ -109,6 +146,10 @@ unsafe fn given<'a, T>(pointer: *const T, count: u32, what: &str) -> Result<&'a 
         _ => Ok(unsafe { std::slice::from_raw_parts(pointer, count as usize) }),
     }
 }
+
+/// Marks this library as the simulated one; see [`abi::SIMULATED`].
+#[unsafe(no_mangle)]
+pub extern "C" fn rockshard_rknnrt_sim() {}
 
 /// Load a model: `model` is a path when `size` is 0, else the model.
 ///
@@ -200,15 +241,20 @@ pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *
                 // SAFETY: as above.
                 query::PERF_RUN => unsafe { put(info, size, PerfRun { run_duration: context.micros }) },
                 query::SDK_VERSION => {
+                    // The compiler is not to know which part of the text is used, so that all of it is in the file.
+                    let version = black_box(BANNER).rsplit(": ").next().unwrap_or_default().trim_end_matches('\0');
                     // SAFETY: as above.
-                    unsafe { put(info, size, SdkVersion { api_version: text(API_VERSION), drv_version: text(DRIVER_VERSION) }) }
+                    unsafe { put(info, size, SdkVersion { api_version: text(version), drv_version: text(DRIVER_VERSION) }) }
                 }
                 query::MEM_SIZE => {
+                    let sram = system::driver()?.chip().sram_bytes;
                     let (w, i) = (u32::try_from(weight).unwrap_or(u32::MAX), u32::try_from(internal).unwrap_or(u32::MAX));
                     let sizes = MemSize {
                         total_weight_size: w,
                         total_internal_size: i,
                         total_dma_allocated_size: weight + internal,
+                        total_sram_size: sram,
+                        free_sram_size: sram,
                         ..MemSize::default()
                     };
                     // SAFETY: as above.
@@ -254,7 +300,7 @@ unsafe fn put<T: Copy>(info: *mut c_void, size: u32, value: T) -> Result<(), Ref
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inputs: *mut Input) -> c_int {
     code("rknn_inputs_set", || {
-        with(context, |context| {
+        step(context, |context| {
             // SAFETY: the C caller promises `count` inputs.
             let inputs = unsafe { given(inputs, count, "inputs") }?;
             for input in inputs {
@@ -270,9 +316,7 @@ pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inpu
                 })?;
                 // SAFETY: the C caller promises `size` bytes.
                 let buffer = unsafe { given(input.buf.cast::<u8>(), input.size, "an input's buf") }?;
-                let at = input.index as usize;
-                context.inputs[at] = Some(layout.read(buffer, &spec)?);
-                context.bound_inputs[at] = None;
+                context.set(input.index as usize, layout.read(buffer, &spec)?);
             }
             Ok(())
         })
@@ -283,7 +327,7 @@ pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inpu
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_run(context: abi::Context, _extend: *mut RunExtend) -> c_int {
     code("rknn_run", || {
-        with(context, |context| {
+        step(context, |context| {
             for at in 0..context.bound_inputs.len() {
                 if let Some(Bound { memory, layout }) = context.bound_inputs[at] {
                     let spec = &context.model.shard.inputs[at];
@@ -311,12 +355,13 @@ pub extern "C" fn rknn_run(context: abi::Context, _extend: *mut RunExtend) -> c_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rknn_outputs_get(context: abi::Context, count: u32, outputs: *mut Output, _extend: *mut OutputExtend) -> c_int {
     code("rknn_outputs_get", || {
-        with(context, |context| {
+        step(context, |context| {
             let all = context.model.shard.outputs.len();
             if (count as usize) < all {
                 let detail = format!("{count} outputs asked for, the model has {all}: the runtime writes to all of them");
                 return Err(Refusal::new(Code::Param, detail));
             }
+            context.get()?;
             // SAFETY: the C caller promises `count` outputs.
             let outputs = unsafe { many(outputs, count, "outputs") }?;
             for (at, output) in outputs[..all].iter_mut().enumerate() {

@@ -1,14 +1,16 @@
 //! A loaded model with the inputs and outputs of one run.
 
-use crate::Refusal;
 use crate::layout::{Layout, stored};
 use crate::model::Model;
+use crate::turns::Turns;
+use crate::{Refusal, system};
 use rockshard_device::Session;
-use rockshard_device_sim::SimSession;
+use rockshard_device_sim::{Allocation, DriverError, SimSession};
 use rockshard_manifest::TensorSpec;
 use rockshard_rknn_abi::{Code, core_mask};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
+use std::thread::current;
 
 /// Memory that stands for an input or output.
 #[derive(Clone, Copy)]
@@ -26,6 +28,9 @@ pub(crate) struct Context {
     pub(crate) micros: i64,
     pub(crate) bound_inputs: Vec<Option<Bound>>,
     pub(crate) bound_outputs: Vec<Option<Bound>>,
+    turns: Turns,
+    /// The activations.
+    _internal: Allocation,
 }
 
 impl Context {
@@ -35,6 +40,8 @@ impl Context {
         Ok(Context {
             session,
             mask: core_mask::AUTO,
+            turns: Turns::default(),
+            _internal: system::driver()?.allocate(model.internal_bytes)?,
             inputs: vec![None; inputs],
             outputs: None,
             micros: 0,
@@ -50,8 +57,8 @@ impl Context {
     }
 
     pub(crate) fn set_mask(&mut self, mask: u32) -> Result<(), Refusal> {
-        if mask != core_mask::AUTO && !core_mask::CORES.contains(&mask) {
-            return Err(Refusal::new(Code::Param, format!("core mask {mask:#x} is none of 0, 1, 2, 4, 3, 7")));
+        if !system::driver()?.takes(mask) {
+            return Err(DriverError::Mask(mask).into());
         }
         self.mask = mask;
         Ok(())
@@ -67,8 +74,17 @@ impl Context {
         outputs.get(index as usize).ok_or_else(|| Refusal::new(Code::Param, format!("there is no output {index} of {}", outputs.len())))
     }
 
-    /// Run on the inputs that were set.
+    /// Take an input.
+    pub(crate) fn set(&mut self, at: usize, tensor: Tensor) {
+        self.inputs[at] = Some(tensor);
+        self.bound_inputs[at] = None;
+        self.turns.set(current().id(), at);
+    }
+
+    /// Run on the inputs that were set, when the driver gives the cores.
     pub(crate) fn run(&mut self) -> Result<(), Refusal> {
+        let own = self.turns.run(current().id());
+        overlap(own, "runs on inputs that another thread set")?;
         let specs = &self.model.shard.inputs;
         let given =
             self.inputs.iter().zip(specs).map(|(tensor, spec)| {
@@ -76,10 +92,28 @@ impl Context {
             });
         let given = given.collect::<Result<Vec<_>, _>>()?;
         self.outputs = None;
-        let done = self.session.run(&given).map_err(|e| Refusal::new(Code::Fail, e.detail))?;
+        let (tasks, modelled, session) = (self.session.tasks(), self.session.modelled(), &mut self.session);
+        let done = system::driver()?.submit(self.mask, tasks, modelled, |_| session.run(&given))?;
+        let done = done.map_err(|e| Refusal::new(Code::Fail, e.detail))?;
         self.micros = done.modelled.map_or(0, |time| time.as_micros() as i64);
         self.outputs = Some(done.outputs);
         Ok(())
+    }
+
+    /// Spoil the outputs of the last run, as a call of another thread during it does.
+    pub(crate) fn spoil(&mut self) {
+        let turned = |t: &Tensor| {
+            let mut bytes = t.bytes().to_vec();
+            bytes.rotate_left(t.dtype().size());
+            Tensor::new(t.dtype(), t.shape().to_vec(), bytes.into()).unwrap_or_else(|_| t.clone())
+        };
+        self.outputs = self.outputs.take().map(|outputs| outputs.iter().map(turned).collect());
+    }
+
+    /// The outputs are about to be got.
+    pub(crate) fn get(&mut self) -> Result<(), Refusal> {
+        let own = self.turns.get(current().id());
+        overlap(own, "gets the outputs of a run of another thread, which came after its own")
     }
 
     /// An output of the last run, and how the caller wants it.
@@ -89,4 +123,13 @@ impl Context {
         let dtype = if want_float { rockshard_tensor::DType::F32 } else { stored(spec) };
         Ok((&outputs[index as usize], Layout { dtype, order: crate::layout::Order::Plain }))
     }
+}
+
+/// An overlap is an error, or what a board makes of it: the caller goes on.
+pub(crate) fn overlap(own: bool, what: &str) -> Result<(), Refusal> {
+    if own || system::driver()?.chip().silent_overlap {
+        return Ok(());
+    }
+    let detail = format!("a thread {what}: a context is for one thread at a time, a board gives wrong results here and no error");
+    Err(Refusal::new(Code::Fail, detail))
 }

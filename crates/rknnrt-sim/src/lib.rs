@@ -5,12 +5,13 @@
 //! printed on standard error, as the vendor's runtime does.
 //!
 //! What is as in the vendor's runtime: tensors of four axes have attributes with the channels last as inputs and in ONNX's order as
-//! outputs; elements are float16 inside; core masks are those that the driver accepts (0, 1, 2, 4, 3, 7); a context holds the
-//! inputs and outputs of one run, so two threads that share one get each other's values.
+//! outputs; elements are float16 inside; a context holds the inputs and outputs of one run; duplicated contexts share their weights; and
+//! what [`rockshard_device_sim::Driver`] keeps of the driver: core masks, queues, resets and the address space of a process.
 //!
 //! What is not: `rknn_outputs_get` must ask for all outputs (the vendor's runtime reads past a shorter array); times are modelled,
 //! for one core, whatever the mask; quantised types, dynamic shapes and what [`rockshard_rknn_abi::flag`] lists are refused; native NHWC
-//! tensors have no padding. A handle that was destroyed, and memory that this library did not give out, are errors.
+//! tensors have no padding. A handle that was destroyed, memory that this library did not give out, and threads that use one context
+//! without taking turns (`turns`) are errors. `system` says how the environment describes another chip.
 //!
 //! `api` is the boundary and holds all unsafe code but that of `memory`; the other modules see slices and tensors.
 
@@ -19,10 +20,13 @@ mod context;
 mod layout;
 mod memory;
 mod model;
+mod system;
+mod turns;
 
 pub use api::{
     rknn_create_mem, rknn_create_mem2, rknn_destroy, rknn_destroy_mem, rknn_dup_context, rknn_init, rknn_inputs_set, rknn_mem_sync,
     rknn_outputs_get, rknn_outputs_release, rknn_query, rknn_run, rknn_set_batch_core_num, rknn_set_core_mask, rknn_set_io_mem,
+    rockshard_rknnrt_sim,
 };
 
 use rockshard_rknn_abi::Code;

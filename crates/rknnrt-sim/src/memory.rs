@@ -2,7 +2,8 @@
 //! them is an error.
 #![allow(unsafe_code)]
 
-use crate::Refusal;
+use crate::{Refusal, system};
+use rockshard_device_sim::Allocation;
 use rockshard_rknn_abi::{Code, TensorMem};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashMap;
@@ -61,6 +62,7 @@ struct Shared {
     block: Block,
     /// What the caller holds, from a box; it may change what is in it.
     handle: *mut TensorMem,
+    _space: Allocation,
 }
 
 // SAFETY: the handle is an allocation that only `destroy` frees, and the block is Send.
@@ -84,6 +86,7 @@ fn with<T>(work: impl FnOnce(&mut Buffers) -> T) -> T {
 
 /// Memory for `rknn_create_mem`.
 pub(crate) fn create(bytes: u32) -> Result<*mut TensorMem, Refusal> {
+    let space = system::driver()?.allocate(bytes.into())?;
     let block = Block::new(bytes as usize).ok_or_else(|| Refusal::new(Code::Malloc, format!("{bytes} bytes cannot be had")))?;
     let virt_addr = block.address();
     let mem = TensorMem { virt_addr, phys_addr: 0, fd: -1, offset: 0, size: bytes, flags: 0, priv_data: std::ptr::null_mut() };
@@ -91,7 +94,7 @@ pub(crate) fn create(bytes: u32) -> Result<*mut TensorMem, Refusal> {
     with(|b| {
         b.made += 1;
         let id = b.made;
-        b.shared.insert(handle as usize, Shared { id, block, handle });
+        b.shared.insert(handle as usize, Shared { id, block, handle, _space: space });
     });
     Ok(handle)
 }

@@ -1,10 +1,10 @@
 //! What `rknn_init` takes.
 
-use crate::Refusal;
+use crate::layout::{Layout, Order, stored};
+use crate::{Refusal, system};
 use bytes::Bytes;
-use rockshard_cost::Rk3588;
 use rockshard_device::ShardFile;
-use rockshard_device_sim::{SimDevice, SimSession};
+use rockshard_device_sim::{Allocation, Numerics, SimDevice, SimSession};
 use rockshard_graph::{Graph, ValueId};
 use rockshard_import::{Options, fuse, import_file, import_model};
 use rockshard_manifest::{CoreId, TensorSpec};
@@ -18,13 +18,15 @@ pub(crate) struct Model {
     pub(crate) shard: ShardFile,
     pub(crate) weight_bytes: u64,
     pub(crate) internal_bytes: u64,
+    /// The weights, once for all contexts.
+    _weights: Allocation,
 }
 
 impl Model {
     /// From a file.
     pub(crate) fn open(path: &Path) -> Result<Self, Refusal> {
         let graph = import_file(path, &Options::fixed()).map_err(|e| Refusal::new(Code::Model, e))?;
-        Ok(Self::of(graph, path))
+        Self::of(graph, path)
     }
 
     /// From memory. External data has no place then.
@@ -39,23 +41,34 @@ impl Model {
         }
         let mut graph = import_model(&model, &Options::fixed()).map_err(|e| refuse(&e))?;
         fuse(&mut graph, None).map_err(|e| refuse(&e))?;
-        Ok(Self::of(graph, path))
+        Self::of(graph, path)
     }
 
-    fn of(graph: Graph, path: &Path) -> Self {
+    fn of(graph: Graph, path: &Path) -> Result<Self, Refusal> {
         let specs = |ids: &[ValueId]| -> Vec<TensorSpec> {
             let values = ids.iter().map(|&v| graph.value(v));
             values.map(|v| TensorSpec { name: v.name.clone(), dtype: v.dtype, shape: v.shape.clone(), scale: 1.0 }).collect()
         };
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let shard = ShardFile { name, path: path.to_owned(), inputs: specs(&graph.inputs), outputs: specs(&graph.outputs) };
-        let cost = Rk3588::default().graph(&graph);
-        Model { shard, weight_bytes: cost.weight_bytes, internal_bytes: cost.internal_bytes, graph }
+        if let Some(large) = shard.inputs.iter().chain(&shard.outputs).find(|t| u32::try_from(bytes(t)).is_err()) {
+            let detail = format!("{:?} has {} bytes: sizes of tensors have 32 bits in the C API", large.name, bytes(large));
+            return Err(Refusal::new(Code::Model, detail));
+        }
+        let driver = system::driver()?;
+        let cost = driver.chip().graph(&graph);
+        let weights = driver.allocate(cost.weight_bytes)?;
+        Ok(Model { shard, weight_bytes: cost.weight_bytes, internal_bytes: cost.internal_bytes, graph, _weights: weights })
     }
 
     /// A session of its own for a context.
     pub(crate) fn session(&self) -> Result<SimSession, Refusal> {
-        let device = SimDevice::default();
+        let device = SimDevice::new(Numerics::default(), system::driver()?.chip().clone());
         device.session(self.graph.clone(), &self.shard, CoreId::Npu(0)).map_err(|e| Refusal::new(Code::Model, e.detail))
     }
+}
+
+/// Bytes of a tensor in ONNX's order, as the NPU stores its elements.
+fn bytes(spec: &TensorSpec) -> usize {
+    Layout { dtype: stored(spec), order: Order::Plain }.bytes(&spec.shape)
 }

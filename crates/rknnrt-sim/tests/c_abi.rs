@@ -1,99 +1,21 @@
 //! The library as a C program calls it, on graphs whose results the simulator's own tests hold.
 #![allow(unsafe_code)]
 
+mod common;
+
+use common::{ask, data, expected, get, init, init_memory, inputs, open, set, whole};
 use prost::Message;
 use rknnrt::*;
-use rockshard_device::{Device, ShardFile};
-use rockshard_device_sim::SimDevice;
-use rockshard_import::{Options, import_file};
-use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_onnx::schema::{StringStringEntryProto, tensor_proto::DataLocation};
 use rockshard_rknn_abi::{
-    CustomString, InOutNum, Input, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, dtype, flag, format, query, text, text_of,
+    CustomString, InOutNum, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, core_mask, dtype, flag, format, query, text,
+    text_of,
 };
-use rockshard_tensor::{DType, Tensor, read_npy};
-use std::ffi::{CString, c_void};
-use std::path::{Path, PathBuf};
+use rockshard_tensor::{DType, Tensor};
+use std::collections::BTreeSet;
 use std::ptr::null_mut;
 
 const CASES: [(&str, usize); 3] = [("conv-swish", 1), ("conv-residual", 2), ("attention", 3)];
-
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../device-sim/tests/data").join(name)
-}
-
-fn inputs(name: &str, count: usize) -> Vec<Tensor> {
-    (0..count).map(|i| read_npy(&std::fs::read(data(&format!("{name}.x{i}.npy"))).unwrap().into()).unwrap()).collect()
-}
-
-/// What the simulator itself gives, as float32.
-fn expected(name: &str, inputs: &[Tensor]) -> Vec<f32> {
-    let path = data(&format!("{name}.onnx"));
-    let graph = import_file(&path, &Options::fixed()).unwrap();
-    let specs = |ids: &[rockshard_graph::ValueId]| {
-        let values = ids.iter().map(|&v| graph.value(v));
-        values.map(|v| TensorSpec { name: v.name.clone(), dtype: v.dtype, shape: v.shape.clone(), scale: 1.0 }).collect()
-    };
-    let shard = ShardFile { name: name.into(), path, inputs: specs(&graph.inputs), outputs: specs(&graph.outputs) };
-    let outputs = SimDevice::default().open(&shard, CoreId::Npu(0)).unwrap().run(inputs).unwrap().outputs;
-    outputs[0].to_f32().unwrap().into_owned()
-}
-
-fn init(path: &Path, flags: u32) -> Result<u64, i32> {
-    let (mut context, path) = (0, CString::new(path.to_str().unwrap()).unwrap());
-    // SAFETY: the path ends with a zero and both outlive the call.
-    match unsafe { rknn_init(&raw mut context, path.as_ptr() as *mut c_void, 0, flags, null_mut()) } {
-        0 => Ok(context),
-        code => Err(code),
-    }
-}
-
-fn init_memory(model: &[u8]) -> Result<u64, i32> {
-    let mut context = 0;
-    // SAFETY: the size is that of the model.
-    match unsafe { rknn_init(&raw mut context, model.as_ptr() as *mut c_void, model.len() as u32, 0, null_mut()) } {
-        0 => Ok(context),
-        code => Err(code),
-    }
-}
-
-fn open(name: &str) -> u64 {
-    init(&data(&format!("{name}.onnx")), 0).unwrap()
-}
-
-fn ask<T>(context: u64, command: u32, mut info: T) -> Result<T, i32> {
-    // SAFETY: the size is that of the struct.
-    match unsafe { rknn_query(context, command, (&raw mut info).cast(), size_of::<T>() as u32) } {
-        0 => Ok(info),
-        code => Err(code),
-    }
-}
-
-fn set(context: u64, index: u32, bytes: &[u8], dtype: u32, fmt: u32, pass_through: u8) -> i32 {
-    let mut input = Input { index, buf: bytes.as_ptr() as *mut c_void, size: bytes.len() as u32, pass_through, dtype, fmt };
-    // SAFETY: one input, whose size is that of its bytes.
-    unsafe { rknn_inputs_set(context, 1, &raw mut input) }
-}
-
-/// The only output as float32, into the caller's memory.
-fn get(context: u64, count: usize) -> Result<Vec<f32>, i32> {
-    let mut values = vec![0f32; count];
-    let mut output = Output { want_float: 1, is_prealloc: 1, index: 0, buf: values.as_mut_ptr().cast(), size: (count * 4) as u32 };
-    // SAFETY: one output, whose size is that of the values.
-    match unsafe { rknn_outputs_get(context, 1, &raw mut output, null_mut()) } {
-        0 => Ok(values),
-        code => Err(code),
-    }
-}
-
-/// Set all, run, get.
-fn whole(context: u64, given: &[Tensor], count: usize) -> Vec<f32> {
-    for (i, tensor) in given.iter().enumerate() {
-        assert_eq!(set(context, i as u32, tensor.bytes(), dtype::FLOAT16, format::NCHW, 0), 0);
-    }
-    assert_eq!(rknn_run(context, null_mut()), 0);
-    get(context, count).unwrap()
-}
 
 /// Elements of a [1, C, H, W] tensor of 8 C channels or fewer in the order of `place`.
 fn moved(tensor: &Tensor, place: impl Fn([usize; 3], [usize; 3]) -> usize) -> Vec<u8> {
@@ -181,7 +103,7 @@ fn queries_describe_the_model() {
     assert_eq!(text_of(&version.drv_version), "0.9.8");
     assert!(text_of(&ask(context, query::CUSTOM_STRING, CustomString { string: [1; 1024] }).unwrap().string).contains("modelled"));
     let memory = ask(context, query::MEM_SIZE, MemSize::default()).unwrap();
-    assert!(memory.total_weight_size > 0 && memory.total_internal_size > 0, "{memory:?}");
+    assert!(memory.total_weight_size > 0 && memory.total_internal_size > 0 && memory.total_sram_size == 0, "{memory:?}");
     assert_eq!(ask(context, query::PERF_RUN, PerfRun::default()).unwrap().run_duration, 0);
     whole(context, &inputs("conv-residual", 2), 1024);
     assert!(ask(context, query::PERF_RUN, PerfRun::default()).unwrap().run_duration > 0);
@@ -239,8 +161,8 @@ fn calls_that_are_wrong_get_the_vendors_codes() {
     let context = open("conv-residual");
     let half = &inputs("conv-residual", 2)[0];
     let set = |index, bytes: &[u8], dtype, fmt| set(context, index, bytes, dtype, fmt, 0);
-    let masks: Vec<u32> = (0..16).filter(|&mask| rknn_set_core_mask(context, mask) == 0).collect();
-    assert_eq!(masks, [0, 1, 2, 3, 4, 7]);
+    let masks: BTreeSet<u32> = (0..16).chain([0xff, 0xffff, 0x10000]).filter(|&mask| rknn_set_core_mask(context, mask) == 0).collect();
+    assert_eq!(masks, core_mask::CORES.into_iter().chain([core_mask::AUTO, core_mask::ALL]).collect());
     // SAFETY: a null pointer is refused before anything is read.
     let (null_inputs, null_model) =
         unsafe { (rknn_inputs_set(context, 1, null_mut()), rknn_init(null_mut(), null_mut(), 0, 0, null_mut())) };
@@ -253,7 +175,7 @@ fn calls_that_are_wrong_get_the_vendors_codes() {
         ("a native input without pass_through", set(0, half.bytes(), dtype::FLOAT16, format::NC1HWC2), -8),
         ("no inputs", null_inputs, -5),
         ("no model", null_model, -5),
-        ("a mask of nothing", rknn_set_core_mask(context, 0xffff), -5),
+        ("a mask of nothing", rknn_set_core_mask(context, 0x10000), -5),
         ("a batch", rknn_set_batch_core_num(context, 3), -5),
         ("a flag that is not simulated", init(&data("conv-swish.onnx"), flag::ASYNC).unwrap_err(), -5),
         ("a file that is not there", init(&data("none.onnx"), 0).unwrap_err(), -6),
@@ -322,4 +244,24 @@ fn models_come_from_memory_and_with_their_weights_beside_them() {
     std::fs::write(work.path().join("weights.bin"), &weights).unwrap();
     assert_eq!(whole(init(&path, 0).unwrap(), &given, wanted.len()), wanted);
     assert_eq!(init_memory(&model).unwrap_err(), -6, "memory has no weights beside it");
+}
+
+#[test]
+fn a_tensor_whose_size_does_not_fit_32_bits_is_refused() {
+    use rockshard_onnx::schema::{ValueInfoProto, tensor_shape_proto::dimension::Value, type_proto};
+    let mut model = rockshard_onnx::load(&data("conv-swish.onnx")).unwrap().proto;
+    let graph = model.graph.as_mut().unwrap();
+    let resize = |info: &mut ValueInfoProto, size: i64| {
+        let Some(type_proto::Value::TensorType(tensor)) = &mut info.r#type.as_mut().unwrap().value else { panic!("a tensor") };
+        let dims = &mut tensor.shape.as_mut().unwrap().dim;
+        dims[2..].iter_mut().for_each(|dim| dim.value = Some(Value::DimValue(size)));
+    };
+    let sized = |graph: &mut rockshard_onnx::schema::GraphProto, size| {
+        graph.value_info.clear();
+        graph.input.iter_mut().chain(&mut graph.output).for_each(|info| resize(info, size));
+    };
+    sized(graph, 32);
+    assert!(init_memory(&model.encode_to_vec()).is_ok());
+    sized(model.graph.as_mut().unwrap(), 65536);
+    assert_eq!(init_memory(&model.encode_to_vec()), Err(-6));
 }

@@ -1,5 +1,5 @@
-use rockshard_device::ShardFile;
-use rockshard_manifest::{FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec};
+use rockshard_device::{Device, ShardFile, Takes, Version};
+use rockshard_manifest::{CoreId, FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec};
 use rockshard_tensor::map_file;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,29 @@ pub enum PackError {
         /// What differs.
         problem: String,
     },
+    /// The device runs compiled shards, and this one is not compiled.
+    #[error("{path}: shard {shard} is not compiled, and this device runs compiled shards only; convert the model again with --compile")]
+    NotCompiled {
+        /// The pack.
+        path: PathBuf,
+        /// Shard.
+        shard: String,
+    },
+    /// A shard of a compiler that the device's runtime is too old for.
+    #[error(
+        "{path}: shard {shard} was compiled by rknn-toolkit2 {toolkit}, and librknnrt is of version {runtime}, which can crash on it; \
+         install librknnrt {toolkit} or newer, or convert with --compile and rknn-toolkit2 {runtime}"
+    )]
+    Toolkit {
+        /// The pack.
+        path: PathBuf,
+        /// Shard.
+        shard: String,
+        /// Version of the compiler.
+        toolkit: String,
+        /// Version of the runtime.
+        runtime: Version,
+    },
     /// A file the manifest does not list.
     #[error("the pack has no file {0:?}")]
     Unlisted(String),
@@ -53,8 +76,23 @@ pub enum PackError {
 pub enum Variant {
     /// `shards/`: sandwiched and tiled, tensors scaled as their specs say.
     Device,
+    /// The same, compiled: `.rknn`.
+    Compiled {
+        /// Version of the runtime that will load it, where it is known.
+        runtime: Option<Version>,
+    },
     /// `reference/`: the original piece; nothing is scaled.
     Reference,
+}
+
+impl Variant {
+    /// What a device of the NPU, real or simulated, runs.
+    pub fn of(device: &dyn Device) -> Self {
+        match device.takes() {
+            Takes::Graph => Variant::Device,
+            Takes::Compiled { runtime } => Variant::Compiled { runtime },
+        }
+    }
 }
 
 /// An opened pack. Files are checked against size and digest when they are first used.
@@ -112,10 +150,13 @@ impl Pack {
     /// A shard's graph for a device, its files checked.
     ///
     /// # Errors
-    /// As [`Pack::file`].
+    /// As [`Pack::file`]; a shard that is not compiled where it must be, or was by a compiler newer than the runtime.
     pub fn shard_file(&self, shard: &Shard, variant: Variant) -> Result<ShardFile, PackError> {
         let name = match variant {
-            Variant::Device => &shard.file,
+            Variant::Device => shard.file.as_str(),
+            // The host runs graphs, whatever the NPU takes.
+            Variant::Compiled { .. } if shard.core == CoreId::Host => shard.file.as_str(),
+            Variant::Compiled { runtime } => self.compiled(shard, runtime)?,
             Variant::Reference => &shard.reference,
         };
         let path = self.file(name)?;
@@ -124,9 +165,23 @@ impl Pack {
             self.file(&data)?;
         }
         let specs = |list: &[TensorSpec]| match variant {
-            Variant::Device => list.to_vec(),
+            Variant::Device | Variant::Compiled { .. } => list.to_vec(),
             Variant::Reference => list.iter().map(TensorSpec::unscaled).collect(),
         };
         Ok(ShardFile { name: shard.name.clone(), path, inputs: specs(&shard.inputs), outputs: specs(&shard.outputs) })
+    }
+
+    /// The file of a compiled shard that a runtime can load.
+    fn compiled<'a>(&self, shard: &'a Shard, runtime: Option<Version>) -> Result<&'a str, PackError> {
+        let (path, name) = (self.root.clone(), shard.name.clone());
+        let Some(compiled) = &shard.compiled else {
+            return Err(PackError::NotCompiled { path, shard: name });
+        };
+        match (Version::parse(&compiled.toolkit), runtime) {
+            (Some(toolkit), Some(runtime)) if toolkit > runtime => {
+                Err(PackError::Toolkit { path, shard: name, toolkit: compiled.toolkit.clone(), runtime })
+            }
+            _ => Ok(&compiled.file),
+        }
     }
 }

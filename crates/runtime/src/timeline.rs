@@ -10,10 +10,12 @@ const TOP: f64 = 52.0;
 /// One colour a model, readable on light and dark grounds.
 const COLOURS: [&str; 6] = ["#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#e15759", "#76b7b2"];
 
-/// The modelled timeline as a self-contained SVG: one lane a core, one bar a shard run, with a tooltip each.
+/// The timeline as a self-contained SVG: one lane a core, one bar a shard run, with a tooltip each. It is the modelled one, or the measured
+/// one where the device models nothing.
 pub fn timeline_svg(trace: &Trace) -> String {
-    let scheduled = trace.modelled();
-    let total = trace.modelled_total_us().max(1.0);
+    let (word, scheduled) = if trace.is_modelled() { ("modelled", trace.modelled()) } else { ("measured", trace.measured()) };
+    let title = if trace.is_modelled() { "Modelled" } else { "Measured" };
+    let total = scheduled.iter().map(|s| s.end_us).fold(1.0, f64::max);
     let mut cores: Vec<u8> = trace.runs.iter().filter_map(|r| if let CoreId::Npu(n) = r.core { Some(n) } else { None }).collect();
     cores.sort_unstable();
     cores.dedup();
@@ -36,7 +38,7 @@ pub fn timeline_svg(trace: &Trace) -> String {
         let colour = COLOURS[models.iter().position(|m| *m == run.model).unwrap_or(0) % COLOURS.len()];
         let _ = write!(
             bars,
-            "<rect x=\"{x:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"{:.1}\" fill=\"{colour}\" stroke=\"#fff\" stroke-width=\"0.3\"><title>{} item {} on core {core}: modelled {:.3} ms to {:.3} ms</title></rect>",
+            "<rect x=\"{x:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"{:.1}\" fill=\"{colour}\" stroke=\"#fff\" stroke-width=\"0.3\"><title>{} item {} on core {core}: {word} {:.3} ms to {:.3} ms</title></rect>",
             TOP + lane * LANE + 6.0,
             LANE - 12.0,
             escape(&run.shard),
@@ -46,7 +48,7 @@ pub fn timeline_svg(trace: &Trace) -> String {
         );
     }
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {height:.0}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" role=\"img\" aria-label=\"modelled timeline of the NPU cores\"><rect width=\"100%\" height=\"100%\" fill=\"#fbfbfa\"/><text x=\"{LEFT}\" y=\"20\" fill=\"#222\" font-size=\"15\">Modelled timeline: {:.2} ms</text>",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {height:.0}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" role=\"img\" aria-label=\"{word} timeline of the NPU cores\"><rect width=\"100%\" height=\"100%\" fill=\"#fbfbfa\"/><text x=\"{LEFT}\" y=\"20\" fill=\"#222\" font-size=\"15\">{title} timeline: {:.2} ms</text>",
         LEFT + WIDTH + 90.0,
         total / 1e3
     );

@@ -40,14 +40,14 @@ pub struct Trace {
     calls: usize,
 }
 
-/// A run placed on the modelled clock.
+/// A run placed on a clock, the modelled or the measured one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScheduledRun {
     /// Index into [`Trace::runs`].
     pub run: usize,
-    /// Modelled start in microseconds.
+    /// Start in microseconds.
     pub start_us: f64,
-    /// Modelled end.
+    /// End.
     pub end_us: f64,
 }
 
@@ -99,6 +99,18 @@ impl Trace {
             at += size;
         }
         scheduled
+    }
+
+    /// Whether any run has a modelled time.
+    pub fn is_modelled(&self) -> bool {
+        self.runs.iter().any(|r| r.modelled_us.is_some())
+    }
+
+    /// All runs as measured on this machine, from the first one's start.
+    pub fn measured(&self) -> Vec<ScheduledRun> {
+        let first = self.runs.iter().map(|r| r.start_us).fold(f64::INFINITY, f64::min);
+        let place = |(run, r): (usize, &ShardRun)| ScheduledRun { run, start_us: r.start_us - first, end_us: r.end_us - first };
+        self.runs.iter().enumerate().map(place).collect()
     }
 
     /// Modelled time from first start to last end, in microseconds.

@@ -1,7 +1,7 @@
 use crate::args::GenerateArgs;
 use crate::devices;
 use crate::models::{PackModels, TextToImage};
-use crate::output::{Output, time};
+use crate::output::{Output, times};
 use anyhow::{Context, Result};
 use rockshard_diffusion::{Generated, InitialPicture, Picture, Pipeline, Progress, Request};
 use rockshard_runtime::{Pack, timeline_svg};
@@ -45,14 +45,14 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     if let Some(path) = &args.timeline {
         std::fs::write(path, timeline_svg(&trace)).with_context(|| path.display().to_string())?;
     }
-    let modelled = trace.modelled_total_us();
+    let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
         "pictures": files, "dropped_tokens": generated.dropped_tokens,
         "modelled_device_us": modelled, "measured_host_us": host, "shard_runs": trace.runs.len(),
     });
     out.result(&value, || {
         let mut text = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");
-        text += &format!("\nmodelled NPU time {}, measured time on this machine {}", time(modelled), time(host));
+        text += &format!("\n{}", times(modelled, host));
         text
     });
     Ok(ExitCode::SUCCESS)

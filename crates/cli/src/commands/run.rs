@@ -1,7 +1,7 @@
 use crate::args::{DeviceName, RunArgs};
 use crate::devices;
 use crate::models::read_inputs;
-use crate::output::{Output, time};
+use crate::output::{Output, times};
 use anyhow::{Context, Result, bail};
 use rockshard_runtime::{Pack, Placement, Runner, TensorMap, Variant};
 use rockshard_tensor::write_npy;
@@ -46,11 +46,11 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
         let text = serde_json::to_string_pretty(&json!({ "runs": trace.runs, "modelled": trace.modelled() }))?;
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
-    let modelled = trace.modelled_total_us();
+    let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({ "model": model, "outputs": files, "modelled_device_us": modelled, "measured_host_us": host });
     out.result(&value, || {
         let list = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");
-        format!("{list}\nmodelled NPU time {}, measured time on this machine {}", time(modelled), time(host))
+        format!("{list}\n{}", times(modelled, host))
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -384,6 +384,7 @@ fn initial_pictures() {
     scratch.refuses(&generate("--init-image initial.png"), &["initial.png: not a picture that can be read"]);
 }
 
+#[cfg(not(feature = "rknn"))]
 #[test]
 fn the_real_npu_is_not_in_this_build() {
     let scratch = Scratch::with_pack();

@@ -1,0 +1,107 @@
+//! Sessions of one file share its weights; what a board's memory and driver refuse is a device error. The runtime's double reads its
+//! chip from the environment once a process, so each test runs in one of its own.
+
+use rockshard_cost::Rk3588;
+use rockshard_device::conformance::Files;
+use rockshard_device::{Device, DeviceError, DeviceErrorKind};
+use rockshard_device_rknn::RknnDevice;
+use rockshard_import::{Options, import_file};
+use rockshard_manifest::CoreId;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// The suite's shards in a folder that is removed with them.
+fn written() -> (TempDir, Files) {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::write(folder.path()).unwrap();
+    (folder, files)
+}
+
+fn device() -> RknnDevice {
+    let beside = std::env::current_exe().unwrap().with_file_name("librknnrt.so");
+    RknnDevice::load(Some(&beside)).unwrap()
+}
+
+/// Run the test of a name in a process with this variable.
+fn with(name: &str, variable: (&str, String), body: impl FnOnce()) {
+    const CHILD: &str = "ROCKSHARD_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env(variable.0, variable.1).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn sessions_on_all_cores_take_the_weights_once() {
+    let (_folder, files) = written();
+    let graph = import_file(&files.shard().path, &Options::fixed()).unwrap();
+    let cost = Rk3588::default().graph(&graph);
+    let space = cost.weight_bytes + 3 * cost.internal_bytes;
+    let variable = ("ROCKSHARD_RK3588", format!("{{\"address_space\": {space}}}"));
+    with("sessions_on_all_cores_take_the_weights_once", variable, || {
+        let (device, (_folder, files)) = (device(), written());
+        let open = |core| device.open(&files.shard(), CoreId::Npu(core));
+        for _ in 0..2 {
+            // As the runtime does: each session in the thread of its core.
+            let barrier = std::sync::Barrier::new(3);
+            std::thread::scope(|scope| {
+                for core in 0..3 {
+                    let (open, barrier, inputs) = (&open, &barrier, files.inputs(core.into()));
+                    scope.spawn(move || {
+                        let session = open(core);
+                        barrier.wait();
+                        let outputs = session.unwrap().run(&inputs).unwrap().outputs;
+                        assert_eq!(outputs.len(), 2);
+                    });
+                }
+            });
+        }
+        let mut three = [0, 1, 2].map(|core| open(core).unwrap());
+        let error = open(0).err().unwrap();
+        assert!(error.kind == DeviceErrorKind::Limit && error.detail.contains("RKNN_ERR_MALLOC_FAIL"), "{error}");
+        assert!(three[2].run(&files.inputs(0)).is_ok());
+        drop(three);
+        assert!(open(2).is_ok(), "closed sessions leave nothing");
+    });
+}
+
+#[test]
+fn a_file_that_was_written_again_is_loaded_again() {
+    let (device, (_folder, files)) = (device(), written());
+    let mut before = device.open(&files.shard(), CoreId::Npu(0)).unwrap();
+    let wanted = before.run(&files.inputs(0)).unwrap().outputs;
+    std::fs::write(&files.shard().path, "no model any more").unwrap();
+    let error = device.open(&files.shard(), CoreId::Npu(1)).err().unwrap();
+    assert_eq!(error.kind, DeviceErrorKind::Load);
+    assert!(before.run(&files.inputs(0)).unwrap().outputs == wanted);
+}
+
+#[test]
+fn a_run_that_hangs_fails_with_what_to_do_and_the_session_runs_again() {
+    let variable = ("ROCKSHARD_RKNNRT_HANG", "1".to_owned());
+    with("a_run_that_hangs_fails_with_what_to_do_and_the_session_runs_again", variable, || {
+        let (device, (_folder, files)) = (device(), written());
+        let mut session = device.open(&files.shard(), CoreId::Npu(1)).unwrap();
+        let mut run = || session.run(&files.inputs(0)).map(|done| done.outputs);
+        let wanted = run().unwrap();
+        let error: DeviceError = run().unwrap_err();
+        assert_eq!(error.kind, DeviceErrorKind::Run);
+        let text = error.to_string();
+        assert!(text.contains("conformance on core 1: rknn_run gave RKNN_ERR_TIMEOUT (-2): the driver has reset all cores"), "{text}");
+        assert!(run().unwrap() == wanted);
+    });
+}
+
+#[test]
+fn the_library_tells_its_file_version_and_kind_before_anything_is_loaded() {
+    let (device, (_folder, files)) = (device(), written());
+    assert!(device.is_simulated() && device.library().unwrap().ends_with("librknnrt.so"));
+    assert_eq!(device.runtime(), Some("2.3.2 (rockshard rknnrt-sim)"));
+    let versions = device.versions(&files.shard()).unwrap();
+    assert_eq!((versions.runtime.as_str(), versions.driver.as_str()), ("2.3.2 (rockshard rknnrt-sim)", "0.9.8"));
+    let missing = rockshard_device::ShardFile { path: "nowhere.onnx".into(), ..files.shard() };
+    assert_eq!(device.versions(&missing).unwrap_err().kind, DeviceErrorKind::Load);
+}

@@ -1,0 +1,168 @@
+//! Which of a shard's files a device is given.
+
+use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version};
+use rockshard_manifest::{Compiled, Conversion, CoreId, FileEntry, Generator, MANIFEST_FILE, Manifest, Model, SCHEMA, Shard, TensorSpec};
+use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant, timeline_svg};
+use rockshard_tensor::{DType, Tensor};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// The mock as a board: it opens what ends in `.rknn`.
+struct Board(MockDevice, Option<Version>);
+
+impl Device for Board {
+    fn name(&self) -> &'static str {
+        "board"
+    }
+
+    fn cores(&self) -> u8 {
+        3
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Compiled { runtime: self.1 }
+    }
+
+    fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
+        assert!(shard.path.extension().is_some_and(|e| e == "rknn"), "{shard:?}");
+        Ok(Box::new(BoardSession(self.0.open(shard, core)?)))
+    }
+}
+
+/// Nothing is modelled on a board.
+struct BoardSession(Box<dyn Session>);
+
+impl Session for BoardSession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+        Ok(Completion { modelled: None, ..self.0.run(inputs)? })
+    }
+}
+
+/// A pack of one shard, which a toolkit of a version compiled.
+fn pack(toolkit: Option<&str>) -> (TempDir, Pack) {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["shard.onnx", "reference.onnx", "shard.rknn"];
+    files.iter().for_each(|name| std::fs::write(folder.path().join(name), name).unwrap());
+    let spec = |name: &str, scale| TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![1, 8], scale };
+    let compiled = |toolkit: &str| Compiled {
+        file: "shard.rknn".into(),
+        toolkit: toolkit.into(),
+        internal_bytes: 0,
+        weight_bytes: 0,
+        layers: vec![],
+        warnings: vec![],
+        verified: None,
+    };
+    let shard = Shard {
+        name: "only".into(),
+        file: "shard.onnx".into(),
+        reference: "reference.onnx".into(),
+        core: CoreId::Npu(0),
+        stage: 0,
+        inputs: vec![spec("x", 0.5)],
+        outputs: vec![spec("y", 0.25)],
+        operators: Default::default(),
+        weight_bytes: 0,
+        modelled: Default::default(),
+        sandwich: vec![],
+        attention: vec![],
+        golden: None,
+        compiled: toolkit.map(compiled),
+    };
+    let [sandwich, tile, shards, placement, optimise] = ["off", "off", "block", "replicate", "latency"].map(str::to_owned);
+    let model = Model {
+        name: "m".into(),
+        resolution: None,
+        inputs: vec![spec("x", 1.0)],
+        outputs: vec![spec("y", 1.0)],
+        shards: vec![shard],
+        declined: vec![],
+        golden: None,
+    };
+    let manifest = Manifest {
+        schema: SCHEMA,
+        generator: Generator { name: "test".into(), version: "0".into() },
+        target: "rk3588".into(),
+        conversion: Conversion { sandwich, tile, shards, placement, optimise, loras: vec![] },
+        models: vec![model],
+        files: files.iter().map(|name| ((*name).to_owned(), FileEntry::of(name.as_bytes()))).collect(),
+    };
+    std::fs::write(folder.path().join(MANIFEST_FILE), manifest.to_json()).unwrap();
+    let pack = Pack::open(folder.path()).unwrap();
+    (folder, pack)
+}
+
+/// The file's name, or why there is none.
+fn given(pack: &Pack, variant: Variant) -> Result<String, String> {
+    let shard = pack.shard_file(&pack.manifest().models[0].shards[0], variant).map_err(|e| e.to_string())?;
+    let scale = if variant == Variant::Reference { 1.0 } else { 0.5 };
+    assert_eq!(shard.inputs[0].scale, scale, "{variant:?}");
+    Ok(shard.path.file_name().unwrap().to_string_lossy().into_owned())
+}
+
+fn board(runtime: &str) -> Variant {
+    Variant::of(&Board(MockDevice::new(3), Version::parse(runtime)))
+}
+
+#[test]
+fn each_device_gets_the_file_that_it_takes() {
+    let (_folder, pack) = pack(Some("2.3.2"));
+    assert_eq!(given(&pack, Variant::of(&MockDevice::new(1))).as_deref(), Ok("shard.onnx"));
+    assert_eq!(given(&pack, Variant::Reference).as_deref(), Ok("reference.onnx"));
+    for runtime in ["2.3.2 (429f97ae6b@2025-04-09)", "2.3.3", "2.10.0", "3.0.0", "unknown"] {
+        assert_eq!(given(&pack, board(runtime)).as_deref(), Ok("shard.rknn"), "{runtime}");
+    }
+}
+
+#[test]
+fn a_shard_that_a_board_cannot_load_is_refused_before_it_is_opened() {
+    let newer = "shard only was compiled by rknn-toolkit2 2.5.0, and librknnrt is of version 2.3.2";
+    let table = [
+        (None, "2.3.2", "shard only is not compiled, and this device runs compiled shards only; convert the model again with --compile"),
+        (Some("2.5.0"), "2.3.2", newer),
+        (Some("2.3.10"), "2.3.2", "install librknnrt 2.3.10 or newer"),
+        (Some("3.0.0"), "2.9.9", "convert with --compile and rknn-toolkit2 2.9.9"),
+    ];
+    for (toolkit, runtime, text) in table {
+        let (folder, pack) = pack(toolkit);
+        let error = given(&pack, board(runtime)).unwrap_err();
+        assert!(error.contains(text) && error.starts_with(&folder.path().display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn the_host_gets_its_graph() {
+    let (_folder, pack) = pack(None);
+    let mut shard = pack.manifest().models[0].shards[0].clone();
+    shard.core = CoreId::Host;
+    let file = pack.shard_file(&shard, board("2.3.2")).unwrap();
+    assert!(file.path.ends_with("shard.onnx"));
+}
+
+#[test]
+fn a_compiled_file_that_was_altered_is_refused() {
+    let (folder, pack) = pack(Some("2.3.2"));
+    std::fs::write(folder.path().join("shard.rknn"), "shard.rknm").unwrap();
+    let error = given(&pack, board("2.3.2")).unwrap_err();
+    assert!(error.contains("shard.rknn: its SHA-256 is not the manifest's"), "{error}");
+}
+
+#[test]
+fn a_board_is_given_the_same_scaled_values_as_the_simulator() {
+    let (_folder, pack) = pack(Some("2.3.2"));
+    let outputs = |npu: Arc<dyn Device>| {
+        let devices = Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
+        let runner = Runner::new(&pack, &[], &devices, 3, Placement::Replicate).unwrap();
+        let item = [("x".to_owned(), Tensor::from_f32([1, 8], vec![3.0; 8]))].into();
+        (runner.run("m", vec![item]).unwrap(), runner.trace())
+    };
+    let board = Board(MockDevice::new(3), Version::parse("2.3.2"));
+    let [(found, measured), (wanted, modelled)] = [Arc::new(board) as Arc<dyn Device>, Arc::new(MockDevice::new(3))].map(outputs);
+    assert_eq!(found, wanted);
+    let svg = timeline_svg(&measured);
+    assert!(
+        !measured.is_modelled() && svg.contains("Measured timeline") && svg.contains("only item 0") && !svg.contains("odelled"),
+        "{svg}"
+    );
+    assert!(modelled.is_modelled() && timeline_svg(&modelled).contains("Modelled timeline"));
+}
