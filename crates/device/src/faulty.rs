@@ -22,8 +22,10 @@ pub enum Fault {
     Panic,
     /// The run does not return before [`FaultyDevice::release`]; its answer is then a wrong one.
     Hang,
-    /// All real-valued outputs are NaN.
+    /// All real-valued outputs are NaN, the same one every time.
     NotANumber,
+    /// All real-valued outputs are NaN, with other bits every time.
+    Glitch,
     /// The run fails, and so does every run that is under way on another core: what the NPU's driver does when it resets.
     Reset,
 }
@@ -195,9 +197,9 @@ impl FaultySession {
     }
 
     /// Outputs of the right shapes with one value everywhere.
-    fn filled(&self, outputs: Vec<Tensor>, value: f32) -> Vec<Tensor> {
+    fn filled(&self, completion: Completion, value: f32) -> Completion {
         let fill = |t: Tensor| if t.dtype().is_float() { Tensor::from_f32(t.shape(), vec![value; t.len()]) } else { t };
-        outputs.into_iter().map(fill).collect()
+        Completion { outputs: completion.outputs.into_iter().map(fill).collect(), ..completion }
     }
 }
 
@@ -224,8 +226,12 @@ impl Session for FaultySession {
             return Err(self.error(DeviceErrorKind::Run, "another core's reset"));
         }
         match fault {
-            Some(Fault::NotANumber) => Ok(Completion { outputs: self.filled(completion.outputs, f32::NAN), ..completion }),
-            Some(Fault::Hang) => Ok(Completion { outputs: self.filled(completion.outputs, -1e4), ..completion }),
+            Some(Fault::NotANumber) => Ok(self.filled(completion, f32::NAN)),
+            Some(Fault::Glitch) => {
+                let payload = self.shared.injected.load(Ordering::SeqCst) as u32 & 0x3f_ffff;
+                Ok(self.filled(completion, f32::from_bits(f32::NAN.to_bits() | payload)))
+            }
+            Some(Fault::Hang) => Ok(self.filled(completion, -1e4)),
             _ => Ok(completion),
         }
     }

@@ -77,11 +77,11 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// Whether the device had no memory left.
-    pub(crate) fn is_memory(&self) -> bool {
+    /// The device's error where it had no memory left.
+    pub(crate) fn memory(&self) -> Option<&DeviceError> {
         match self {
-            RuntimeError::Device(e) | RuntimeError::Exhausted { first: e, .. } => e.kind == DeviceErrorKind::Memory,
-            _ => false,
+            RuntimeError::Device(e) | RuntimeError::Exhausted { first: e, .. } => Some(e).filter(|e| e.kind == DeviceErrorKind::Memory),
+            _ => None,
         }
     }
 }

@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 /// Failures in a row after which a core gets no work as long as another one does better.
 const SET_ASIDE: u32 = 3;
 
+/// How long a lane without work looks for some before its thread sleeps.
+const AWAKE: Duration = Duration::from_micros(50);
+
 /// What a lane's thread does.
 #[derive(Clone)]
 pub(crate) enum Task {
@@ -220,7 +223,7 @@ impl Executor<'_> {
         let lane = &self.lanes.lanes[self.index];
         let mut next = None;
         loop {
-            let Some(task) = next.take().or_else(|| lane.queue.recv().ok()) else { break };
+            let Some(task) = next.take().or_else(|| receive(&lane.queue)) else { break };
             let more = match task {
                 Task::Stop => break,
                 Task::Run(job) if job.is_dropped() => None,
@@ -322,6 +325,19 @@ impl Executor<'_> {
         });
         if let Err(error) = closed {
             tracing::warn!("closing a shard on {}: {}", error.core, error.detail);
+        }
+    }
+}
+
+/// The next task. A shard's successor on another core is mostly there within microseconds, sooner than a thread that sleeps wakes up:
+/// so look for [`AWAKE`], giving way to other threads, and then sleep.
+fn receive(queue: &Receiver<Task>) -> Option<Task> {
+    let start = Instant::now();
+    loop {
+        match queue.try_recv() {
+            Ok(task) => return Some(task),
+            Err(_) if start.elapsed() < AWAKE => std::thread::yield_now(),
+            Err(_) => return queue.recv().ok(),
         }
     }
 }

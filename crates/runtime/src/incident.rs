@@ -28,8 +28,10 @@ pub enum Action {
     Moved(CoreId),
     /// Cores agree on the value, so it was passed on.
     PassedOn,
-    /// Nothing was left to try; the run failed.
+    /// Nothing was left to try; opening or running the shard failed.
     GaveUp,
+    /// A model that was not in use was closed, and the shard's model opened again.
+    MadeRoom,
     /// The core failed several times in a row; work goes to other cores as long as there is one.
     SetAside,
 }
@@ -42,6 +44,7 @@ impl std::fmt::Display for Incident {
             Action::Moved(to) => format!("moved to {to}"),
             Action::PassedOn => "cores agree on the values, which are passed on".to_owned(),
             Action::GaveUp => "giving up".to_owned(),
+            Action::MadeRoom => "closing a model that is not in use".to_owned(),
             Action::SetAside => format!("{core} is set aside"),
         };
         write!(f, "shard {shard} on {core}: {cause}; {done}")

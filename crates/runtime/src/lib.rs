@@ -24,6 +24,7 @@ pub use cancel::Cancel;
 pub use error::RuntimeError;
 pub use incident::{Action, Incident};
 pub use pack::{Pack, PackError, Variant};
+pub use resident::modelled_bytes;
 pub use runner::{Devices, Options, Placement, Runner, TensorMap};
 pub use timeline::timeline_svg;
 pub use trace::{ScheduledRun, ShardRun, Trace};

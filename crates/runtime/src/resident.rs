@@ -3,7 +3,7 @@
 
 use crate::plan::Plan;
 use crate::{Placement, RuntimeError};
-use rockshard_manifest::CoreId;
+use rockshard_manifest::{CoreId, Model};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(crate) enum Step {
 
 impl Resident {
     pub fn new(plans: &[impl AsRef<Plan>], cores: usize, placement: Placement, limit: Option<u64>) -> Self {
-        let needs: Vec<Need> = plans.iter().map(|p| Need::of(p.as_ref(), cores, placement)).collect();
+        let needs: Vec<Need> = plans.iter().map(|p| Need::of(&p.as_ref().model, cores, placement)).collect();
         let state = State { models: vec![Residence::default(); needs.len()], ..State::default() };
         Resident { needs, limit: limit.unwrap_or(u64::MAX), state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -152,11 +152,18 @@ impl Resident {
     }
 }
 
+/// Modelled device memory, in bytes, of a model that is open alone on `cores` cores: its weights, which cores share, and for each
+/// core the activations of its largest shard.
+pub fn modelled_bytes(model: &Model, cores: u8, placement: Placement) -> u64 {
+    let need = Need::of(model, usize::from(cores).max(1), placement);
+    need.weights + need.arenas.iter().sum::<u64>()
+}
+
 impl Need {
-    fn of(plan: &Plan, cores: usize, placement: Placement) -> Self {
+    fn of(model: &Model, cores: usize, placement: Placement) -> Self {
         let mut arenas = vec![0; cores];
         let mut weights = 0;
-        for shard in &plan.model.shards {
+        for shard in &model.shards {
             let CoreId::Npu(core) = shard.core else { continue };
             weights += shard.weight_bytes;
             for (lane, arena) in arenas.iter_mut().enumerate() {
@@ -165,6 +172,6 @@ impl Need {
                 }
             }
         }
-        Need { name: plan.model.name.clone(), weights, arenas }
+        Need { name: model.name.clone(), weights, arenas }
     }
 }

@@ -247,11 +247,11 @@ impl Runner {
                         self.close(plan);
                     }
                     self.resident.opened(model, opened.is_ok());
-                    match opened {
-                        Ok(()) => return Ok(lease()),
-                        Err(e) if e.is_memory() && self.resident.has_idle() => full = true,
-                        Err(e) => return Err(e),
-                    }
+                    let Err(error) = opened else { return Ok(lease()) };
+                    let Some(e) = error.memory().filter(|_| self.resident.has_idle()) else { return Err(error) };
+                    let (shard, core, cause) = (e.shard.clone(), e.core, e.detail.clone());
+                    self.places.lanes.report(Incident { call: None, item: None, shard, core, cause, action: Action::MadeRoom });
+                    full = true;
                 }
             }
         }
