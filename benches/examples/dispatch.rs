@@ -1,20 +1,53 @@
-//! What the runner adds to a shard: chains of 10, 100 and 1000 shards of the mock device with small tensors, run by [`Runner::run`]
-//! and by calling the same sessions in a loop. Both take turns; printed are medians and their difference a shard.
+//! What the runner adds to a shard: chains of shards of the mock device with small tensors, run by [`Runner::run`] and by calling the
+//! same sessions in a loop. Both take turns; printed are medians and their difference a shard. Shards that take no time show the cost
+//! of the bookkeeping; those that compute for a while also that of waking the next core's thread, which sleeps by then.
 //!
 //! Usage: `dispatch [ROUNDS]`
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
-use rockshard_device::{Device, MockDevice};
+use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile};
 use rockshard_manifest::{Conversion, CoreId, FileEntry, Generator, Manifest, Model, SCHEMA, Shard, TensorSpec};
 use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-const LENGTHS: [usize; 3] = [10, 100, 1000];
-const ROUNDS: usize = 201;
+/// Shards of each chain, and the microseconds that each computes.
+const CHAINS: [(usize, u64); 4] = [(10, 0), (100, 0), (1000, 0), (100, 300)];
+const ROUNDS: usize = 101;
 const SHAPE: [usize; 2] = [1, 16];
+
+/// The mock, computing for some time.
+#[derive(Clone)]
+struct Busy(MockDevice, Duration);
+
+struct BusySession(Box<dyn Session>, Duration);
+
+impl Device for Busy {
+    fn name(&self) -> &'static str {
+        "busy"
+    }
+
+    fn cores(&self) -> u8 {
+        self.0.cores()
+    }
+
+    fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
+        Ok(Box::new(BusySession(self.0.open(shard, core)?, self.1)))
+    }
+}
+
+impl Session for BusySession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+        let start = Instant::now();
+        let completion = self.0.run(inputs);
+        while start.elapsed() < self.1 {
+            std::hint::spin_loop();
+        }
+        completion
+    }
+}
 
 fn spec(i: usize) -> TensorSpec {
     TensorSpec { name: format!("v{i}"), dtype: DType::F32, shape: SHAPE.to_vec(), scale: 1.0 }
@@ -77,9 +110,9 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 fn main() -> Result<()> {
     let rounds = std::env::args().nth(1).map_or(Ok(ROUNDS), |n| n.parse()).context("usage: dispatch [ROUNDS]")?;
     println!("microseconds a shard: runner, direct call, what the runner adds");
-    for length in LENGTHS {
+    for (length, work) in CHAINS {
         let (_folder, pack) = chain(length)?;
-        let device = Arc::new(MockDevice::new(3));
+        let device = Arc::new(Busy(MockDevice::new(3), Duration::from_micros(work)));
         let devices = Devices { npu: device.clone(), host: device.clone(), variant: Variant::Device };
         let shards = &pack.manifest().models[0].shards;
         let files = shards.iter().map(|s| pack.shard_file(s, Variant::Device)).collect::<Result<Vec<_>, _>>()?;
@@ -102,7 +135,7 @@ fn main() -> Result<()> {
                 ensure!(output == value[0], "the runner's output is not that of the direct calls");
             }
             let [ours, direct] = [ours, direct].map(|s| median(s) * 1e6 / length as f64);
-            println!("{length:>5} shards on {cores} core(s): {ours:7.2} {direct:7.2} {:+7.2}", ours - direct);
+            println!("{length:>5} shards of {work:>3} us on {cores} core(s): {ours:7.2} {direct:7.2} {:+7.2}", ours - direct);
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ mod common;
 use common::{devices, random_pack};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rockshard_device::{DeviceErrorKind, Fault, FaultyDevice, MockDevice};
-use rockshard_runtime::{Options, Pack, Placement, Runner, RuntimeError, TensorMap};
+use rockshard_runtime::{Incident, Options, Pack, Placement, Runner, RuntimeError, TensorMap};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -54,18 +54,29 @@ const FAULTS: &[(Fault, u32)] = &[
     (Fault::Slow(Duration::from_micros(200)), 50),
 ];
 
-/// One runner, used by several threads; gives the number of answers, of errors, and of incidents.
-fn round(seed: u64, pack: &Pack, expected: &[TensorMap]) -> [u64; 3] {
+/// What incidents say of each of them.
+const CAUSES: [&str; 6] =
+    ["injected fault on run", "injected panic", "gave NaN", "injected reset", "another core's reset", "no answer within"];
+
+#[derive(Default)]
+struct Counts {
+    runs: u64,
+    errors: u64,
+    incidents: Vec<Incident>,
+}
+
+/// One runner, used by several threads.
+fn round(seed: u64, pack: &Pack, expected: &[TensorMap]) -> Counts {
     let mut rng = SmallRng::seed_from_u64(seed);
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
-    device.inject_randomly(seed, FAULTS);
     let placement = if rng.random() { Placement::Pinned } else { Placement::Replicate };
     let options = Options { time_limit: Duration::from_millis(50), ..Options::new(rng.random_range(1..=3), placement) };
-    let runner = match Runner::with_options(pack, |_| true, &devices(&device), &options) {
-        Ok(runner) => runner,
-        Err(error) => {
-            explained(&error);
-            return [THREADS * RUNS_PER_THREAD, THREADS * RUNS_PER_THREAD, 0];
+    // Opening fails for good now and then: other faults, until it does not.
+    let runner = loop {
+        device.inject_randomly(rng.random(), FAULTS);
+        match Runner::with_options(pack, |_| true, &devices(&device), &options) {
+            Ok(runner) => break runner,
+            Err(error) => explained(&error),
         }
     };
     let run = |seed| {
@@ -92,9 +103,9 @@ fn round(seed: u64, pack: &Pack, expected: &[TensorMap]) -> [u64; 3] {
         let threads: Vec<_> = (0..THREADS).map(|t| scope.spawn(move || run(seed * THREADS + t))).collect();
         threads.into_iter().map(|t| t.join().unwrap()).sum::<u64>()
     });
-    let incidents = runner.take_trace().incidents.len() as u64;
+    let incidents = runner.take_trace().incidents;
     device.release();
-    [THREADS * RUNS_PER_THREAD, errors, incidents]
+    Counts { runs: THREADS * RUNS_PER_THREAD, errors, incidents }
 }
 
 /// The error must say which shard failed where and of what.
@@ -115,17 +126,22 @@ fn chaos() -> String {
         })
         .collect();
     let (start, threads) = (Instant::now(), status("Threads"));
-    let mut sums = [0; 3];
-    let mut warm = 0;
+    let (mut runs, mut errors, mut incidents, mut warm) = (0, 0, 0, 0);
+    let mut seen = CAUSES.map(|_| 0);
     for seed in 0..ROUNDS {
         let which = (seed % PACKS) as usize;
         let counts = round(seed, &packs[which].1, &expected[which]);
-        sums = [0, 1, 2].map(|i| sums[i] + counts[i]);
+        runs += counts.runs;
+        errors += counts.errors;
+        incidents += counts.incidents.len() as u64;
+        for (n, cause) in seen.iter_mut().zip(CAUSES) {
+            *n += counts.incidents.iter().filter(|i| i.cause.contains(cause)).count();
+        }
         if seed == ROUNDS / 10 {
             warm = resident();
         }
     }
-    let [runs, errors, incidents] = sums;
+    assert!(seen.iter().all(|&n| n > 0), "{CAUSES:?}: {seen:?}");
     assert_eq!(runs, RUNS);
     // Most faults are overcome, and some cannot be.
     assert!(incidents > RUNS / 10 && errors > 0 && errors < RUNS / 10, "{errors} errors, {incidents} incidents");
@@ -136,7 +152,7 @@ fn chaos() -> String {
     }
     let end = resident();
     assert!(end < warm + GROWTH, "resident memory grew from {warm} to {end} bytes");
-    format!("{runs} runs in {took:.1?}: {errors} ended in an error, {incidents} incidents; resident {} kB, then {} kB", warm >> 10, end >> 10)
+    format!("{runs} runs in {took:.1?}: {errors} ended in an error, {incidents} incidents ({seen:?} of {CAUSES:?}); resident {} kB, then {} kB", warm >> 10, end >> 10)
 }
 
 #[test]
