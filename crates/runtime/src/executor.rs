@@ -261,12 +261,14 @@ impl Executor<'_> {
         keys.into_iter().for_each(|key| self.close(key));
     }
 
-    /// From here on `task` can become overdue.
-    fn begin(&self, task: Task) {
+    /// From here on `task` can become overdue. Gives whether this thread still is the lane's.
+    fn begin(&self, task: Task) -> bool {
         let mut state = self.lanes.lanes[self.index].state();
-        if state.epoch == self.epoch {
+        let ours = state.epoch == self.epoch;
+        if ours {
             state.running = Some((task, Instant::now()));
         }
+        ours
     }
 
     /// Whether this thread still is the lane's.
@@ -285,7 +287,9 @@ impl Executor<'_> {
         self.begin(Task::Run(job.clone()));
         if !self.sessions.contains_key(&key) {
             self.open(key, file).map_err(Cause::Failed)?;
-            self.begin(Task::Run(job.clone()));
+            if !self.begin(Task::Run(job.clone())) {
+                return Err(Cause::Failed(DeviceError::new(DeviceErrorKind::Run, &file.name, core, "it took too long to open")));
+            }
         }
         let inputs = job.inputs();
         let session = self.sessions.get_mut(&key).expect("it was opened");
