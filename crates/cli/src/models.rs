@@ -87,6 +87,9 @@ impl Choice {
         }
         let area = |m: &Model| sides(m).map_or(0, |[h, w]| h * w);
         let smaller = decoders.into_iter().filter(|m| area(m) < area(whole) && fits(m)).max_by_key(|m| area(m));
+        if let Some([h, w]) = smaller.and_then(sides) {
+            tracing::warn!("the decoder of the picture's size does not fit the memory limit: decoding in tiles of {w}x{h} latent values");
+        }
         Ok(Some(smaller.unwrap_or(whole)))
     }
 }

@@ -171,7 +171,10 @@ impl<'a> Networks<'a> {
             (&[1, c, h, w], &[1, 3, y, x]) if c == channels && (1..=height).contains(&h) && (1..=width).contains(&w) => {
                 let scale = y / h;
                 if [h * scale, w * scale] != [y, x] || height * width * scale * scale != pixels {
-                    return Err(interface(DECODER, format!("gives {y}x{x} pixels for {h}x{w} latent values, which is not this model's scale")));
+                    return Err(interface(
+                        DECODER,
+                        format!("gives {y}x{x} pixels for {h}x{w} latent values, which is not this model's scale"),
+                    ));
                 }
                 Ok(Some(Tiles::new([h, w], [height, width], scale)))
             }

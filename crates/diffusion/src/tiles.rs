@@ -11,7 +11,7 @@ const OVERLAP: usize = 4;
 fn starts(length: usize, tile: usize) -> Vec<usize> {
     let step = (tile - tile / OVERLAP).max(1);
     let gaps = (length - tile).div_ceil(step);
-    (0..=gaps).map(|i| if gaps == 0 { 0 } else { i * (length - tile) / gaps }).collect()
+    (0..=gaps).map(|i| i * (length - tile) / gaps.max(1)).collect()
 }
 
 /// Tiles of one picture.

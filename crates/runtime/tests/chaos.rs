@@ -152,7 +152,11 @@ fn chaos() -> String {
     }
     let end = resident();
     assert!(end < warm + GROWTH, "resident memory grew from {warm} to {end} bytes");
-    format!("{runs} runs in {took:.1?}: {errors} ended in an error, {incidents} incidents ({seen:?} of {CAUSES:?}); resident {} kB, then {} kB", warm >> 10, end >> 10)
+    format!(
+        "{runs} runs in {took:.1?}: {errors} ended in an error, {incidents} incidents ({seen:?} of {CAUSES:?}); resident {} kB, then {} kB",
+        warm >> 10,
+        end >> 10
+    )
 }
 
 #[test]

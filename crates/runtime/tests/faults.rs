@@ -112,7 +112,10 @@ fn what_cannot_be_overcome_names_shard_core_cause_and_tries() {
         assert!(incidents.iter().all(|i| i.action == Action::GaveUp), "{incidents:?}");
     }
     let (result, _) = run(2, &[(Place::default(), Fault::Open(DeviceErrorKind::Memory), u64::MAX)]);
-    assert_eq!(result.unwrap_err().to_string(), "shard shard0 on core 0: injected fault on open; also tried: core 1 (injected fault on open)");
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "shard shard0 on core 0: injected fault on open; also tried: core 1 (injected fault on open)"
+    );
 }
 
 #[test]

@@ -58,11 +58,11 @@ pub fn run_request(request: &Request, hint: &str, out: &Output) -> Result<Manife
     let manifest = convert(request, &CpuDevice::new(), &mut |p| {
         interrupt::end_here_if_asked(hint);
         match p {
-        Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
-        Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
-        Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
-        Progress::Golden(part) => progress.at(&part, 0, 1, &format!("{part}: recording golden tensors")),
-        Progress::Compile(part, done, total) => progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}")),
+            Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
+            Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
+            Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
+            Progress::Golden(part) => progress.at(&part, 0, 1, &format!("{part}: recording golden tensors")),
+            Progress::Compile(part, done, total) => progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}")),
         }
     })?;
     Ok(manifest)

@@ -48,7 +48,8 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     }
     let trace = runner.trace();
     if let Some(path) = &args.trace {
-        let text = serde_json::to_string_pretty(&json!({ "runs": trace.runs, "modelled": trace.modelled(), "incidents": trace.incidents }))?;
+        let text =
+            serde_json::to_string_pretty(&json!({ "runs": trace.runs, "modelled": trace.modelled(), "incidents": trace.incidents }))?;
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     let modelled = trace.modelled_total_us();
