@@ -65,6 +65,14 @@ pub struct DeviceArgs {
     /// NPU cores to use, 1 to 3.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub cores: u8,
+    /// Most device memory, as modelled, for models that are open together, e.g. 2GB or 900MB; models take turns where they do not fit.
+    /// Default: the NPU's address space; none with --device cpu.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub memory_limit: Option<u64>,
+    /// Longest time, in seconds, that one shard may take before its core counts as hanging. Default: 30 for the real NPU, an hour
+    /// elsewhere.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub time_limit: Option<u64>,
 }
 
 /// Options of `demo`.
@@ -235,6 +243,10 @@ pub struct GenerateArgs {
     /// PNG to write; with --count, `-0`, `-1`, ... go before the ending.
     #[arg(long, default_value = "picture.png")]
     pub out: PathBuf,
+    /// Decode latents in overlapping, blended tiles of N x N latent values with the pack's decoder of that size. Default: where the
+    /// pack has no decoder of the picture's size, or none that fits the memory limit.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub vae_tile: Option<u32>,
     /// Write the modelled timeline as SVG.
     #[arg(long, value_name = "FILE.svg")]
     pub timeline: Option<PathBuf>,
@@ -309,6 +321,23 @@ fn size(text: &str) -> Result<[u32; 2], String> {
     parsed.ok_or_else(|| format!("{text:?} is not WIDTHxHEIGHT, e.g. 512x512"))
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(format!("{text:?} is not a size, e.g. 2GB, 900MB or 1.5GiB")),
+    };
+    let value = number.parse::<f64>().ok().map(|n| n * factor).filter(|&b| b >= 1.0 && b < u64::MAX as f64);
+    value.map(|b| b as u64).ok_or_else(|| format!("{text:?} is not a size, e.g. 2GB, 900MB or 1.5GiB"))
+}
+
 fn strength(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|&v| v > 0.0 && v <= 1.0);
     value.ok_or_else(|| format!("{text:?} is not a number above 0 up to 1"))
@@ -317,4 +346,19 @@ fn strength(text: &str) -> Result<f64, String> {
 fn cosine(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|v| (-1.0..=1.0).contains(v));
     value.ok_or_else(|| format!("{text:?} is not a cosine from -1 to 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, value) in [("900MB", 900_000_000), ("1.5GiB", 1_610_612_736), ("2 GB", 2_000_000_000), ("4096", 4096), ("1kB", 1000)] {
+            assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "2gb", "1..5MB", "0", "inf"] {
+            assert!(bytes(text).unwrap_err().contains("is not a size"), "{text}");
+        }
+    }
 }

@@ -1,12 +1,18 @@
 //! Opening the device that was named.
 
-use crate::args::DeviceName;
+use crate::args::{DeviceArgs, DeviceName};
+use crate::interrupt;
 use anyhow::Result;
+use rockshard_cost::Rk3588;
 use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_device_sim::SimDevice;
-use rockshard_runtime::{Devices, Variant};
+use rockshard_runtime::{Devices, Options, Pack, Placement, Variant};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest time for one shard that is computed on this machine, whose speed nobody knows.
+const COMPUTED_HERE: Duration = Duration::from_secs(3600);
 
 /// Variable with the path of librknnrt.
 pub const RKNNRT: &str = "ROCKSHARD_RKNNRT";
@@ -45,4 +51,21 @@ fn rknn() -> Result<Arc<dyn Device>> {
     anyhow::bail!(
         "device rknn: this build has no support for the real NPU (it needs the rknn feature and librknnrt); use --device sim or --device cpu"
     )
+}
+
+/// How a pack is to be run.
+pub fn options(args: &DeviceArgs, pack: &Pack) -> Options {
+    let space = (args.device != DeviceName::Cpu).then(|| Rk3588::default().address_space);
+    let usual = if args.device == DeviceName::Rknn { Options::TIME_LIMIT } else { COMPUTED_HERE };
+    Options {
+        time_limit: args.time_limit.map_or(usual, Duration::from_secs),
+        memory_limit: args.memory_limit.or(space),
+        cancel: interrupt::cancel(),
+        ..Options::new(args.cores, Placement::of(pack.manifest()))
+    }
+}
+
+/// Options for what the program runs by itself, on a device that computes on this machine.
+pub fn own_options(pack: &Pack, cores: u8) -> Options {
+    Options { time_limit: COMPUTED_HERE, cancel: interrupt::cancel(), ..Options::new(cores, Placement::of(pack.manifest())) }
 }

@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod devices;
+mod interrupt;
 mod models;
 mod output;
 
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     output::start_logging(cli.verbose, cli.quiet);
+    interrupt::listen();
     let out = Output { json: cli.json, quiet: cli.quiet };
     let result = match &cli.command {
         Command::Demo(a) => commands::demo::run(a, &out),
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
+        Err(error) if interrupt::cancel().is_cancelled() => {
+            eprintln!("rockshard: interrupted ({})", message(&error));
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
         Err(error) => {
             eprintln!("rockshard: {}", message(&error));
             ExitCode::FAILURE

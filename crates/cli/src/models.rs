@@ -3,30 +3,49 @@
 use anyhow::{Context, Result, bail};
 use rockshard_diffusion::{ClipTokenizer, ModelError, Models, PipelineConfig};
 use rockshard_manifest::{Model, TensorSpec};
-use rockshard_runtime::{Devices, Pack, Placement, Runner, TensorMap};
+use rockshard_runtime::{Devices, Options, Pack, Runner, TensorMap, modelled_bytes};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// Name of the pipeline's configuration in a pack.
 pub const SAMPLER_FILE: &str = "sampler.json";
+const ENCODER: &str = "vae_encoder";
+const DECODER: &str = "vae_decoder";
 
 /// The models of a pack opened on devices. Keeps the first inputs each model was given.
 pub struct PackModels {
     /// What runs them.
     pub runner: Runner,
-    size: Option<[u32; 2]>,
     sizes: Vec<[u32; 2]>,
     seen: Mutex<Vec<(String, TensorMap)>>,
 }
 
+/// Which models of a pack are needed.
+#[derive(Clone, Copy, Default)]
+pub struct Choice {
+    /// Picture size; a network that was not converted for it is taken at the first size it has.
+    pub size: Option<[u32; 2]>,
+    /// Latent values along the sides of the decoder's input, where that is to be another one than the size's.
+    pub tile: Option<u32>,
+    /// Leave out the VAE's encoder.
+    pub no_encoder: bool,
+}
+
 impl PackModels {
-    /// Open all models of a pack at a size.
-    pub fn open(pack: &Pack, devices: &Devices, cores: u8, size: Option<[u32; 2]>) -> Result<Self> {
-        let mut sizes: Vec<[u32; 2]> = pack.manifest().models.iter().filter_map(|m| m.resolution).collect();
+    /// Open models of a pack.
+    pub fn open(pack: &Pack, devices: &Devices, choice: &Choice, options: &Options) -> Result<Self> {
+        let models = &pack.manifest().models;
+        let mut sizes: Vec<[u32; 2]> = models.iter().filter_map(|m| m.resolution).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        let runner = Runner::new(pack, &[], devices, cores, Placement::of(pack.manifest()))?;
-        Ok(PackModels { runner, size, sizes, seen: Mutex::default() })
+        let decoder = choice.decoder(models, options)?;
+        let chosen = |m: &Model| match m.name.as_str() {
+            ENCODER if choice.no_encoder => false,
+            DECODER => decoder.is_some_and(|d| std::ptr::eq(d, m)),
+            name => choice.of(models, name).is_some_and(|c| std::ptr::eq(c, m)),
+        };
+        let runner = Runner::with_options(pack, chosen, devices, options)?;
+        Ok(PackModels { runner, sizes, seen: Mutex::default() })
     }
 
     /// The first inputs that each model was given.
@@ -35,8 +54,43 @@ impl PackModels {
     }
 
     fn model(&self, name: &str) -> Option<&Model> {
+        self.runner.models().find(|m| m.name == name)
+    }
+}
+
+impl Choice {
+    fn of<'a>(&self, models: &'a [Model], name: &str) -> Option<&'a Model> {
         let fits = |m: &&Model| m.name == name && (self.size.is_none() || m.resolution.is_none() || m.resolution == self.size);
-        self.runner.models().find(fits).or_else(|| self.runner.models().find(|m| m.name == name))
+        models.iter().find(fits).or_else(|| models.iter().find(|m| m.name == name))
+    }
+
+    /// The decoder: that of the tile asked for, or that of the picture's size where it fits the memory, or the largest smaller one
+    /// that does.
+    fn decoder<'a>(&self, models: &'a [Model], options: &Options) -> Result<Option<&'a Model>> {
+        let sides = |m: &Model| m.inputs.first().and_then(|t| Some([*t.shape.get(2)?, *t.shape.get(3)?]));
+        let decoders: Vec<&Model> = models.iter().filter(|m| m.name == DECODER).collect();
+        if let Some(tile) = self.tile {
+            let found = decoders.iter().find(|m| sides(m) == Some([tile as usize; 2]));
+            let known = || decoders.iter().filter_map(|m| sides(m)).map(|[h, w]| format!("{w}x{h}")).collect::<Vec<_>>().join(", ");
+            return match found {
+                Some(found) => Ok(Some(found)),
+                None => bail!(
+                    "--vae-tile {tile}: the pack has no decoder of {tile}x{tile} latent values, only {}; convert with a second --resolution",
+                    known()
+                ),
+            };
+        }
+        let Some(whole) = self.of(models, DECODER) else { return Ok(None) };
+        let fits = |m: &Model| options.memory_limit.is_none_or(|limit| modelled_bytes(m, options.cores, options.placement) <= limit);
+        if fits(whole) {
+            return Ok(Some(whole));
+        }
+        let area = |m: &Model| sides(m).map_or(0, |[h, w]| h * w);
+        let smaller = decoders.into_iter().filter(|m| area(m) < area(whole) && fits(m)).max_by_key(|m| area(m));
+        if let Some([h, w]) = smaller.and_then(sides) {
+            tracing::warn!("the decoder of the picture's size does not fit the memory limit: decoding in tiles of {w}x{h} latent values");
+        }
+        Ok(Some(smaller.unwrap_or(whole)))
     }
 }
 

@@ -4,9 +4,11 @@
 //! because the vendor's runtime gives wrong results, without an error, when a context is shared.
 
 pub mod conformance;
+mod faulty;
 mod mock;
 
-pub use mock::{Fault, MockDevice};
+pub use faulty::{Fault, FaultyDevice, Place};
+pub use mock::MockDevice;
 
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;
@@ -108,6 +110,8 @@ pub enum DeviceErrorKind {
     Load,
     /// A limit of the NPU is exceeded.
     Limit,
+    /// There is no memory left on the device; with less open, or later, it may do.
+    Memory,
     /// Input tensors of another number, type or shape than the shard's.
     Input,
     /// The run failed or timed out.

@@ -1,51 +1,27 @@
 use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A fault to inject, by shard name.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
-    /// Opening the shard fails.
-    Open,
-    /// Every run of the shard fails.
-    Run,
-    /// Runs of the shard take this much longer.
-    Slow(Duration),
-    /// The shard's executor panics.
-    Panic,
-}
-
 /// A device without a graph: each output element is a hash-like mix of the shard's name and all inputs, so that any mistake in
-/// wiring, order or placement changes the result. Faults are injected by shard name.
+/// wiring, order or placement changes the result. [`FaultyDevice`](crate::FaultyDevice) makes it fail.
 #[derive(Clone)]
 pub struct MockDevice {
     cores: u8,
-    faults: Arc<Mutex<Vec<(String, Fault)>>>,
     runs: Arc<AtomicU64>,
 }
 
 impl MockDevice {
     /// A mock with this many cores.
     pub fn new(cores: u8) -> Self {
-        MockDevice { cores, faults: Arc::default(), runs: Arc::default() }
-    }
-
-    /// Inject a fault into the shard of a name.
-    pub fn inject(&self, shard: &str, fault: Fault) {
-        self.faults.lock().expect("no holder panics").push((shard.to_owned(), fault));
+        MockDevice { cores, runs: Arc::default() }
     }
 
     /// Runs completed so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
-    }
-
-    fn fault(&self, shard: &str) -> Option<Fault> {
-        let faults = self.faults.lock().expect("no holder panics");
-        faults.iter().find(|(name, _)| name == shard).map(|(_, fault)| fault.clone())
     }
 }
 
@@ -69,9 +45,6 @@ impl Device for MockDevice {
             let detail = format!("the mock has {} cores, numbered from 0", self.cores);
             return Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail));
         }
-        if self.fault(&shard.name) == Some(Fault::Open) {
-            return Err(DeviceError::new(DeviceErrorKind::Load, &shard.name, core, "injected fault on open"));
-        }
         Ok(Box::new(MockSession { device: self.clone(), shard: shard.clone(), core }))
     }
 }
@@ -79,14 +52,6 @@ impl Device for MockDevice {
 impl Session for MockSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
         check_inputs(&self.shard, self.core, inputs)?;
-        match self.device.fault(&self.shard.name) {
-            Some(Fault::Run) => {
-                return Err(DeviceError::new(DeviceErrorKind::Run, &self.shard.name, self.core, "injected fault on run"));
-            }
-            Some(Fault::Panic) => panic!("injected panic in {}", self.shard.name),
-            Some(Fault::Slow(time)) => std::thread::sleep(time),
-            _ => {}
-        }
         let mix = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let mut state = self.shard.name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
         for input in inputs {

@@ -18,6 +18,7 @@ mod picture;
 mod request;
 mod sampler;
 mod schedule;
+mod tiles;
 mod tokenizer;
 
 pub use config::{ConfigError, PipelineConfig};

@@ -1,5 +1,6 @@
 //! The four networks under the names and shapes that diffusers' ONNX exports give them.
 
+use crate::tiles::Tiles;
 use crate::{Error, Models, TensorMap};
 use rockshard_manifest::TensorSpec;
 use rockshard_tensor::{DType, Tensor};
@@ -140,14 +141,45 @@ impl<'a> Networks<'a> {
         Self::values(UNET, &self.first_output(UNET)?.name, &results, self.latent_len())
     }
 
-    /// Pictures of unscaled latents as planes of values in -1..1, of `pixels` pixels each.
+    /// Pictures of unscaled latents as planes of values in -1..1, of `pixels` pixels each. A decoder for a smaller latent decodes it in
+    /// tiles.
     pub fn decode(&self, latents: Vec<Vec<f32>>, pixels: usize) -> Result<Vec<Vec<f32>>, Error> {
         let specs = inputs(self.models, DECODER, "it cannot draw pictures")?;
         let input = specs.first().ok_or_else(|| interface(DECODER, "has no input"))?;
-        let items =
-            latents.into_iter().map(|latent| TensorMap::from([(input.name.clone(), Tensor::from_f32(self.latent, latent))])).collect();
+        let output = self.first_output(DECODER)?;
+        let Some(tiles) = self.tiles(input, &output, pixels)? else {
+            let items =
+                latents.into_iter().map(|latent| TensorMap::from([(input.name.clone(), Tensor::from_f32(self.latent, latent))])).collect();
+            let results = self.run(DECODER, items)?;
+            return Self::values(DECODER, &output.name, &results, 3 * pixels);
+        };
+        let cut = latents.iter().flat_map(|latent| tiles.cut(latent));
+        let items = cut.map(|tile| TensorMap::from([(input.name.clone(), Tensor::from_f32(input.shape.clone(), tile))])).collect();
         let results = self.run(DECODER, items)?;
-        Self::values(DECODER, &self.first_output(DECODER)?.name, &results, 3 * pixels)
+        let decoded = Self::values(DECODER, &output.name, &results, elements(&output)).map_err(|error| match error {
+            Error::NotFinite { model, item } => Error::NotFinite { model, item: item / tiles.count() },
+            other => other,
+        })?;
+        Ok(decoded.chunks(tiles.count()).map(|tiles_of_one| tiles.join(tiles_of_one)).collect())
+    }
+
+    /// How latents are cut for the decoder; `None` where it takes them whole.
+    fn tiles(&self, input: &TensorSpec, output: &TensorSpec, pixels: usize) -> Result<Option<Tiles>, Error> {
+        let [_, channels, height, width] = self.latent;
+        match (&input.shape[..], &output.shape[..]) {
+            (&[1, c, h, w], _) if [c, h, w] == [channels, height, width] => Ok(None),
+            (&[1, c, h, w], &[1, 3, y, x]) if c == channels && (1..=height).contains(&h) && (1..=width).contains(&w) => {
+                let scale = y / h;
+                if [h * scale, w * scale] != [y, x] || height * width * scale * scale != pixels {
+                    return Err(interface(
+                        DECODER,
+                        format!("gives {y}x{x} pixels for {h}x{w} latent values, which is not this model's scale"),
+                    ));
+                }
+                Ok(Some(Tiles::new([h, w], [height, width], scale)))
+            }
+            (shape, _) => Err(interface(DECODER, format!("takes {shape:?}, the U-Net gives {:?}", self.latent))),
+        }
     }
 
     /// The unscaled latent of a picture given as three planes: the mean where the encoder gives mean and log-variance.

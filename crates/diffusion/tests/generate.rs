@@ -74,6 +74,20 @@ fn pictures_run_together_and_do_not_depend_on_each_other() {
 }
 
 #[test]
+fn a_smaller_decoder_decodes_in_tiles() {
+    let request = Request { count: 2, steps: 1, ..request() };
+    let whole = run(&lcm(), &request).unwrap();
+    // Of 4 latent values a side: two tiles of 3, four of 1.
+    for (tile, items) in [(3, 2 * 4), (1, 2 * 16)] {
+        let models = Fake { tile: Some(tile), ..lcm() };
+        assert_eq!(run(&models, &request).unwrap(), whole, "tiles of {tile}");
+        assert_eq!(models.calls.take().last(), Some(&("vae_decoder".to_owned(), items)));
+    }
+    let error = run(&Fake { tile: Some(5), ..lcm() }, &request).unwrap_err().to_string();
+    assert_eq!(error, "vae_decoder: takes [1, 4, 5, 5], the U-Net gives [1, 4, 4, 4]");
+}
+
+#[test]
 fn guidance_without_an_input_takes_the_negative_prompt() {
     let models = Fake::default();
     let with =

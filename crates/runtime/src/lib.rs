@@ -2,17 +2,29 @@
 //!
 //! [`Pack`] opens a pack directory and checks what it hands out against the manifest. [`Runner`] opens every shard of the models it
 //! is given on the core the manifest pins it to, and runs items through them; results do not depend on how runs interleave,
-//! because a shard is a function of its inputs and tensors are passed by name.
+//! because a shard is a function of its inputs.
+//!
+//! A core may fail, hang, or give NaN: the shard is then tried again and elsewhere, and every such [`Incident`] is logged and kept.
+//! What is given as a result was computed by a run without a fault.
 
+mod call;
+mod cancel;
 mod error;
 mod executor;
+mod fault;
+mod incident;
 mod pack;
+mod plan;
+mod resident;
 mod runner;
 mod timeline;
 mod trace;
 
+pub use cancel::Cancel;
 pub use error::RuntimeError;
+pub use incident::{Action, Incident};
 pub use pack::{Pack, PackError, Variant};
-pub use runner::{Devices, Placement, Runner, TensorMap};
+pub use resident::modelled_bytes;
+pub use runner::{Devices, Options, Placement, Runner, TensorMap};
 pub use timeline::timeline_svg;
 pub use trace::{ScheduledRun, ShardRun, Trace};

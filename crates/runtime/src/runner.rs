@@ -1,13 +1,17 @@
-use crate::executor::{Done, Executor, Job};
+use crate::call::{Call, Places, Record, scaled};
+use crate::executor::{Closing, Lanes, Opening, Task};
+use crate::fault::{Cause, Next, Tries};
+use crate::plan::{Plan, Step as Shard};
+use crate::resident::{Resident, Step};
 use crate::trace::{ShardRun, Trace};
-use crate::{Pack, RuntimeError, Variant};
-use crossbeam_channel::{Sender, unbounded};
-use rockshard_device::Device;
-use rockshard_manifest::{CoreId, Manifest, Model, TensorSpec};
-use rockshard_tensor::Tensor;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use crate::{Action, Cancel, Incident, Pack, RuntimeError, Variant};
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use rockshard_device::{Device, DeviceError, DeviceErrorKind};
+use rockshard_manifest::{CoreId, Manifest, Model};
+use rockshard_tensor::{DType, Tensor};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Tensors by name.
 pub type TensorMap = BTreeMap<String, Tensor>;
@@ -39,278 +43,306 @@ impl Placement {
     }
 }
 
-/// Items of a pipeline that are under way at a time, per core.
-const IN_FLIGHT_PER_CORE: usize = 2;
-
-struct Loaded {
-    model: Model,
-    /// Session key of shard 0; shard i has key `base + i`.
-    base: usize,
-    /// For each shard, the shards it waits for.
-    needs: Vec<Vec<usize>>,
-    /// How many shards (and the caller) read each value.
-    uses: HashMap<String, usize>,
+/// How a runner runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// NPU cores to use.
+    pub cores: u8,
+    /// Where shards run.
+    pub placement: Placement,
+    /// Longest time that opening or running one shard may take. After it the core counts as hanging: its thread is replaced, and the
+    /// run is tried elsewhere.
+    pub time_limit: Duration,
+    /// Most modelled device memory, in bytes, of models that are open together; `None` is no limit.
+    pub memory_limit: Option<u64>,
+    /// Stops runs between shards.
+    pub cancel: Cancel,
 }
 
-/// Models opened on devices, ready to run items.
+impl Options {
+    /// The NPU's driver waits for a core three times six seconds and then resets all of them; this is above that.
+    pub const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+    /// These cores and placement, [`Options::TIME_LIMIT`], and no limit of memory.
+    pub fn new(cores: u8, placement: Placement) -> Self {
+        Options { cores, placement, time_limit: Self::TIME_LIMIT, memory_limit: None, cancel: Cancel::default() }
+    }
+}
+
+/// Models on devices, ready to run items. Several threads may run items at once.
+///
+/// A shard that fails is tried again on its core and then on the others; see [`Runner::incidents`].
 pub struct Runner {
-    loaded: Vec<Loaded>,
-    executors: BTreeMap<CoreId, Executor>,
-    placement: Placement,
-    cores: u8,
-    variant: Variant,
+    plans: Vec<Arc<Plan>>,
+    places: Places,
+    resident: Resident,
+    cancel: Cancel,
     started: Instant,
-    trace: Mutex<Trace>,
+    log: Mutex<Log>,
 }
 
-/// One item on its way through a model.
-struct Item {
-    values: HashMap<String, (Tensor, f32, usize)>,
-    waiting: Vec<usize>,
-    left: usize,
+#[derive(Default)]
+struct Log {
+    calls: usize,
+    /// Plan, call, and the call's runs.
+    runs: Vec<(usize, usize, Vec<Record>)>,
+}
+
+/// Counts as a use of a model until it is dropped.
+struct Lease<'a> {
+    resident: &'a Resident,
+    model: usize,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.resident.leave(self.model);
+    }
 }
 
 impl Runner {
-    /// Open models of a pack (all of them when `models` is empty) on `cores` cores.
+    /// Open models of a pack (all of them when `models` is empty) on `cores` cores, with [`Options::new`].
     ///
     /// # Errors
-    /// Too many cores, a model that is not there, a file that was altered, a shard that does not open.
+    /// As [`Runner::with_options`], and a model that is not there.
     pub fn new(pack: &Pack, models: &[&str], devices: &Devices, cores: u8, placement: Placement) -> Result<Self, RuntimeError> {
-        let available = devices.npu.cores();
-        if cores == 0 || cores > available {
-            return Err(RuntimeError::Cores { asked: cores, device: devices.npu.name(), available });
-        }
         let all = &pack.manifest().models;
-        let known = || all.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
-        for name in models {
-            if !all.iter().any(|m| m.name == *name) {
-                return Err(RuntimeError::NoModel { name: (*name).to_owned(), known: known() });
-            }
+        if let Some(name) = models.iter().find(|name| !all.iter().any(|m| m.name == **name)) {
+            return Err(no_model(name, all));
         }
-        let mut executors = BTreeMap::new();
-        for core in (0..cores).map(CoreId::Npu) {
-            executors.insert(core, Executor::start(devices.npu.clone(), core)?);
+        let wanted = |m: &Model| models.is_empty() || models.contains(&m.name.as_str());
+        Self::with_options(pack, wanted, devices, &Options::new(cores, placement))
+    }
+
+    /// Take the models of a pack for which `wanted` holds, and open them if they fit the memory limit together.
+    ///
+    /// # Errors
+    /// Too many cores, a file that was altered, a model that does not fit the memory limit, a shard that does not open on any core.
+    pub fn with_options(pack: &Pack, wanted: impl Fn(&Model) -> bool, devices: &Devices, options: &Options) -> Result<Self, RuntimeError> {
+        let (available, asked) = (devices.npu.cores(), options.cores);
+        if asked == 0 || asked > available {
+            return Err(RuntimeError::Cores { asked, device: devices.npu.name(), available });
         }
-        executors.insert(CoreId::Host, Executor::start(devices.host.clone(), CoreId::Host)?);
-        let mut runner = Runner {
-            loaded: Vec::new(),
-            executors,
-            placement,
-            cores,
-            variant: devices.variant,
-            started: Instant::now(),
-            trace: Mutex::default(),
-        };
+        let mut plans = Vec::new();
         let mut base = 0;
-        for model in all.iter().filter(|m| models.is_empty() || models.contains(&m.name.as_str())) {
-            runner.open(pack, model, base)?;
+        for model in pack.manifest().models.iter().filter(|m| wanted(m)) {
+            plans.push(Arc::new(Plan::new(pack, model, plans.len(), base, devices.variant)?));
             base += model.shards.len();
+        }
+        let cores = usize::from(asked);
+        let resident = Resident::new(&plans, cores, options.placement, options.memory_limit);
+        resident.check()?;
+        let lanes = Lanes::start(&devices.npu, &devices.host, asked, options.time_limit)?;
+        let places = Places { lanes, placement: options.placement, cores };
+        let mut runner = Runner { plans, places, resident, cancel: options.cancel.clone(), started: Instant::now(), log: Mutex::default() };
+        if runner.resident.all_fit() {
+            for plan in &runner.plans {
+                drop(runner.enter(plan)?);
+            }
         }
         runner.started = Instant::now();
         Ok(runner)
     }
 
-    fn open(&mut self, pack: &Pack, model: &Model, base: usize) -> Result<(), RuntimeError> {
-        let mut made_by: HashMap<&str, usize> = HashMap::new();
-        let mut uses: HashMap<String, usize> = HashMap::new();
-        let mut needs = Vec::new();
-        for (i, shard) in model.shards.iter().enumerate() {
-            let from: BTreeSet<usize> = shard.inputs.iter().filter_map(|t| made_by.get(t.name.as_str()).copied()).collect();
-            needs.push(from.into_iter().collect());
-            made_by.extend(shard.outputs.iter().map(|t| (t.name.as_str(), i)));
-            shard.inputs.iter().for_each(|t| *uses.entry(t.name.clone()).or_default() += 1);
-            for core in self.cores_of(shard.core) {
-                // The host runs its shards on the original values.
-                let variant = if core == CoreId::Host { Variant::Device } else { self.variant };
-                self.executors[&core].open(base + i, pack.shard_file(shard, variant)?)?;
-            }
-        }
-        model.outputs.iter().for_each(|t| *uses.entry(t.name.clone()).or_default() += 1);
-        self.loaded.push(Loaded { model: model.clone(), base, needs, uses });
-        Ok(())
-    }
-
-    fn cores_of(&self, core: CoreId) -> Vec<CoreId> {
-        match (core, self.placement) {
-            (CoreId::Host, _) => vec![CoreId::Host],
-            (CoreId::Npu(n), Placement::Pinned) => vec![CoreId::Npu(n % self.cores)],
-            (CoreId::Npu(_), Placement::Replicate) => (0..self.cores).map(CoreId::Npu).collect(),
-        }
-    }
-
-    /// The opened models.
+    /// The models.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
-        self.loaded.iter().map(|l| &l.model)
+        self.plans.iter().map(|p| &p.model)
     }
 
-    /// What has run so far.
+    /// Most modelled device memory, in bytes, that open models took at a time.
+    pub fn resident_peak(&self) -> u64 {
+        self.resident.peak()
+    }
+
+    /// What has run so far, and the faults that were met.
     pub fn trace(&self) -> Trace {
-        self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trace_of(&self.log().runs, self.incidents())
+    }
+
+    /// As [`Runner::trace`], and forget it: a runner that lives long would keep ever more.
+    pub fn take_trace(&self) -> Trace {
+        let runs = std::mem::take(&mut self.log().runs);
+        let incidents = std::mem::take(&mut *self.places.lanes.incidents());
+        self.trace_of(&runs, incidents)
+    }
+
+    /// The faults that were met so far, and what was done about each.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.places.lanes.incidents().clone()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trace_of(&self, calls: &[(usize, usize, Vec<Record>)], incidents: Vec<Incident>) -> Trace {
+        let micros = |at: Instant| at.saturating_duration_since(self.started).as_secs_f64() * 1e6;
+        let run = |plan: &Plan, call, r: &Record| ShardRun {
+            call,
+            item: r.item,
+            model: plan.model.name.clone(),
+            shard: plan.model.shards[r.shard].name.clone(),
+            order: r.shard,
+            needs: plan.steps[r.shard].needs.clone(),
+            core: r.core,
+            start_us: micros(r.start),
+            end_us: micros(r.end),
+            modelled_us: r.modelled_us,
+            bytes_in: plan.steps[r.shard].bytes_in,
+            bytes_out: plan.steps[r.shard].bytes_out,
+            tries: r.tries,
+        };
+        let runs = calls.iter().flat_map(|(plan, call, records)| records.iter().map(move |r| run(&self.plans[*plan], *call, r)));
+        Trace { runs: runs.collect(), incidents }
     }
 
     /// Run items through a model; several are in flight at a time. Outputs are float32 (or integer), unscaled, an item each in the
     /// order of `items`.
     ///
     /// # Errors
-    /// Inputs that do not fit, or the first shard that failed; no result is given then.
+    /// Inputs that do not fit, the first shard that failed wherever it was tried, or [`RuntimeError::Cancelled`]; no result is given
+    /// then.
     pub fn run(&self, model: &str, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, RuntimeError> {
-        let loaded = self.pick(model, items.first())?;
-        for (i, item) in items.iter().enumerate() {
-            check_item(&loaded.model, i, item)?;
-        }
-        let call = self.trace.lock().unwrap_or_else(PoisonError::into_inner).next_call();
-        let mut results: Vec<Option<TensorMap>> = items.iter().map(|_| None).collect();
-        let mut queue = items.into_iter().enumerate();
-        let mut active: HashMap<usize, Item> = HashMap::new();
-        let (reply, done) = unbounded();
-        let limit = IN_FLIGHT_PER_CORE * usize::from(self.cores);
+        let plan = self.pick(model, items.first())?;
+        let items = items.into_iter().enumerate().map(|(i, item)| plan.inputs_of(i, item)).collect::<Result<Vec<_>, _>>()?;
+        let _lease = self.enter(plan)?;
+        let number = {
+            let mut log = self.log();
+            log.calls += 1;
+            log.calls - 1
+        };
+        let outcome = Call::run(number, plan.clone(), self.places.clone(), self.cancel.clone(), items);
+        self.log().runs.push((plan.index, number, outcome.records));
+        let outputs = &plan.model.outputs;
+        let named = |values: Vec<_>| outputs.iter().map(|t| t.name.clone()).zip(values.iter().map(|v| widened(scaled(v)))).collect();
+        Ok(outcome.results?.into_iter().map(named).collect())
+    }
+
+    /// The model of a name whose input shapes are the item's, where there are several resolutions.
+    fn pick(&self, name: &str, item: Option<&TensorMap>) -> Result<&Arc<Plan>, RuntimeError> {
+        let named = || self.plans.iter().filter(|p| p.model.name == name);
+        let fitting = named().find(|p| item.is_some_and(|i| p.fits(i)));
+        fitting.or(named().next()).ok_or_else(|| no_model(name, self.models()))
+    }
+
+    /// Have a model open until the lease is dropped.
+    fn enter(&self, plan: &Plan) -> Result<Lease<'_>, RuntimeError> {
+        let model = plan.index;
+        let lease = || Lease { resident: &self.resident, model };
+        let mut full = false;
         loop {
-            while active.len() < limit
-                && let Some((index, inputs)) = queue.next()
-            {
-                let mut item = self.admit(loaded, inputs);
-                let first: Vec<usize> = (0..loaded.model.shards.len()).filter(|&s| item.waiting[s] == 0).collect();
-                for shard in first {
-                    self.dispatch(loaded, index, shard, &mut item, &reply)?;
-                }
-                if item.left == 0 {
-                    results[index] = Some(self.collect(loaded, item));
-                } else {
-                    active.insert(index, item);
-                }
+            if self.cancel.is_cancelled() {
+                return Err(RuntimeError::Cancelled);
             }
-            if active.is_empty() {
-                break;
-            }
-            let finished = done.recv().map_err(|_| RuntimeError::Executor("every core".into()))?;
-            let (index, shard) = finished.tag;
-            let mut item = active.remove(&index).ok_or_else(|| RuntimeError::Executor(format!("item {index}")))?;
-            self.receive(loaded, call, finished, &mut item)?;
-            for next in (0..loaded.model.shards.len()).filter(|&s| loaded.needs[s].contains(&shard)) {
-                item.waiting[next] -= 1;
-                if item.waiting[next] == 0 {
-                    self.dispatch(loaded, index, next, &mut item, &reply)?;
+            match self.resident.enter(model, full) {
+                Step::Ready => return Ok(lease()),
+                Step::Wait => {
+                    self.resident.wait(self.places.lanes.tick());
+                    self.places.lanes.watch();
                 }
-            }
-            if item.left == 0 {
-                results[index] = Some(self.collect(loaded, item));
-            } else {
-                active.insert(index, item);
+                Step::Open { close } => {
+                    close.iter().for_each(|&m| self.close(&self.plans[m]));
+                    let opened = self.open(plan);
+                    if opened.is_err() {
+                        self.close(plan);
+                    }
+                    self.resident.opened(model, opened.is_ok());
+                    let Err(error) = opened else { return Ok(lease()) };
+                    let Some(e) = error.memory().filter(|_| self.resident.has_idle()) else { return Err(error) };
+                    let (shard, core, cause) = (e.shard.clone(), e.core, e.detail.clone());
+                    self.places.lanes.report(Incident { call: None, item: None, shard, core, cause, action: Action::MadeRoom });
+                    full = true;
+                }
             }
         }
-        Ok(results.into_iter().flatten().collect())
     }
 
-    /// The opened model of a name whose input shapes are the item's, where several resolutions are open.
-    fn pick(&self, name: &str, item: Option<&TensorMap>) -> Result<&Loaded, RuntimeError> {
-        let named: Vec<&Loaded> = self.loaded.iter().filter(|l| l.model.name == name).collect();
-        let fits = |l: &&&Loaded| item.is_some_and(|i| l.model.inputs.iter().all(|t| i.get(&t.name).is_some_and(|v| v.shape() == t.shape)));
-        named.iter().find(fits).or(named.first()).copied().ok_or_else(|| RuntimeError::NoModel {
-            name: name.to_owned(),
-            known: self.models().map(|m| m.name.clone()).collect::<Vec<_>>().join(", "),
-        })
+    fn close(&self, plan: &Plan) {
+        let (reply, closed) = bounded(0);
+        let closing = Arc::new(Closing { keys: plan.base..plan.base + plan.steps.len(), reply });
+        (0..=self.places.cores).for_each(|lane| self.places.lanes.send(lane, Task::Close(closing.clone())));
+        drop(closing);
+        while closed.recv_timeout(self.places.lanes.tick()).is_err_and(|e| e == RecvTimeoutError::Timeout) {
+            self.places.lanes.watch();
+        }
+        // With memory freed, a core may have room for what it refused.
+        self.plans.iter().flat_map(|p| &p.steps).for_each(Shard::let_in);
     }
 
-    fn admit(&self, loaded: &Loaded, inputs: TensorMap) -> Item {
-        let uses = |name: &str| loaded.uses.get(name).copied().unwrap_or(0);
-        let values = inputs.into_iter().map(|(name, tensor)| (name.clone(), (tensor, 1.0, uses(&name))));
-        let values = values.filter(|(_, (_, _, uses))| *uses > 0).collect();
-        Item { values, waiting: loaded.needs.iter().map(Vec::len).collect(), left: loaded.model.shards.len() }
-    }
-
-    fn dispatch(&self, loaded: &Loaded, index: usize, shard: usize, item: &mut Item, reply: &Sender<Done>) -> Result<(), RuntimeError> {
-        let spec = &loaded.model.shards[shard];
-        let inputs = spec.inputs.iter().map(|t| take(&mut item.values, t, self.scale(spec.core, t))).collect();
-        let core = match (spec.core, self.placement) {
-            (CoreId::Npu(_), Placement::Replicate) => CoreId::Npu((index % usize::from(self.cores)) as u8),
-            (core, _) => self.cores_of(core)[0],
-        };
-        self.executors[&core].run(Job { session: loaded.base + shard, tag: (index, shard), inputs, reply: reply.clone() })
-    }
-
-    /// Scale of a tensor at a shard's boundary: the host and the reference run on unscaled values.
-    fn scale(&self, core: CoreId, spec: &TensorSpec) -> f32 {
-        if core == CoreId::Host || self.variant == Variant::Reference { 1.0 } else { spec.scale }
-    }
-
-    fn receive(&self, loaded: &Loaded, call: usize, finished: Done, item: &mut Item) -> Result<(), RuntimeError> {
-        let (index, shard) = finished.tag;
-        let completion = finished.result?;
-        let spec = &loaded.model.shards[shard];
-        let run = ShardRun {
-            call,
-            item: index,
-            model: loaded.model.name.clone(),
-            shard: spec.name.clone(),
-            order: shard,
-            needs: loaded.needs[shard].clone(),
-            core: finished.core,
-            start_us: finished.start.saturating_duration_since(self.started).as_secs_f64() * 1e6,
-            end_us: finished.end.saturating_duration_since(self.started).as_secs_f64() * 1e6,
-            modelled_us: completion.modelled.map(|d| d.as_secs_f64() * 1e6),
-            bytes_in: spec.inputs.iter().map(bytes).sum(),
-            bytes_out: spec.outputs.iter().map(bytes).sum(),
-        };
-        self.trace.lock().unwrap_or_else(PoisonError::into_inner).push(run);
-        for (tensor, t) in completion.outputs.into_iter().zip(&spec.outputs) {
-            let uses = loaded.uses.get(&t.name).copied().unwrap_or(0);
-            if uses > 0 {
-                item.values.insert(t.name.clone(), (tensor, self.scale(spec.core, t), uses));
+    fn open(&self, plan: &Plan) -> Result<(), RuntimeError> {
+        for (index, step) in plan.steps.iter().enumerate() {
+            if self.cancel.is_cancelled() {
+                return Err(RuntimeError::Cancelled);
+            }
+            let key = plan.base + index;
+            if step.core == CoreId::Host || self.places.placement == Placement::Pinned {
+                self.open_shard(key, step, &self.places.candidates(step, 0))?;
+                continue;
+            }
+            // Every core should have it; one must.
+            let opened: Vec<_> = (0..self.places.cores).map(|lane| self.open_shard(key, step, &[lane])).collect();
+            if opened.iter().all(Result::is_err) {
+                opened.into_iter().take(1).collect::<Result<(), _>>()?;
             }
         }
-        item.left -= 1;
         Ok(())
     }
 
-    fn collect(&self, loaded: &Loaded, mut item: Item) -> TensorMap {
-        let outputs = loaded.model.outputs.iter();
-        outputs.map(|t| (t.name.clone(), take(&mut item.values, t, 1.0))).map(|(name, t)| (name, widened(t))).collect()
+    /// Open a shard on one of `candidates`.
+    fn open_shard(&self, key: usize, step: &Shard, candidates: &[usize]) -> Result<(), RuntimeError> {
+        let lanes = &self.places.lanes;
+        let mut tries = Tries::default();
+        let mut lane = candidates[0];
+        loop {
+            let Err(cause) = self.try_open(key, step, lane) else { return Ok(()) };
+            let (core, text) = (lanes.core(lane), cause.to_string());
+            let error = |detail: &str| DeviceError::new(DeviceErrorKind::Run, &step.file.name, core, detail);
+            let next = tries.next(lane, cause, candidates, error);
+            let action = match &next {
+                Next::Try(to) if *to == lane => Action::Retried,
+                Next::Try(to) => Action::Moved(lanes.core(*to)),
+                _ => Action::GaveUp,
+            };
+            lanes.report(Incident { call: None, item: None, shard: step.file.name.clone(), core, cause: text, action });
+            if action != Action::Retried {
+                step.shut_out(lane);
+            }
+            match next {
+                Next::Try(to) => lane = to,
+                Next::PassOn(_) => return Ok(()),
+                Next::GiveUp(error) => return Err(error),
+            }
+        }
+    }
+
+    fn try_open(&self, key: usize, step: &Shard, lane: usize) -> Result<(), Cause> {
+        let lanes = &self.places.lanes;
+        let (reply, answer) = bounded(1);
+        lanes.send(lane, Task::Open(Arc::new(Opening { key, file: step.file.clone(), reply })));
+        loop {
+            match answer.recv_timeout(lanes.tick()) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) => lanes.watch(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let error = DeviceError::new(DeviceErrorKind::Run, &step.file.name, lanes.core(lane), "its thread ended");
+                    return Err(Cause::Failed(error));
+                }
+            }
+        }
     }
 }
 
-fn bytes(spec: &TensorSpec) -> u64 {
-    let size = if spec.dtype.is_float() { 2 } else { spec.dtype.size() };
-    (spec.shape.iter().product::<usize>() * size) as u64
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.places.lanes.stop();
+    }
+}
+
+fn no_model<'a>(name: &str, models: impl IntoIterator<Item = &'a Model>) -> RuntimeError {
+    let known = models.into_iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
+    RuntimeError::NoModel { name: name.to_owned(), known }
 }
 
 fn widened(tensor: Tensor) -> Tensor {
-    tensor.to_float(rockshard_tensor::DType::F32).unwrap_or(tensor)
-}
-
-/// A value at the scale its reader needs; freed when this was its last use.
-fn take(values: &mut HashMap<String, (Tensor, f32, usize)>, spec: &TensorSpec, scale: f32) -> Tensor {
-    let (tensor, stored) = match values.get_mut(&spec.name) {
-        Some((tensor, stored, uses)) if *uses > 1 => {
-            *uses -= 1;
-            (tensor.clone(), *stored)
-        }
-        _ => values.remove(&spec.name).map(|(tensor, stored, _)| (tensor, stored)).expect("shards run after those they need"),
-    };
-    if stored == scale {
-        return tensor;
-    }
-    match tensor.to_f32() {
-        Ok(v) => Tensor::from_f32(tensor.shape(), v.iter().map(|v| v * (scale / stored)).collect()),
-        Err(_) => tensor.clone(),
-    }
-}
-
-fn check_item(model: &Model, index: usize, item: &TensorMap) -> Result<(), RuntimeError> {
-    let fail = |problem: String| Err(RuntimeError::Input { model: model.name.clone(), problem: format!("item {index}: {problem}") });
-    for spec in &model.inputs {
-        match item.get(&spec.name) {
-            None => return fail(format!("input {:?} is missing", spec.name)),
-            Some(t) if t.shape() != spec.shape || t.dtype().is_float() != spec.dtype.is_float() => {
-                return fail(format!("input {:?} is {}{:?}, got {t:?}", spec.name, spec.dtype, spec.shape));
-            }
-            Some(_) => {}
-        }
-    }
-    match item.keys().find(|name| !model.inputs.iter().any(|t| t.name == **name)) {
-        Some(name) => {
-            let known = model.inputs.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
-            fail(format!("there is no input {name:?}; the inputs are {known}"))
-        }
-        None => Ok(()),
-    }
+    tensor.to_float(DType::F32).unwrap_or(tensor)
 }

@@ -1,3 +1,4 @@
+use crate::Incident;
 use rockshard_manifest::CoreId;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -29,15 +30,17 @@ pub struct ShardRun {
     pub bytes_in: u64,
     /// Bytes that crossed out.
     pub bytes_out: u64,
+    /// How often it was tried, this run included; more than once after a fault.
+    pub tries: usize,
 }
 
 /// Everything a runner ran.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Trace {
-    /// Runs in the order in which they were received.
+    /// Runs, call by call, in the order in which they ended.
     pub runs: Vec<ShardRun>,
-    #[serde(skip)]
-    calls: usize,
+    /// Faults that were met, and what was done about them.
+    pub incidents: Vec<Incident>,
 }
 
 /// A run placed on a clock, the modelled or the measured one.
@@ -52,15 +55,6 @@ pub struct ScheduledRun {
 }
 
 impl Trace {
-    pub(crate) fn next_call(&mut self) -> usize {
-        self.calls += 1;
-        self.calls - 1
-    }
-
-    pub(crate) fn push(&mut self, run: ShardRun) {
-        self.runs.push(run);
-    }
-
     /// Place all runs on the modelled clock: each core does one run at a time, a run starts when the shards it needs are done,
     /// calls follow one another, and among runs that could start at once the earlier item goes first. Host work takes no
     /// modelled time: it is not modelled. The result does not depend on how the runs interleaved on this machine.

@@ -1,4 +1,5 @@
 use crate::args::{ConvertArgs, GoldenType};
+use crate::interrupt;
 use crate::models::{SAMPLER_FILE, read_inputs};
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
@@ -37,7 +38,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         }),
         resume: args.resume,
     };
-    let manifest = run_request(&request, out)?;
+    let manifest = run_request(&request, "; the same command with --resume goes on", out)?;
     out.result(&manifest, || summary(&manifest, &args.out.display().to_string()));
     Ok(ExitCode::SUCCESS)
 }
@@ -51,15 +52,18 @@ fn golden(args: &ConvertArgs) -> Option<Recording> {
     dtype.map(|dtype| Recording { dtype, steps: args.golden_steps.into() })
 }
 
-/// Convert, showing progress.
-pub fn run_request(request: &Request, out: &Output) -> Result<Manifest> {
+/// Convert, showing progress; `hint` is for whoever interrupts it.
+pub fn run_request(request: &Request, hint: &str, out: &Output) -> Result<Manifest> {
     let mut progress = out.progress("convert");
-    let manifest = convert(request, &CpuDevice::new(), &mut |p| match p {
-        Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
-        Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
-        Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
-        Progress::Golden(part) => progress.at(&part, 0, 1, &format!("{part}: recording golden tensors")),
-        Progress::Compile(part, done, total) => progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}")),
+    let manifest = convert(request, &CpuDevice::new(), &mut |p| {
+        interrupt::end_here_if_asked(hint);
+        match p {
+            Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
+            Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
+            Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
+            Progress::Golden(part) => progress.at(&part, 0, 1, &format!("{part}: recording golden tensors")),
+            Progress::Compile(part, done, total) => progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}")),
+        }
     })?;
     Ok(manifest)
 }

@@ -1,7 +1,7 @@
 use crate::args::DemoArgs;
 use crate::commands::{convert, generate, validate};
 use crate::devices;
-use crate::models::{PackModels, TextToImage};
+use crate::models::{Choice, PackModels, TextToImage};
 use crate::output::{Output, time};
 use anyhow::{Context, Result, bail};
 use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
@@ -52,13 +52,15 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
             toolkit: matches!(devices.variant, Variant::Compiled { .. }).then(|| toolkit(&args.rknn_python)),
             resume: false,
         },
+        "",
         out,
     )?;
     let converted = start.elapsed();
 
     let pack = Pack::open(&pack_path)?;
     let text = TextToImage::open(&pack)?;
-    let models = PackModels::open(&pack, &devices, CORES, Some(text.size))?;
+    let choice = Choice { size: Some(text.size), ..Choice::default() };
+    let models = PackModels::open(&pack, &devices, &choice, &devices::own_options(&pack, CORES))?;
     let request = Request {
         prompt: args.prompt.clone(),
         seed: args.seed,

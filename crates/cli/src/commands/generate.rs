@@ -1,6 +1,7 @@
 use crate::args::GenerateArgs;
 use crate::devices;
-use crate::models::{PackModels, TextToImage};
+use crate::interrupt;
+use crate::models::{Choice, PackModels, TextToImage};
 use crate::output::{Output, times};
 use anyhow::{Context, Result};
 use rockshard_diffusion::{Generated, InitialPicture, Picture, Pipeline, Progress, Request};
@@ -36,10 +37,12 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
         initial,
     };
     let devices = devices::open(args.device.device)?;
-    let models = PackModels::open(&pack, &devices, args.device.cores, Some([width, height]))?;
+    let choice = Choice { size: Some([width, height]), tile: args.vae_tile, no_encoder: args.init_image.is_none() };
+    let models = PackModels::open(&pack, &devices, &choice, &devices::options(&args.device, &pack))?;
     let start = Instant::now();
     let generated = generate(&models, &text, &request, out)?;
     let host = start.elapsed().as_secs_f64() * 1e6;
+    interrupt::end_here_if_asked("; nothing was written");
     let files = save(&generated, &args.out)?;
     let trace = models.runner.trace();
     if let Some(path) = &args.timeline {
@@ -49,6 +52,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     let value = json!({
         "pictures": files, "dropped_tokens": generated.dropped_tokens,
         "modelled_device_us": modelled, "measured_host_us": host, "shard_runs": trace.runs.len(),
+        "modelled_resident_peak_bytes": models.runner.resident_peak(), "incidents": trace.incidents,
     });
     out.result(&value, || {
         let mut text = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");

@@ -1,9 +1,10 @@
 use crate::args::{DeviceName, RunArgs};
 use crate::devices;
+use crate::interrupt;
 use crate::models::read_inputs;
 use crate::output::{Output, times};
 use anyhow::{Context, Result, bail};
-use rockshard_runtime::{Pack, Placement, Runner, TensorMap, Variant};
+use rockshard_runtime::{Pack, Runner, TensorMap, Variant};
 use rockshard_tensor::write_npy;
 use serde_json::json;
 use std::process::ExitCode;
@@ -27,10 +28,14 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
         }
         devices.variant = Variant::Device;
     }
-    let runner = Runner::new(&pack, &[model], &devices, args.device.cores, Placement::of(pack.manifest()))?;
+    if !names.contains(&model) {
+        bail!("the pack has no model {model:?}; it has {}", names.join(", "));
+    }
+    let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &devices::options(&args.device, &pack))?;
     let start = Instant::now();
     let outputs = runner.run(model, vec![inputs])?.pop().unwrap_or_default();
     let host = start.elapsed().as_secs_f64() * 1e6;
+    interrupt::end_here_if_asked("; nothing was written");
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut files = Vec::new();
     for (name, tensor) in &outputs {
@@ -43,11 +48,15 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     }
     let trace = runner.trace();
     if let Some(path) = &args.trace {
-        let text = serde_json::to_string_pretty(&json!({ "runs": trace.runs, "modelled": trace.modelled() }))?;
+        let text =
+            serde_json::to_string_pretty(&json!({ "runs": trace.runs, "modelled": trace.modelled(), "incidents": trace.incidents }))?;
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
-    let value = json!({ "model": model, "outputs": files, "modelled_device_us": modelled, "measured_host_us": host });
+    let value = json!({
+        "model": model, "outputs": files, "modelled_device_us": modelled, "measured_host_us": host,
+        "modelled_resident_peak_bytes": runner.resident_peak(), "incidents": trace.incidents,
+    });
     out.result(&value, || {
         let list = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");
         format!("{list}\n{}", times(modelled, host))

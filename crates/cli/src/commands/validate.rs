@@ -1,9 +1,9 @@
 mod golden;
 
 use crate::args::{DeviceName, ValidateArgs};
-use crate::models::{PackModels, TextToImage, is_text_to_image, read_inputs};
+use crate::models::{Choice, PackModels, TextToImage, is_text_to_image, read_inputs};
 use crate::output::Output;
-use crate::{commands::generate, devices};
+use crate::{commands::generate, devices, interrupt};
 use anyhow::{Context, Result};
 use rockshard_device::Device;
 use rockshard_diffusion::Request;
@@ -49,7 +49,8 @@ fn finish(args: &ValidateArgs, report: &Report, out: &Output) -> Result<ExitCode
 fn record(pack: &Pack, prompt: &str, out: &Output) -> Result<HashMap<String, TensorMap>> {
     let text = TextToImage::open(pack)?;
     let devices = devices::open(DeviceName::Cpu)?;
-    let models = PackModels::open(pack, &devices, 1, Some(text.size))?;
+    let choice = Choice { size: Some(text.size), ..Choice::default() };
+    let models = PackModels::open(pack, &devices, &choice, &devices::own_options(pack, 1))?;
     let request = Request { prompt: prompt.to_owned(), seed: SEED, width: text.size[0], height: text.size[1], ..Request::default() };
     let generated = generate::generate(&models, &text, &request, out)?;
     let mut inputs: HashMap<String, TensorMap> = models.seen().into_iter().collect();
@@ -97,6 +98,7 @@ fn validate_one(
     let layers = layers.collect::<Result<Vec<_>>>()?;
     let options = Options { threshold, outputs: model.outputs.iter().map(|o| o.name.clone()).collect() };
     let report = validate_model(&layers, inputs, &*devices.npu, &*devices.host, reference, &options, &mut |p| {
+        interrupt::end_here_if_asked("; no report was written");
         if let Progress::Started { model, layer, index, total } = p {
             progress.at(model, index, total, layer);
         }

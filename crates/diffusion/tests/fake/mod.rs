@@ -10,6 +10,8 @@ use std::cell::RefCell;
 pub struct Fake {
     pub guidance: Option<usize>,
     pub broken: bool,
+    /// Latent values along the sides of the decoder's input, where it is not 4.
+    pub tile: Option<usize>,
     pub calls: RefCell<Vec<(String, usize)>>,
 }
 
@@ -23,6 +25,10 @@ pub fn mean(t: &Tensor) -> f32 {
 }
 
 impl Fake {
+    fn tile(&self) -> usize {
+        self.tile.unwrap_or(4)
+    }
+
     fn item(&self, model: &str, map: &TensorMap) -> TensorMap {
         let declared = self.inputs(model).unwrap();
         assert_eq!(declared.len(), map.len(), "{model}");
@@ -44,8 +50,9 @@ impl Fake {
             }
             "vae_decoder" => {
                 let latent = map["latent_sample"].to_f32().unwrap();
-                let at = |i: usize| latent[i / 1024 * 16 + i % 1024 / 32 / 8 * 4 + i % 32 / 8];
-                ("sample", Tensor::from_f32([1, 3, 32, 32], (0..3 * 1024).map(at).collect()))
+                let (n, side) = (self.tile(), 8 * self.tile());
+                let at = |i: usize| latent[i / (side * side) * n * n + i % (side * side) / side / 8 * n + i % side / 8];
+                ("sample", Tensor::from_f32([1, 3, side, side], (0..3 * side * side).map(at).collect()))
             }
             _ => {
                 let value = mean(&map["sample"]);
@@ -76,7 +83,7 @@ impl Models for Fake {
                 specs.extend(self.guidance.map(|n| spec("timestep_cond", f, &[1, n])));
                 Some(specs)
             }
-            "vae_decoder" => Some(vec![spec("latent_sample", f, &[1, 4, 4, 4])]),
+            "vae_decoder" => Some(vec![spec("latent_sample", f, &[1, 4, self.tile(), self.tile()])]),
             "vae_encoder" if self.guidance.is_some() => Some(vec![spec("sample", f, &[1, 3, 32, 32])]),
             _ => None,
         }
@@ -87,7 +94,7 @@ impl Models for Fake {
         Some(match model {
             "text_encoder" => vec![spec("pooler_output", f, &[1, 2]), spec("last_hidden_state", f, &[1, 77, 2])],
             "unet" => vec![spec("out_sample", f, &[1, 4, 4, 4])],
-            "vae_decoder" => vec![spec("sample", f, &[1, 3, 32, 32])],
+            "vae_decoder" => vec![spec("sample", f, &[1, 3, 8 * self.tile(), 8 * self.tile()])],
             _ => vec![spec("latent_parameters", f, &[1, 8, 4, 4])],
         })
     }

@@ -1,0 +1,142 @@
+//! What the runner adds to a shard: chains of shards of the mock device with small tensors, run by [`Runner::run`] and by calling the
+//! same sessions in a loop. Both take turns; printed are medians and their difference a shard. Shards that take no time show the cost
+//! of the bookkeeping; those that compute for a while also that of waking the next core's thread, which sleeps by then.
+//!
+//! Usage: `dispatch [ROUNDS]`
+#![allow(clippy::print_stdout)]
+
+use anyhow::{Context, Result, ensure};
+use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile};
+use rockshard_manifest::{Conversion, CoreId, FileEntry, Generator, Manifest, Model, SCHEMA, Shard, TensorSpec};
+use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
+use rockshard_tensor::{DType, Tensor};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Shards of each chain, and the microseconds that each computes.
+const CHAINS: [(usize, u64); 4] = [(10, 0), (100, 0), (1000, 0), (100, 300)];
+const ROUNDS: usize = 101;
+const SHAPE: [usize; 2] = [1, 16];
+
+/// The mock, computing for some time.
+#[derive(Clone)]
+struct Busy(MockDevice, Duration);
+
+struct BusySession(Box<dyn Session>, Duration);
+
+impl Device for Busy {
+    fn name(&self) -> &'static str {
+        "busy"
+    }
+
+    fn cores(&self) -> u8 {
+        self.0.cores()
+    }
+
+    fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
+        Ok(Box::new(BusySession(self.0.open(shard, core)?, self.1)))
+    }
+}
+
+impl Session for BusySession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+        let start = Instant::now();
+        let completion = self.0.run(inputs);
+        while start.elapsed() < self.1 {
+            std::hint::spin_loop();
+        }
+        completion
+    }
+}
+
+fn spec(i: usize) -> TensorSpec {
+    TensorSpec { name: format!("v{i}"), dtype: DType::F32, shape: SHAPE.to_vec(), scale: 1.0 }
+}
+
+/// A pack of one model: a chain of shards that change core at every step.
+fn chain(length: usize) -> Result<(tempfile::TempDir, Pack)> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("graph"), b"mock")?;
+    let shard = |i: usize| Shard {
+        name: format!("shard{i}"),
+        file: "graph".into(),
+        reference: "graph".into(),
+        core: CoreId::Npu((i % 3) as u8),
+        stage: i as u32,
+        inputs: vec![spec(i)],
+        outputs: vec![spec(i + 1)],
+        operators: Default::default(),
+        weight_bytes: 0,
+        modelled: Default::default(),
+        sandwich: vec![],
+        attention: vec![],
+        golden: None,
+        compiled: None,
+    };
+    let word = |w: &str| w.to_owned();
+    let manifest = Manifest {
+        schema: SCHEMA,
+        generator: Generator { name: word("bench"), version: word("0") },
+        target: word("rk3588"),
+        conversion: Conversion {
+            sandwich: word("off"),
+            tile: word("off"),
+            shards: word("block"),
+            placement: word("round-robin"),
+            optimise: word("latency"),
+            loras: Vec::new(),
+        },
+        models: vec![Model {
+            name: word("m"),
+            resolution: None,
+            inputs: vec![spec(0)],
+            outputs: vec![spec(length)],
+            shards: (0..length).map(shard).collect(),
+            declined: vec![],
+            golden: None,
+        }],
+        files: [(word("graph"), FileEntry::of(b"mock"))].into(),
+    };
+    std::fs::write(folder.path().join("manifest.json"), manifest.to_json())?;
+    let pack = Pack::open(folder.path())?;
+    Ok((folder, pack))
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+fn main() -> Result<()> {
+    let rounds = std::env::args().nth(1).map_or(Ok(ROUNDS), |n| n.parse()).context("usage: dispatch [ROUNDS]")?;
+    println!("microseconds a shard: runner, direct call, what the runner adds");
+    for (length, work) in CHAINS {
+        let (_folder, pack) = chain(length)?;
+        let device = Arc::new(Busy(MockDevice::new(3), Duration::from_micros(work)));
+        let devices = Devices { npu: device.clone(), host: device.clone(), variant: Variant::Device };
+        let shards = &pack.manifest().models[0].shards;
+        let files = shards.iter().map(|s| pack.shard_file(s, Variant::Device)).collect::<Result<Vec<_>, _>>()?;
+        let mut sessions = files.iter().map(|f| device.open(f, CoreId::Npu(0))).collect::<Result<Vec<_>, _>>()?;
+        let input = Tensor::from_f32(SHAPE, vec![0.5; 16]);
+        for cores in [1, 3] {
+            let runner = Runner::new(&pack, &[], &devices, cores, Placement::Pinned)?;
+            let (mut ours, mut direct) = (Vec::new(), Vec::new());
+            for _ in 0..rounds {
+                let start = Instant::now();
+                let mut outputs = runner.run("m", vec![[("v0".to_owned(), input.clone())].into()])?;
+                ours.push(start.elapsed().as_secs_f64());
+                let start = Instant::now();
+                let mut value = vec![input.clone()];
+                for session in &mut sessions {
+                    value = session.run(&value)?.outputs;
+                }
+                direct.push(start.elapsed().as_secs_f64());
+                let output = outputs.pop().and_then(|mut o| o.remove(&format!("v{length}"))).context("no output")?;
+                ensure!(output == value[0], "the runner's output is not that of the direct calls");
+            }
+            let [ours, direct] = [ours, direct].map(|s| median(s) * 1e6 / length as f64);
+            println!("{length:>5} shards of {work:>3} us on {cores} core(s): {ours:7.2} {direct:7.2} {:+7.2}", ours - direct);
+        }
+    }
+    Ok(())
+}

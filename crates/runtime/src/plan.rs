@@ -1,0 +1,146 @@
+//! A model as the runner needs it: values and shards by number instead of by name.
+
+use crate::{Pack, RuntimeError, TensorMap, Variant};
+use rockshard_device::ShardFile;
+use rockshard_manifest::{CoreId, Model, TensorSpec};
+use rockshard_tensor::Tensor;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A value that a shard reads or writes.
+pub(crate) struct Port {
+    /// Number of the value.
+    pub value: usize,
+    /// Stored value over real value at this boundary.
+    pub scale: f32,
+}
+
+/// A shard.
+pub(crate) struct Step {
+    pub file: Arc<ShardFile>,
+    /// Where the manifest pins it.
+    pub core: CoreId,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    /// Shards it waits for, and shards that wait for it.
+    pub needs: Vec<usize>,
+    pub next: Vec<usize>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Lanes that could not open it, a bit each.
+    shut_out: AtomicU32,
+}
+
+/// A model.
+pub(crate) struct Plan {
+    pub model: Model,
+    /// Number of the plan in its runner.
+    pub index: usize,
+    /// Session key of the first shard; shard i has key `base + i`.
+    pub base: usize,
+    pub steps: Vec<Step>,
+    /// Values of the model's inputs and outputs.
+    pub inputs: Vec<usize>,
+    pub outputs: Vec<usize>,
+    /// How many shards (and the caller) read each value.
+    pub uses: Vec<usize>,
+}
+
+impl Plan {
+    pub fn new<'a>(pack: &Pack, model: &'a Model, index: usize, base: usize, variant: Variant) -> Result<Self, RuntimeError> {
+        let mut values: HashMap<&'a str, usize> = HashMap::new();
+        let mut value = |name: &'a str| {
+            let next = values.len();
+            *values.entry(name).or_insert(next)
+        };
+        let mut plan = Plan {
+            model: model.clone(),
+            index,
+            base,
+            steps: Vec::with_capacity(model.shards.len()),
+            inputs: model.inputs.iter().map(|t| value(&t.name)).collect(),
+            outputs: Vec::new(),
+            uses: Vec::new(),
+        };
+        let mut made_by: HashMap<usize, usize> = HashMap::new();
+        for (i, shard) in model.shards.iter().enumerate() {
+            // The host runs its shards on the original values, and the reference all of them.
+            let scaled = shard.core != CoreId::Host && variant == Variant::Device;
+            let mut ports = |specs: &'a [TensorSpec]| -> Vec<Port> {
+                specs.iter().map(|t| Port { value: value(&t.name), scale: if scaled { t.scale } else { 1.0 } }).collect()
+            };
+            let (inputs, outputs) = (ports(&shard.inputs), ports(&shard.outputs));
+            let needs: BTreeSet<usize> = inputs.iter().filter_map(|p| made_by.get(&p.value).copied()).collect();
+            for &need in &needs {
+                let earlier: &mut Step = &mut plan.steps[need];
+                earlier.next.push(i);
+            }
+            made_by.extend(outputs.iter().map(|p| (p.value, i)));
+            let variant = if shard.core == CoreId::Host { Variant::Device } else { variant };
+            plan.steps.push(Step {
+                file: Arc::new(pack.shard_file(shard, variant)?),
+                core: shard.core,
+                inputs,
+                outputs,
+                needs: needs.into_iter().collect(),
+                next: Vec::new(),
+                bytes_in: shard.inputs.iter().map(bytes).sum(),
+                bytes_out: shard.outputs.iter().map(bytes).sum(),
+                shut_out: AtomicU32::new(0),
+            });
+        }
+        plan.outputs = model.outputs.iter().map(|t| value(&t.name)).collect();
+        plan.uses = vec![0; values.len()];
+        for value in plan.steps.iter().flat_map(|s| &s.inputs).map(|p| p.value).chain(plan.outputs.iter().copied()) {
+            plan.uses[value] += 1;
+        }
+        Ok(plan)
+    }
+
+    /// Check that an item has the model's inputs, and give its tensors in their order.
+    pub fn inputs_of(&self, index: usize, mut item: TensorMap) -> Result<Vec<Tensor>, RuntimeError> {
+        let fail = |problem: String| RuntimeError::Input { model: self.model.name.clone(), problem: format!("item {index}: {problem}") };
+        let mut tensors = Vec::with_capacity(self.model.inputs.len());
+        for spec in &self.model.inputs {
+            match item.remove(&spec.name) {
+                None => return Err(fail(format!("input {:?} is missing", spec.name))),
+                Some(t) if t.shape() != spec.shape || t.dtype().is_float() != spec.dtype.is_float() => {
+                    return Err(fail(format!("input {:?} is {}{:?}, got {t:?}", spec.name, spec.dtype, spec.shape)));
+                }
+                Some(t) => tensors.push(t),
+            }
+        }
+        match item.keys().next() {
+            Some(name) => {
+                let known = self.model.inputs.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
+                Err(fail(format!("there is no input {name:?}; the inputs are {known}")))
+            }
+            None => Ok(tensors),
+        }
+    }
+
+    /// Whether an item's tensors have this model's names and shapes.
+    pub fn fits(&self, item: &TensorMap) -> bool {
+        self.model.inputs.iter().all(|t| item.get(&t.name).is_some_and(|v| v.shape() == t.shape))
+    }
+}
+
+impl Step {
+    pub fn shut_out(&self, lane: usize) {
+        self.shut_out.fetch_or(1 << lane, Ordering::Relaxed);
+    }
+
+    pub fn let_in(&self) {
+        self.shut_out.store(0, Ordering::Relaxed);
+    }
+
+    pub fn is_shut_out(&self, lane: usize) -> bool {
+        self.shut_out.load(Ordering::Relaxed) & (1 << lane) != 0
+    }
+}
+
+fn bytes(spec: &TensorSpec) -> u64 {
+    let size = if spec.dtype.is_float() { 2 } else { spec.dtype.size() };
+    (spec.shape.iter().product::<usize>() * size) as u64
+}
