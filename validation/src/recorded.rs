@@ -2,6 +2,7 @@ use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A value by name; `None` when it was not recorded.
 type Lookup = Arc<dyn Fn(&str) -> Option<Tensor> + Send + Sync>;
@@ -52,6 +53,6 @@ impl Device for Recorded {
 
 impl Session for RecordedSession {
     fn run(&mut self, _inputs: &[Tensor]) -> Result<Completion, DeviceError> {
-        Ok(Completion { outputs: self.outputs.clone(), modelled: None })
+        Ok(Completion { outputs: self.outputs.clone(), modelled: None, streaming: Duration::ZERO })
     }
 }

@@ -13,9 +13,9 @@ const CHARACTER: f64 = 5.6;
 const COLOURS: [&str; 6] = ["#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#e15759", "#76b7b2"];
 const CRITICAL: &str = "#b3001b";
 
-/// The modelled schedule as a self-contained SVG: a lane a core and one for the host's work, a bar a task with a tooltip, idle time left
+/// A schedule as a self-contained SVG, its times called `word` (modelled or measured): a lane a core and one for the host's work, a bar a task with a tooltip, idle time left
 /// empty, and the tasks that decide the end underlined.
-pub fn timeline_svg(title: &str, tasks: &[Task], schedule: &Schedule) -> String {
+pub fn timeline_svg(title: &str, word: &str, tasks: &[Task], schedule: &Schedule) -> String {
     let total = schedule.total_us().max(1.0);
     let critical: HashSet<usize> = schedule.critical_path(tasks).into_iter().collect();
     let mut cores: Vec<u8> = tasks.iter().flat_map(|t| t.cores.iter().copied()).collect();
@@ -31,9 +31,9 @@ pub fn timeline_svg(title: &str, tasks: &[Task], schedule: &Schedule) -> String 
     let lanes = cores.len() + usize::from(hosted);
     let height = TOP + LANE * lanes as f64 + 40.0;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {height:.0}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" role=\"img\" aria-label=\"modelled timeline of the NPU cores\"><rect width=\"100%\" height=\"100%\" fill=\"#fbfbfa\"/><text x=\"{LEFT}\" y=\"20\" fill=\"#222\" font-size=\"15\">{}</text>",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {height:.0}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" role=\"img\" aria-label=\"{word} timeline of the NPU cores\"><rect width=\"100%\" height=\"100%\" fill=\"#fbfbfa\"/><text x=\"{LEFT}\" y=\"20\" fill=\"#222\" font-size=\"15\">{}</text>",
         LEFT + WIDTH + 150.0,
-        escape(&format!("{title}: {:.2} ms modelled", total / 1e3)),
+        escape(&format!("{title}: {:.2} ms {word}", total / 1e3)),
     );
     legend(&mut svg, &models);
     for (lane, core) in cores.iter().enumerate() {
@@ -57,7 +57,7 @@ pub fn timeline_svg(title: &str, tasks: &[Task], schedule: &Schedule) -> String 
             let y = TOP + row as f64 * LANE + 6.0;
             let _ = write!(
                 svg,
-                "<rect x=\"{x:.2}\" y=\"{y:.1}\" width=\"{width:.2}\" height=\"{:.1}\" fill=\"{colour}\" stroke=\"#fff\" stroke-width=\"0.3\"><title>{} item {}: modelled {:.3} ms to {:.3} ms{}</title></rect>",
+                "<rect x=\"{x:.2}\" y=\"{y:.1}\" width=\"{width:.2}\" height=\"{:.1}\" fill=\"{colour}\" stroke=\"#fff\" stroke-width=\"0.3\"><title>{} item {}: {word} {:.3} ms to {:.3} ms{}</title></rect>",
                 LANE - 12.0,
                 escape(&task.name),
                 task.item,

@@ -71,7 +71,7 @@ fn timelines_name_the_tasks_and_say_modelled() {
     let mut tasks = vec![task(&[], &[], 0.0, 0.0), task(&[0], &[0], 1000.0, 0.0), task(&[1], &[1], 500.0, 0.0)];
     tasks[1].name = "a<b".into();
     let schedule = simulate(&tasks, MEMORY);
-    let svg = timeline_svg("step", &tasks, &schedule);
+    let svg = timeline_svg("step", "modelled", &tasks, &schedule);
     assert!(svg.contains("a&lt;b") && svg.contains("step: 1.50 ms modelled") && svg.contains("on the critical path"), "{svg}");
     assert!(svg.contains("core 1") && svg.contains("host"));
     let trace = chrome_trace(&tasks, &schedule);

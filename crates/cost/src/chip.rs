@@ -1,3 +1,4 @@
+use rockshard_clock::Memory;
 use serde::{Deserialize, Serialize};
 
 /// What the model knows about the RK3588. Times are of one core at 1 GHz.
@@ -79,8 +80,16 @@ pub struct Rk3588 {
     pub silent_overlap: bool,
 }
 
+impl Rk3588 {
+    /// The memory that its cores share.
+    pub fn memory(&self) -> Memory {
+        Memory { core_bytes_per_second: self.core_bytes_per_second, shared_bytes_per_second: self.shared_bytes_per_second }
+    }
+}
+
 impl Default for Rk3588 {
     fn default() -> Self {
+        let memory = Memory::default();
         Rk3588 {
             cores: 3,
             clock_hz: 1e9,
@@ -90,8 +99,8 @@ impl Default for Rk3588 {
             least_steps: 4,
             channel_step: 16,
             ddr_bytes_per_cycle: 23.654,
-            core_bytes_per_second: 11.7e9,
-            shared_bytes_per_second: 19.3e9,
+            core_bytes_per_second: memory.core_bytes_per_second,
+            shared_bytes_per_second: memory.shared_bytes_per_second,
             convolution_factor: 1.31,
             flat_depth: 350.0,
             attention_nanos: 4.8,

@@ -11,6 +11,8 @@ pub struct GraphCost {
     pub micros: f64,
     /// Microseconds of it that a run costs whatever it computes: the call, and inputs and outputs changing their layout.
     pub overhead_micros: f64,
+    /// Microseconds of the whole run in which it waits for the memory.
+    pub streaming_micros: f64,
     /// Peak bytes of float16 activations that exist at a time, temporaries of attentions included.
     pub internal_bytes: u64,
     /// Bytes of constants as float16.
@@ -22,11 +24,16 @@ impl Rk3588 {
     pub fn graph(&self, graph: &Graph) -> GraphCost {
         let links = graph.links();
         let absorbed: HashSet<NodeId> = graph.node_ids().filter_map(|id| Some(fused_bias(graph, &links, id)?.0)).collect();
-        let work: f64 = layers(graph).iter().map(|layer| self.layer(graph, layer).micros).sum();
-        let overhead_micros = self.boundary(graph).micros;
+        let boundary = self.boundary(graph);
+        let (mut micros, mut streaming_micros) = (boundary.micros, self.streaming_micros(&boundary));
+        for cost in layers(graph).iter().map(|layer| self.layer(graph, layer)) {
+            micros += cost.micros;
+            streaming_micros += self.streaming_micros(&cost);
+        }
         GraphCost {
-            micros: work + overhead_micros,
-            overhead_micros,
+            micros,
+            overhead_micros: boundary.micros,
+            streaming_micros,
             internal_bytes: self.internal_bytes(graph, &links, &absorbed),
             weight_bytes: graph.weight_bytes(),
         }

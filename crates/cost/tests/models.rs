@@ -10,7 +10,7 @@
 
 mod table;
 
-use rockshard_clock::{Memory, Phase, Task, simulate};
+use rockshard_clock::{Phase, Task, simulate};
 use rockshard_cost::{Rk3588, layers};
 use table::Table;
 
@@ -33,7 +33,7 @@ fn seconds(chip: &Rk3588, table: &Table) -> Seconds {
         masked += *count as f64 * chip.masked_micros(graph, &found[0], 3);
         phases.extend(vec![Phase { micros: cost.micros, streaming: chip.streaming_micros(&cost) }; *count]);
     }
-    let memory = Memory { core_bytes_per_second: chip.core_bytes_per_second, shared_bytes_per_second: chip.shared_bytes_per_second };
+    let memory = chip.memory();
     let together = [2u8, 3].map(|n| {
         let session = |core| Task { cores: vec![core], phases: phases.clone(), ..Task::default() };
         simulate(&(0..n).map(session).collect::<Vec<_>>(), memory).total_us() / 1e6

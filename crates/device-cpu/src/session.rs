@@ -7,6 +7,7 @@ use rockshard_tensor::Tensor;
 use rten::{Dimension, Model, NodeId, RunOptions, ThreadPool};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) struct CpuSession {
     shard: ShardFile,
@@ -58,7 +59,7 @@ impl Session for CpuSession {
             .map(|(spec, value)| to_tensor(spec, value))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| fail(DeviceErrorKind::Run, e))?;
-        Ok(Completion { outputs, modelled: None })
+        Ok(Completion { outputs, modelled: None, streaming: Duration::ZERO })
     }
 }
 

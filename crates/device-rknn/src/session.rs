@@ -84,7 +84,7 @@ pub(crate) fn versions(api: &Arc<Api>, shard: &ShardFile) -> Result<Versions, De
 fn kind(error: CallError, other: DeviceErrorKind) -> DeviceErrorKind {
     match error.code() {
         Some(Code::DeviceUnavailable | Code::DeviceUnmatch) => DeviceErrorKind::Unavailable,
-        Some(Code::Malloc) => DeviceErrorKind::Limit,
+        Some(Code::Malloc) => DeviceErrorKind::Memory,
         Some(Code::Input) => DeviceErrorKind::Input,
         Some(Code::Model | Code::PlatformUnmatch | Code::IncompatiblePreCompile | Code::IncompatibleOptimization) => DeviceErrorKind::Load,
         _ => other,
@@ -139,7 +139,7 @@ impl Session for RknnSession {
             true => Some(Duration::from_micros(context.micros().map_err(failed)?.unsigned_abs())),
             false => None,
         };
-        Ok(Completion { outputs, modelled })
+        Ok(Completion { outputs, modelled, streaming: Duration::ZERO })
     }
 }
 

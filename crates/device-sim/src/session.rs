@@ -19,6 +19,7 @@ pub struct SimSession {
     /// Graph outputs; a constant that is given as it is has its tensor.
     outputs: Vec<(ValueId, Option<Tensor>)>,
     modelled: Duration,
+    streaming: Duration,
     peak_bytes: u64,
     non_finite: Option<String>,
     /// Register fields overflow: the run gives zeros, as on a board.
@@ -53,8 +54,21 @@ impl SimSession {
         };
         let inputs = graph.inputs.iter().map(|&v| (v, used(v))).collect();
         let outputs = graph.outputs.iter().map(|&v| (v, graph.constant(v).cloned())).collect();
-        let modelled = Duration::from_secs_f64(chip.graph(&graph).micros.max(0.0) * 1e-6);
-        Ok(SimSession { shard: shard.clone(), core, numerics, steps, inputs, outputs, modelled, peak_bytes: 0, non_finite: None, zeros })
+        let cost = chip.graph(&graph);
+        let [modelled, streaming] = [cost.micros, cost.streaming_micros].map(|us| Duration::from_secs_f64(us.max(0.0) * 1e-6));
+        Ok(SimSession {
+            shard: shard.clone(),
+            core,
+            numerics,
+            steps,
+            inputs,
+            outputs,
+            modelled,
+            streaming,
+            peak_bytes: 0,
+            non_finite: None,
+            zeros,
+        })
     }
 
     /// Most bytes of activations (inputs and outputs included) that existed at a time in the last run.
@@ -128,7 +142,7 @@ impl Session for SimSession {
                 let bytes = vec![0; t.shape.iter().product::<usize>() * dtype.size()];
                 Tensor::new(dtype, t.shape.clone(), bytes.into()).map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
             });
-            return Ok(Completion { outputs: zeros.collect::<Result<_, _>>()?, modelled: Some(self.modelled) });
+            return Ok(Completion { outputs: zeros.collect::<Result<_, _>>()?, modelled: Some(self.modelled), streaming: self.streaming });
         }
         let mut live = Live::default();
         let mut non_finite = None;
@@ -171,6 +185,6 @@ impl Session for SimSession {
         let outputs = self.outputs.iter().map(give).collect::<Result<Vec<_>, _>>()?;
         self.peak_bytes = live.peak;
         self.non_finite = non_finite;
-        Ok(Completion { outputs, modelled: Some(self.modelled) })
+        Ok(Completion { outputs, modelled: Some(self.modelled), streaming: self.streaming })
     }
 }

@@ -1,6 +1,6 @@
 //! Faults on demand, around any device.
 
-use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile};
+use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;
 use std::collections::HashMap;
@@ -173,6 +173,10 @@ impl Device for FaultyDevice {
 
     fn cores(&self) -> u8 {
         self.inner.cores()
+    }
+
+    fn takes(&self) -> Takes {
+        self.inner.takes()
     }
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {

@@ -70,6 +70,8 @@ pub struct Completion {
     pub outputs: Vec<Tensor>,
     /// Modelled time of the run on the NPU; `None` where nothing is modelled (host, CPU reference).
     pub modelled: Option<Duration>,
+    /// The part of the modelled time that waits for the memory, which other cores lengthen; zero where it is not known.
+    pub streaming: Duration,
 }
 
 /// Something that runs shards on numbered cores.

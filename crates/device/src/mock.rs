@@ -66,6 +66,6 @@ impl Session for MockSession {
         });
         let outputs = outputs.collect();
         self.device.runs.fetch_add(1, Ordering::SeqCst);
-        Ok(Completion { outputs, modelled: Some(Duration::from_micros(100)) })
+        Ok(Completion { outputs, modelled: Some(Duration::from_micros(100)), streaming: Duration::ZERO })
     }
 }

@@ -16,6 +16,6 @@ mod plan;
 
 pub use cost::{ModelCost, PlanError, ShardCost, Work};
 pub use figures::{Figures, Shares, figures};
-pub use mode::{Mode, memory_of, tasks};
+pub use mode::{Mode, tasks};
 pub use picture::picture_tasks;
 pub use plan::{ModelPlan, Optimise, Plan};

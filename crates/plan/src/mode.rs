@@ -1,6 +1,5 @@
 use crate::ModelCost;
-use rockshard_clock::{Memory, Task};
-use rockshard_cost::Rk3588;
+use rockshard_clock::Task;
 use rockshard_manifest::CoreId;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -35,11 +34,6 @@ impl Mode {
             Mode::Mask => "mask",
         }
     }
-}
-
-/// The memory of a chip.
-pub fn memory_of(chip: &Rk3588) -> Memory {
-    Memory { core_bytes_per_second: chip.core_bytes_per_second, shared_bytes_per_second: chip.shared_bytes_per_second }
 }
 
 /// The runs of `items` items of a model in a mode on `cores` cores.

@@ -1,4 +1,4 @@
-use crate::{Figures, Mode, ModelCost, PlanError, figures, memory_of};
+use crate::{Figures, Mode, ModelCost, PlanError, figures};
 use rockshard_cost::Rk3588;
 use rockshard_manifest::Manifest;
 use serde::Serialize;
@@ -66,7 +66,7 @@ impl ModelPlan {
 }
 
 fn plan(cost: &ModelCost, chip: &Rk3588, cores: u8, optimise: Optimise) -> ModelPlan {
-    let memory = memory_of(chip);
+    let memory = chip.memory();
     let mut found = vec![figures(cost, Mode::Replicate, 1, memory)];
     for n in 2..=cores {
         found.extend(Mode::ALL.map(|mode| figures(cost, mode, n, memory)));

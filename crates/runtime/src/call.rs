@@ -36,6 +36,7 @@ pub(crate) struct Record {
     pub start: Instant,
     pub end: Instant,
     pub modelled_us: Option<f64>,
+    pub streaming_us: f64,
     pub tries: usize,
 }
 
@@ -297,6 +298,7 @@ impl Job {
             start: answer.start,
             end: answer.end,
             modelled_us: answer.completion.modelled.map(|d| d.as_secs_f64() * 1e6),
+            streaming_us: answer.completion.streaming.as_secs_f64() * 1e6,
             tries: tries + 1,
         });
         let mut ready = Vec::new();

@@ -17,7 +17,6 @@ mod pack;
 mod plan;
 mod resident;
 mod runner;
-mod timeline;
 mod trace;
 
 pub use cancel::Cancel;
@@ -26,5 +25,4 @@ pub use incident::{Action, Incident};
 pub use pack::{Pack, PackError, Variant};
 pub use resident::modelled_bytes;
 pub use runner::{Devices, Options, Placement, Runner, TensorMap};
-pub use timeline::timeline_svg;
 pub use trace::{ScheduledRun, ShardRun, Trace};

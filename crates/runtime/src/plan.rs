@@ -66,7 +66,7 @@ impl Plan {
         let mut made_by: HashMap<usize, usize> = HashMap::new();
         for (i, shard) in model.shards.iter().enumerate() {
             // The host runs its shards on the original values, and the reference all of them.
-            let scaled = shard.core != CoreId::Host && variant == Variant::Device;
+            let scaled = shard.core != CoreId::Host && variant != Variant::Reference;
             let mut ports = |specs: &'a [TensorSpec]| -> Vec<Port> {
                 specs.iter().map(|t| Port { value: value(&t.name), scale: if scaled { t.scale } else { 1.0 } }).collect()
             };

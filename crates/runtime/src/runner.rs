@@ -188,6 +188,7 @@ impl Runner {
             start_us: micros(r.start),
             end_us: micros(r.end),
             modelled_us: r.modelled_us,
+            streaming_us: r.streaming_us,
             bytes_in: plan.steps[r.shard].bytes_in,
             bytes_out: plan.steps[r.shard].bytes_out,
             tries: r.tries,

@@ -1,4 +1,5 @@
 use crate::Incident;
+use rockshard_clock::{Memory, Phase, Schedule, Span, Task, simulate, timeline_svg};
 use rockshard_manifest::CoreId;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub struct ShardRun {
     pub end_us: f64,
     /// Modelled time on the NPU in microseconds; `None` on the host.
     pub modelled_us: Option<f64>,
+    /// The part of it that waits for the memory.
+    pub streaming_us: f64,
     /// Bytes that crossed into the shard.
     pub bytes_in: u64,
     /// Bytes that crossed out.
@@ -55,44 +58,49 @@ pub struct ScheduledRun {
 }
 
 impl Trace {
-    /// Place all runs on the modelled clock: each core does one run at a time, a run starts when the shards it needs are done,
-    /// calls follow one another, and among runs that could start at once the earlier item goes first. Host work takes no
-    /// modelled time: it is not modelled. The result does not depend on how the runs interleaved on this machine.
+    /// Place all runs on the virtual clock: each core does one run at a time, first come first served, cores share the memory, and calls
+    /// follow one another. Host work takes no modelled time: it is not modelled. The result does not depend on how the runs interleaved on
+    /// this machine.
     pub fn modelled(&self) -> Vec<ScheduledRun> {
-        let mut order: Vec<usize> = (0..self.runs.len()).collect();
-        order.sort_by_key(|&i| (self.runs[i].call, self.runs[i].item, self.runs[i].order));
-        let mut free: HashMap<CoreId, f64> = HashMap::new();
-        let mut ends: HashMap<(usize, usize, usize), f64> = HashMap::new();
-        let mut scheduled = Vec::with_capacity(order.len());
-        let mut floor = 0.0f64;
-        let mut at = 0;
-        while at < order.len() {
-            let call = self.runs[order[at]].call;
-            let size = order[at..].iter().take_while(|&&i| self.runs[i].call == call).count();
-            let mut waiting = order[at..at + size].to_vec();
-            while !waiting.is_empty() {
-                // Earliest possible start among runs whose needs are placed; ties go to the earlier item and shard.
-                let start_of = |i: usize| {
-                    let run = &self.runs[i];
-                    let ready = run.needs.iter().map(|&n| ends.get(&(call, run.item, n)).copied()).collect::<Option<Vec<_>>>()?;
-                    let ready = ready.into_iter().fold(floor, f64::max);
-                    Some(if run.core == CoreId::Host { ready } else { ready.max(free.get(&run.core).copied().unwrap_or(0.0)) })
-                };
-                let best = waiting.iter().enumerate().filter_map(|(w, &i)| start_of(i).map(|s| (w, s))).min_by(|a, b| a.1.total_cmp(&b.1));
-                let Some((w, start_us)) = best else { break };
-                let i = waiting.remove(w);
-                let run = &self.runs[i];
-                let end_us = start_us + run.modelled_us.unwrap_or(0.0);
-                ends.insert((call, run.item, run.order), end_us);
-                if run.core != CoreId::Host {
-                    free.insert(run.core, end_us);
+        let (order, tasks) = self.tasks();
+        let schedule = simulate(&tasks, Memory::default());
+        let place = |(task, &run): (usize, &Option<usize>)| {
+            let span = schedule.spans[task];
+            run.map(|run| ScheduledRun { run, start_us: span.start_us, end_us: span.end_us })
+        };
+        order.iter().enumerate().filter_map(place).collect()
+    }
+
+    /// The runs as the clock's tasks, with the run of each; a task without one ends a call.
+    fn tasks(&self) -> (Vec<Option<usize>>, Vec<Task>) {
+        let mut sorted: Vec<usize> = (0..self.runs.len()).collect();
+        sorted.sort_by_key(|&i| (self.runs[i].call, self.runs[i].item, self.runs[i].order));
+        let (mut order, mut tasks): (Vec<Option<usize>>, Vec<Task>) = (Vec::new(), Vec::new());
+        let mut places: HashMap<(usize, usize), usize> = HashMap::new();
+        let (mut call, mut first, mut barrier) = (None, 0, None);
+        for run in sorted {
+            let r = &self.runs[run];
+            if call != Some(r.call) {
+                if call.is_some() {
+                    let needs = (first..tasks.len()).collect();
+                    barrier = Some(tasks.len());
+                    order.push(None);
+                    tasks.push(Task { needs, ..Task::default() });
                 }
-                scheduled.push(ScheduledRun { run: i, start_us, end_us });
+                (call, first) = (Some(r.call), tasks.len());
+                places.clear();
             }
-            floor = scheduled.iter().map(|s| s.end_us).fold(floor, f64::max);
-            at += size;
+            let mut needs: Vec<usize> = r.needs.iter().filter_map(|&n| places.get(&(r.item, n)).copied()).collect();
+            if needs.is_empty() {
+                needs.extend(barrier);
+            }
+            places.insert((r.item, r.order), tasks.len());
+            let cores = if let CoreId::Npu(n) = r.core { vec![n] } else { Vec::new() };
+            let phases = vec![Phase { micros: r.modelled_us.unwrap_or(0.0), streaming: r.streaming_us }];
+            order.push(Some(run));
+            tasks.push(Task { name: r.shard.clone(), model: r.model.clone(), item: r.item, cores, needs, phases });
         }
-        scheduled
+        (order, tasks)
     }
 
     /// Whether any run has a modelled time.
@@ -111,4 +119,33 @@ impl Trace {
     pub fn modelled_total_us(&self) -> f64 {
         self.modelled().iter().map(|s| s.end_us).fold(0.0, f64::max)
     }
+
+    /// The timeline as a self-contained SVG: the modelled one, or the measured one where the device models nothing.
+    pub fn timeline_svg(&self) -> String {
+        let (order, mut tasks) = self.tasks();
+        let (word, runs) = if self.is_modelled() { ("modelled", self.modelled()) } else { ("measured", self.measured()) };
+        let placed: HashMap<usize, ScheduledRun> = runs.into_iter().map(|r| (r.run, r)).collect();
+        let mut at = 0.0f64;
+        let span = |(task, run): (usize, &Option<usize>)| {
+            let (start_us, end_us) = run.and_then(|r| placed.get(&r)).map_or((at, at), |r| (r.start_us, r.end_us));
+            at = at.max(end_us);
+            Span { task, ready_us: start_us, start_us, end_us }
+        };
+        let spans = order.iter().enumerate().map(span).collect();
+        // What ends a call is not drawn.
+        let kept: Vec<usize> = (0..tasks.len()).filter(|&t| order[t].is_some()).collect();
+        let mut schedule = Schedule { spans };
+        keep(&mut tasks, &mut schedule, &kept);
+        timeline_svg("Timeline", word, &tasks, &schedule)
+    }
+}
+
+/// Only the tasks of these numbers; what needs another no longer does.
+fn keep(tasks: &mut Vec<Task>, schedule: &mut Schedule, kept: &[usize]) {
+    let new: HashMap<usize, usize> = kept.iter().enumerate().map(|(to, &from)| (from, to)).collect();
+    *tasks = kept
+        .iter()
+        .map(|&t| Task { needs: tasks[t].needs.iter().filter_map(|n| new.get(n).copied()).collect(), ..tasks[t].clone() })
+        .collect();
+    schedule.spans = kept.iter().enumerate().map(|(task, &t)| Span { task, ..schedule.spans[t] }).collect();
 }

@@ -2,7 +2,7 @@
 
 use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version};
 use rockshard_manifest::{Compiled, Conversion, CoreId, FileEntry, Generator, MANIFEST_FILE, Manifest, Model, SCHEMA, Shard, TensorSpec};
-use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant, timeline_svg};
+use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -159,10 +159,7 @@ fn a_board_is_given_the_same_scaled_values_as_the_simulator() {
     let board = Board(MockDevice::new(3), Version::parse("2.3.2"));
     let [(found, measured), (wanted, modelled)] = [Arc::new(board) as Arc<dyn Device>, Arc::new(MockDevice::new(3))].map(outputs);
     assert_eq!(found, wanted);
-    let svg = timeline_svg(&measured);
-    assert!(
-        !measured.is_modelled() && svg.contains("Measured timeline") && svg.contains("only item 0") && !svg.contains("odelled"),
-        "{svg}"
-    );
-    assert!(modelled.is_modelled() && timeline_svg(&modelled).contains("Modelled timeline"));
+    let svg = measured.timeline_svg();
+    assert!(!measured.is_modelled() && svg.contains("ms measured") && svg.contains("only item 0") && !svg.contains("odelled"), "{svg}");
+    assert!(modelled.is_modelled() && modelled.timeline_svg().contains("ms modelled"));
 }

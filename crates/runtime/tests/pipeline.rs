@@ -4,7 +4,7 @@ mod common;
 
 use common::{devices, pack};
 use rockshard_device::{DeviceErrorKind, Fault, FaultyDevice, MockDevice, Place};
-use rockshard_runtime::{Placement, Runner, RuntimeError, TensorMap, timeline_svg};
+use rockshard_runtime::{Placement, Runner, RuntimeError, TensorMap};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn the_modelled_timeline_does_not_depend_on_measured_times() {
         let runner = Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).unwrap();
         runner.run("m", items(6)).unwrap();
         let trace = runner.trace();
-        assert!(timeline_svg(&trace).contains("core 2"));
+        assert!(trace.timeline_svg().contains("core 2"));
         trace.modelled_total_us()
     };
     let modelled = total(0);

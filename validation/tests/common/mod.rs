@@ -133,7 +133,7 @@ impl Session for FakeSession {
             if self.device.half { tensor.to_float(DType::F16).unwrap() } else { tensor }
         };
         let outputs = self.shard.outputs.iter().map(output).collect();
-        Ok(Completion { outputs, modelled: None })
+        Ok(Completion { outputs, modelled: None, streaming: std::time::Duration::ZERO })
     }
 }
 

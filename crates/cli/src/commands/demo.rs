@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use rockshard_converter::{Request as Conversion, Source, Toolkit};
 use rockshard_diffusion::{Request, check};
-use rockshard_runtime::{Pack, Variant, timeline_svg};
+use rockshard_runtime::{Pack, Variant};
 use rockshard_validation::ReportExtras;
 use serde_json::json;
 use std::collections::HashMap;
@@ -76,7 +76,7 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let picture_path = args.out.join("picture.png");
     picture.save(&picture_path)?;
     let trace = models.runner.trace();
-    let timeline = timeline_svg(&trace);
+    let timeline = trace.timeline_svg();
     let timeline_path = args.out.join("timeline.svg");
     std::fs::write(&timeline_path, &timeline).with_context(|| timeline_path.display().to_string())?;
 

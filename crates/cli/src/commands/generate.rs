@@ -5,7 +5,7 @@ use crate::models::{Choice, PackModels, TextToImage};
 use crate::output::{Output, times};
 use anyhow::{Context, Result};
 use rockshard_diffusion::{Generated, InitialPicture, Picture, Pipeline, Progress, Request};
-use rockshard_runtime::{Pack, timeline_svg};
+use rockshard_runtime::Pack;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     let files = save(&generated, &args.out)?;
     let trace = models.runner.trace();
     if let Some(path) = &args.timeline {
-        std::fs::write(path, timeline_svg(&trace)).with_context(|| path.display().to_string())?;
+        std::fs::write(path, trace.timeline_svg()).with_context(|| path.display().to_string())?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use rockshard_clock::{chrome_trace, simulate, timeline_svg};
 use rockshard_converter::options;
 use rockshard_cost::Rk3588;
-use rockshard_plan::{Figures, ModelPlan, Optimise, Plan, memory_of, picture_tasks, tasks};
+use rockshard_plan::{Figures, ModelPlan, Optimise, Plan, picture_tasks, tasks};
 use rockshard_runtime::Pack;
 use serde_json::json;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
         options::Optimise::Memory => Optimise::Memory,
     };
     let plan = Plan::of(pack.root(), pack.manifest(), &chip, args.cores, optimise)?;
-    let memory = memory_of(&chip);
+    let memory = chip.memory();
     let sizes = pack.manifest().resolutions();
     let pictures: Vec<_> = sizes.iter().filter_map(|&s| Some((s, picture_tasks(&plan, s, usize::from(args.steps))?))).collect();
     let modelled: Vec<(String, f64)> = (pictures.iter())
@@ -35,7 +35,7 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
     };
     let schedule = simulate(&shown, memory);
     if let Some(path) = &args.timeline {
-        std::fs::write(path, timeline_svg(&title, &shown, &schedule)).with_context(|| path.display().to_string())?;
+        std::fs::write(path, timeline_svg(&title, "modelled", &shown, &schedule)).with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &args.trace {
         let text = serde_json::to_string(&chrome_trace(&shown, &schedule))?;
