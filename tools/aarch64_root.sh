@@ -21,24 +21,48 @@ fail() {
 packages=(bash cargo cmake coreutils diffutils file findutils g++ g++-aarch64-linux-gnu git grep gzip libstd-rust-dev:arm64 make
   mount pkgconf procps python3 qemu-user rustc sed tar)
 
-make_root() {
-  local keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=$root/.apt mirror
-  [[ -e $keys ]] || fail "$keys is not there: install debian-archive-keyring"
-  mirror=$(. /etc/os-release && [[ $ID == debian ]] && apt-get indextargets --format '$(SITE)' 2>/dev/null | head -n 1) || true
-  mkdir -p "$apt"/{lists/partial,cache/archives/partial}
-  echo "deb [arch=amd64,arm64 signed-by=$keys] ${DEBIAN_MIRROR:-${mirror:-https://deb.debian.org/debian}} sid main" >"$apt/sources.list"
+# The C library that programs are linked with: Debian 11's, the oldest that boards come with.
+board=opt/board
+board_packages=(libc6:arm64 libc6-dev:arm64 libgcc-s1:arm64)
+
+# get SUITE COMMAND... : have apt-get download from a suite, into $apt/debs.
+get() {
   local options=(-qq -oDir::Etc::sourcelist="$apt/sources.list" -oDir::Etc::sourceparts=- -oDir::State::Lists="$apt/lists"
-    -oDir::State::status=/dev/null -oDir::Cache="$apt/cache" -oAPT::Architecture=amd64
+    -oDir::State::status=/dev/null -oDir::Cache="$apt" -oDir::Cache::Archives=debs -oAPT::Architecture=amd64
     -oAPT::Architectures=amd64 -oAPT::Architectures::=arm64 -oAPT::Sandbox::User= -oDebug::NoLocking=1)
+  rm -rf "$apt"
+  mkdir -p "$apt"/{lists,debs}/partial
+  echo "deb [arch=amd64,arm64 signed-by=$keys] $mirror $1 main" >"$apt/sources.list"
   apt-get "${options[@]}" update
-  apt-get "${options[@]}" -y --no-install-recommends --download-only install "${packages[@]}"
+  (cd "$apt/debs" && apt-get "${options[@]}" --no-install-recommends "${@:2}")
+}
+unpack() {
   local package
-  for package in "$apt"/cache/archives/*.deb; do dpkg -x "$package" "$root"; done
+  mkdir -p "$1"
+  for package in "$apt"/debs/*.deb; do dpkg -x "$package" "$1"; done
+}
+
+make_root() {
+  local keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=$root/.apt mirror=${DEBIAN_MIRROR:-}
+  [[ -e $keys ]] || fail "$keys is not there: install debian-archive-keyring"
+  if [[ -z $mirror ]]; then
+    mirror=$(. /etc/os-release && [[ $ID == debian ]] && apt-get indextargets --format '$(SITE)' | head -n 1) || true
+  fi
+  mirror=${mirror:-https://deb.debian.org/debian}
+  get sid --yes --download-only install "${packages[@]}"
+  unpack "$root"
+  get bullseye download "${board_packages[@]}"
+  unpack "$root/$board"
   rm -rf "$apt"
   # What the packages' own scripts would do.
   ln -sf bash "$root/usr/bin/sh"
   ln -sf gcc "$root/usr/bin/cc"
   ln -sf g++ "$root/usr/bin/c++"
+  local link at=/$board lib=lib/aarch64-linux-gnu
+  find "$root$at" -type l -lname '/*' | while read -r link; do ln -sf "$at$(readlink "$link")" "$link"; done
+  printf '#!/bin/sh\nexec aarch64-linux-gnu-gcc %s "$@"\n' "--sysroot=$at -B$at/usr/$lib -L$at/usr/$lib -L$at/$lib" \
+    >"$root/usr/bin/aarch64-board-gcc"
+  chmod 755 "$root/usr/bin/aarch64-board-gcc"
   touch "$root/.complete"
 }
 
@@ -65,6 +89,6 @@ exec unshare --user --map-root-user --mount bash -euc '
     printf "%s" ":qemu-aarch64:M::$magic:$mask:$root/usr/bin/qemu-aarch64:FP" >"$root/run/binfmt/register"
   fi
   exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 CARGO_HOME="$cargo_home" \
-    CARGO_NET_OFFLINE=true ${CARGO_TARGET_DIR+CARGO_TARGET_DIR="$CARGO_TARGET_DIR"} \
-    bash -c "cd \"\$0\" && exec \"\$@\"" "$where" "$@"
+    CARGO_NET_OFFLINE=true CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-board-gcc \
+    ${CARGO_TARGET_DIR:+CARGO_TARGET_DIR="$CARGO_TARGET_DIR"} bash -c "cd \"\$0\" && exec \"\$@\"" "$where" "$@"
 ' bash "$@"
