@@ -6,7 +6,7 @@ use anyhow::Result;
 use rockshard_cost::Rk3588;
 use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
-use rockshard_device_sim::SimDevice;
+use rockshard_device_sim::{Numerics, SimDevice};
 use rockshard_runtime::{Devices, Options, Pack, Placement, Variant};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,9 @@ pub const RKNNRT: &str = "ROCKSHARD_RKNNRT";
 pub fn open(name: DeviceName) -> Result<Devices> {
     let host: Arc<dyn Device> = Arc::new(CpuDevice::new());
     Ok(match name {
-        DeviceName::Sim => Devices { npu: Arc::new(SimDevice::default()), host, variant: Variant::Device },
+        DeviceName::Sim => {
+            Devices { npu: Arc::new(SimDevice::new(Numerics::default(), Rk3588::from_environment()?)), host, variant: Variant::Device }
+        }
         DeviceName::Cpu => Devices { npu: host.clone(), host, variant: Variant::Reference },
         DeviceName::Rknn => {
             let npu = rknn()?;
@@ -54,15 +56,15 @@ fn rknn() -> Result<Arc<dyn Device>> {
 }
 
 /// How a pack is to be run.
-pub fn options(args: &DeviceArgs, pack: &Pack) -> Options {
-    let space = (args.device != DeviceName::Cpu).then(|| Rk3588::default().address_space);
+pub fn options(args: &DeviceArgs, pack: &Pack) -> Result<Options> {
+    let space = if args.device == DeviceName::Cpu { None } else { Some(Rk3588::from_environment()?.address_space) };
     let usual = if args.device == DeviceName::Rknn { Options::TIME_LIMIT } else { COMPUTED_HERE };
-    Options {
+    Ok(Options {
         time_limit: args.time_limit.map_or(usual, Duration::from_secs),
         memory_limit: args.memory_limit.or(space),
         cancel: interrupt::cancel(),
         ..Options::new(args.cores, Placement::of(pack.manifest()))
-    }
+    })
 }
 
 /// Options for what the program runs by itself, on a device that computes on this machine.

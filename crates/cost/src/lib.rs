@@ -7,6 +7,7 @@
 
 mod bias;
 mod chip;
+mod description;
 mod layer;
 mod limits;
 mod memory;
@@ -15,6 +16,7 @@ mod transpose;
 
 pub use bias::fused_bias;
 pub use chip::Rk3588;
+pub use description::{CHIP_VARIABLE, DescriptionError};
 pub use layer::{Layer, layers};
 pub use limits::{Fallback, LimitError};
 pub use memory::GraphCost;

@@ -38,7 +38,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     };
     let devices = devices::open(args.device.device)?;
     let choice = Choice { size: Some([width, height]), tile: args.vae_tile, no_encoder: args.init_image.is_none() };
-    let models = PackModels::open(&pack, &devices, &choice, &devices::options(&args.device, &pack))?;
+    let models = PackModels::open(&pack, &devices, &choice, &devices::options(&args.device, &pack)?)?;
     let start = Instant::now();
     let generated = generate(&models, &text, &request, out)?;
     let host = start.elapsed().as_secs_f64() * 1e6;

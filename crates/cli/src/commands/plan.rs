@@ -12,7 +12,7 @@ use std::process::ExitCode;
 /// `plan`.
 pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
-    let chip = Rk3588::default();
+    let chip = Rk3588::from_environment()?;
     let optimise = match args.optimise {
         options::Optimise::Latency => Optimise::Latency,
         options::Optimise::Throughput => Optimise::Throughput,

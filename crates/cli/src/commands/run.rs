@@ -31,7 +31,7 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     if !names.contains(&model) {
         bail!("the pack has no model {model:?}; it has {}", names.join(", "));
     }
-    let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &devices::options(&args.device, &pack))?;
+    let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &devices::options(&args.device, &pack)?)?;
     let start = Instant::now();
     let outputs = runner.run(model, vec![inputs])?.pop().unwrap_or_default();
     let host = start.elapsed().as_secs_f64() * 1e6;
