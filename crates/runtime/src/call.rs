@@ -324,6 +324,12 @@ impl Job {
         call.ended(state, lane, ready)
     }
 
+    /// Entering a result panicked, which only a defect of this crate can cause: the call fails instead of waiting for ever.
+    pub fn broken(&self, lane: usize) -> Option<Task> {
+        let core = self.call.places.lanes.core(lane);
+        self.call.fail(lane, RuntimeError::Executor(format!("{core}, at shard {},", self.file().name)))
+    }
+
     /// Deal with a failed try; gives what `lane` does next.
     pub fn failed(self: &Arc<Self>, lane: usize, cause: Cause) -> Option<Task> {
         let (call, step) = (&self.call, self.step());

@@ -232,10 +232,11 @@ impl Executor<'_> {
                     if !self.end() {
                         break;
                     }
-                    match result {
+                    let entered = catch_unwind(AssertUnwindSafe(|| match result {
                         Ok(answer) => job.done(self.index, answer),
                         Err(cause) => job.failed(self.index, cause),
-                    }
+                    }));
+                    entered.unwrap_or_else(|_| job.broken(self.index))
                 }
                 Task::Open(opening) => {
                     self.begin(Task::Open(opening.clone()));
