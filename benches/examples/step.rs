@@ -9,14 +9,16 @@ use rockshard_benches::peak_resident_bytes;
 use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_device_sim::SimDevice;
-use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
+use rockshard_runtime::{Devices, Options, Pack, Placement, Runner, Variant};
 use rockshard_validation::random_inputs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const CORES: u8 = 3;
 const SEED: u64 = 1;
+/// No shard counts as hanging: it is computed here.
+const LONG: Duration = Duration::from_secs(3600);
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
@@ -26,7 +28,8 @@ fn main() -> Result<()> {
     let inputs = random_inputs(&spec.inputs, SEED);
     let host: Arc<dyn Device> = Arc::new(CpuDevice::new());
     let devices = Devices { npu: Arc::new(SimDevice::default()), host, variant: Variant::Device };
-    let runner = Runner::new(&pack, &[&model], &devices, CORES, Placement::of(pack.manifest()))?;
+    let options = Options { time_limit: LONG, ..Options::new(CORES, Placement::of(pack.manifest())) };
+    let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &options)?;
     println!("ready");
     for line in std::io::stdin().lines() {
         line?;
