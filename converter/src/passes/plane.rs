@@ -104,7 +104,7 @@ impl Planes<'_> {
     /// Height and width for a number of tokens; the most square of those that leave some height.
     fn extents(&self, tokens: usize) -> Option<[usize; 2]> {
         const LEAST: usize = 4;
-        let square = || (LEAST..=tokens.isqrt()).rev().find(|h| tokens % h == 0).map(|h| [h, tokens / h]);
+        let square = || (LEAST..=tokens.isqrt()).rev().find(|h| tokens.is_multiple_of(*h)).map(|h| [h, tokens / h]);
         self.known.get(&tokens).copied().or_else(square)
     }
 

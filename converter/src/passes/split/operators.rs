@@ -47,7 +47,7 @@ impl Splitter<'_> {
 
     /// Where channels are divided.
     fn channel_bounds(&self, channels: usize, groups: usize) -> Vec<(usize, usize)> {
-        let unit = if channels % groups == 0 && channels / groups > 1 { channels / groups } else { ROW_UNIT };
+        let unit = if channels.is_multiple_of(groups) && channels / groups > 1 { channels / groups } else { ROW_UNIT };
         even(channels, lcm(unit, CHANNEL_UNIT), self.parts, Longer::Last)
     }
 
@@ -256,7 +256,7 @@ impl Splitter<'_> {
             let below: usize = shape[a + 1..].iter().product();
             below > 0
                 && shape[..*a].iter().product::<usize>() == before
-                && pieces.iter().all(|p| (p.from * inner) % below == 0 && (p.to * inner) % below == 0)
+                && pieces.iter().all(|p| (p.from * inner).is_multiple_of(below) && (p.to * inner).is_multiple_of(below))
         };
         // Of several axes that fit, one that is longer than 1.
         let to = (0..shape.len()).rev().filter(|&a| shape[a] > 1).find(fits)?;
