@@ -31,7 +31,7 @@ cp LICENSE-APACHE LICENSE-MIT "$work/$name/"
 python3 tools/third_party.py "$TARGET" --features "$features" >"$work/$name/LICENSES-OF-CRATES.txt"
 sed "s/@GLIBC@/$needs/; s/@VERSION@/$version/" tools/board_readme.md >"$work/$name/README.md"
 # Equal contents give equal bytes.
-tar --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@0 --create "$name" |
+tar --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime="@${SOURCE_DATE_EPOCH:-0}" --create "$name" |
   gzip --no-name --best >"$out/$name.tar.gz"
 (cd "$out" && sha256sum "$name.tar.gz")
 echo "$out/$name.tar.gz: $(stat --format %s "$out/$name.tar.gz") bytes, needs glibc $needs"
