@@ -233,6 +233,7 @@ fn convert_part(
     let segments = if request.placement == Placement::Split {
         let divided = split(&graph, &host_nodes(&graph, &part.name)?, npu.cores)?;
         let segments = levels(&divided);
+        declined.extend(divided.declined);
         graph = divided.graph;
         segments
     } else {

@@ -171,6 +171,19 @@ fn a_gated_feed_forward_on_planes_has_no_slices_and_attention_no_more_moves() {
 }
 
 #[test]
+fn what_is_too_small_to_divide_is_named() {
+    let mut b = Builder::new(1);
+    let x = b.input("x", &[1, 4, 6, 6]);
+    let y = b.conv(x, 8, 3, true);
+    let graph = b.finish(&[y]);
+    let split = divided(&graph, 3);
+    assert_eq!(split.declined.len(), 1);
+    assert!(split.declined[0].ends_with("too few channels or rows to divide, stays on core 0"), "{:?}", split.declined);
+    assert_eq!(split.graph.nodes().len(), 1);
+    assert!(divided(&unet_block(), 3).declined.iter().all(|d| !d.contains("Attention")));
+}
+
+#[test]
 fn shallow_layers_stay_where_they_are() {
     let graph = unet_block();
     assert_eq!(on_planes(&graph, &Rk3588::default()).operators(), graph.operators());

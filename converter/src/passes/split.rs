@@ -20,6 +20,8 @@ pub struct SplitGraph {
     pub graph: Graph,
     /// Core of the node that makes a value; the host's nodes have none.
     pub cores: HashMap<ValueId, u8>,
+    /// Heavy operators that stay whole on one core, a line each.
+    pub declined: Vec<String>,
 }
 
 /// A part of a value along its axis.
@@ -49,6 +51,7 @@ struct Splitter<'a> {
     /// What was already cut or joined, by value, part, and core.
     made: HashMap<(ValueId, Wanted, u8), ValueId>,
     parts: u8,
+    declined: Vec<String>,
     /// Width of the plane that a number of tokens came from: they are divided between its rows.
     widths: HashMap<usize, usize>,
 }
@@ -65,6 +68,7 @@ pub fn split(graph: &Graph, host: &BTreeSet<NodeId>, parts: u8) -> Result<SplitG
         forms: HashMap::new(),
         made: HashMap::new(),
         parts: parts.max(1),
+        declined: Vec::new(),
         widths: widths(graph),
     };
     for &input in &graph.inputs {
@@ -79,10 +83,10 @@ pub fn split(graph: &Graph, host: &BTreeSet<NodeId>, parts: u8) -> Result<SplitG
         s.forms.insert(node.output, form);
     }
     s.out.outputs = graph.outputs.iter().map(|&v| s.output(v)).collect();
-    let Splitter { mut out, cores, .. } = s;
+    let Splitter { mut out, cores, declined, .. } = s;
     out.tidy().map_err(|node| VerifyError { node, problem: "dividing made a cycle".into() })?;
     out.verify()?;
-    Ok(SplitGraph { graph: out, cores })
+    Ok(SplitGraph { graph: out, cores, declined })
 }
 
 /// Width of the plane for each number of tokens that a reshape makes of a plane, or a plane of.

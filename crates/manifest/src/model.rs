@@ -47,7 +47,7 @@ pub struct Conversion {
     pub tile: String,
     /// `auto`, `block`, `layer` or a number.
     pub shards: String,
-    /// `round-robin`, `balanced` or `replicate`.
+    /// `round-robin`, `balanced`, `replicate` or `split`.
     pub placement: String,
     /// `latency`, `throughput` or `memory`.
     pub optimise: String,

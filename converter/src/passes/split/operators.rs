@@ -37,7 +37,14 @@ impl Splitter<'_> {
             Op::Resize { .. } => self.alike(node, |op, axis, _| (axis == 1).then(|| (op.clone(), None))),
             _ => None,
         };
-        form.unwrap_or_else(|| self.undivided(node, Some(0)))
+        form.unwrap_or_else(|| {
+            let heavy =
+                matches!(node.op, Op::Conv { .. } | Op::MatMul | Op::Attention { .. } | Op::GroupNorm { .. } | Op::LayerNorm { .. });
+            if heavy && self.parts > 1 {
+                self.declined.push(format!("split: {}: too few channels or rows to divide, stays on core 0", node.name));
+            }
+            self.undivided(node, Some(0))
+        })
     }
 
     fn piece(&mut self, node: &Node, op: Op, inputs: Vec<ValueId>, (from, to): (usize, usize), core: u8) -> Piece {
