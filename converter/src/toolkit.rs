@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 const SCRIPT: &str = include_str!("toolkit/compile.py");
 const PROBE: &str = "import importlib.metadata as m; print(m.version('rknn-toolkit2'))";
+/// Status with which what starts programs (a shell, an `env`, qemu in user mode) says that there is no such program.
+const NOT_FOUND: i32 = 127;
 /// How often a running compiler is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -94,6 +96,9 @@ impl Toolkit {
     pub fn version(python: &Path) -> Result<String, ConvertError> {
         let fail = |problem: String| ConvertError::Toolkit { python: python.to_owned(), problem };
         let output = Command::new(python).args(["-c", PROBE]).output().map_err(|e| fail(format!("cannot be run ({e})")))?;
+        if output.status.code() == Some(NOT_FOUND) {
+            return Err(fail(format!("cannot be run ({})", output.status)));
+        }
         if !output.status.success() {
             return Err(fail("has no rknn-toolkit2 in its environment".into()));
         }
