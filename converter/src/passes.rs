@@ -7,6 +7,7 @@ mod scale;
 mod shuffle;
 mod split;
 mod tile;
+mod tokens;
 
 pub(crate) use heads::GROUP_MARK;
 pub use heads::split_heads;

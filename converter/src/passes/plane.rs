@@ -6,6 +6,7 @@
 //! feed-forward) becomes a convolution a part. That a plane of tokens is as fast as any other plane is inferred from those measurements; nobody
 //! has published a measurement of it.
 
+use super::tokens::token_planes;
 use crate::ConvertError;
 use rockshard_cost::Rk3588;
 use rockshard_graph::{Binary, Graph, Links, Node, Op, ValueId, VerifyError, Window, infer};
@@ -46,7 +47,7 @@ pub fn planes(graph: &Graph, npu: &Rk3588, store: &mut dyn FnMut(Tensor) -> Resu
         npu,
         out: Graph::new(graph.name.clone()),
         forms: HashMap::new(),
-        known: known_planes(graph),
+        known: token_planes(graph),
         wanted: vec![false; graph.values().len()],
         weights: HashMap::new(),
         store,
@@ -70,23 +71,6 @@ pub fn planes(graph: &Graph, npu: &Rk3588, store: &mut dyn FnMut(Tensor) -> Resu
     out.tidy().map_err(|node| VerifyError { node, problem: "moving to planes made a cycle".into() })?;
     out.verify()?;
     Ok(out)
-}
-
-/// Where the graph itself makes tokens of a plane, or a plane of tokens.
-fn known_planes(graph: &Graph) -> HashMap<usize, [usize; 2]> {
-    let mut known = HashMap::new();
-    for node in graph.nodes().iter().filter(|n| matches!(n.op, Op::Reshape { .. })) {
-        let (a, b) = (&graph.value(node.inputs[0]).shape, &graph.value(node.output).shape);
-        for (from, to) in [(a, b), (b, a)] {
-            if let (&[_, h, w, c], &[_, tokens, channels]) = (&from[..], &to[..])
-                && h * w == tokens
-                && c == channels
-            {
-                known.insert(tokens, [h, w]);
-            }
-        }
-    }
-    known
 }
 
 /// A weight `[inputs, outputs]` as `[outputs, inputs, 1, 1]`.

@@ -8,6 +8,7 @@
 
 mod operators;
 
+use super::tokens::token_planes;
 use rockshard_graph::{Graph, Node, NodeId, Op, ValueId, VerifyError, infer};
 use rockshard_kernels::{Precision, evaluate};
 use rockshard_tensor::Tensor;
@@ -52,8 +53,8 @@ struct Splitter<'a> {
     made: HashMap<(ValueId, Wanted, u8), ValueId>,
     parts: u8,
     declined: Vec<String>,
-    /// Width of the plane that a number of tokens came from: they are divided between its rows.
-    widths: HashMap<usize, usize>,
+    /// Planes that numbers of tokens came from: tokens are divided between rows.
+    planes: HashMap<usize, [usize; 2]>,
 }
 
 /// Divide a graph over `parts` cores. `host` nodes stay as they are.
@@ -69,7 +70,7 @@ pub fn split(graph: &Graph, host: &BTreeSet<NodeId>, parts: u8) -> Result<SplitG
         made: HashMap::new(),
         parts: parts.max(1),
         declined: Vec::new(),
-        widths: widths(graph),
+        planes: token_planes(graph),
     };
     for &input in &graph.inputs {
         let value = graph.value(input);
@@ -87,25 +88,6 @@ pub fn split(graph: &Graph, host: &BTreeSet<NodeId>, parts: u8) -> Result<SplitG
     out.tidy().map_err(|node| VerifyError { node, problem: "dividing made a cycle".into() })?;
     out.verify()?;
     Ok(SplitGraph { graph: out, cores, declined })
-}
-
-/// Width of the plane for each number of tokens that a reshape makes of a plane, or a plane of.
-fn widths(graph: &Graph) -> HashMap<usize, usize> {
-    let mut widths = HashMap::new();
-    for node in graph.nodes().iter().filter(|n| matches!(n.op, Op::Reshape { .. })) {
-        let (a, b) = (&graph.value(node.inputs[0]).shape, &graph.value(node.output).shape);
-        for (plane, tokens) in [(a, b), (b, a)] {
-            if let (&[_, x, y, z], &[_, t, u]) = (&plane[..], &tokens[..]) {
-                // Channels last, or channels first.
-                if x * y == t && z == u {
-                    widths.insert(t, y);
-                } else if y * z == u && x == t {
-                    widths.insert(u, z);
-                }
-            }
-        }
-    }
-    widths
 }
 
 /// Which ranges are longer where a length does not divide evenly: rows and channels differ, so that no core always has more.

@@ -2,7 +2,7 @@ use crate::Incident;
 use rockshard_clock::{Memory, Phase, Schedule, Span, Task, simulate, timeline_svg};
 use rockshard_manifest::CoreId;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// One run of one shard.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -63,41 +63,36 @@ impl Trace {
     /// this machine.
     pub fn modelled(&self) -> Vec<ScheduledRun> {
         let (order, tasks) = self.tasks();
-        let schedule = simulate(&tasks, Memory::default());
-        let place = |(task, &run): (usize, &Option<usize>)| {
-            let span = schedule.spans[task];
-            run.map(|run| ScheduledRun { run, start_us: span.start_us, end_us: span.end_us })
-        };
-        order.iter().enumerate().filter_map(place).collect()
+        let spans = simulate(&tasks, Memory::default()).spans;
+        order.iter().zip(spans).map(|(&run, span)| ScheduledRun { run, start_us: span.start_us, end_us: span.end_us }).collect()
     }
 
-    /// The runs as the clock's tasks, with the run of each; a task without one ends a call.
-    fn tasks(&self) -> (Vec<Option<usize>>, Vec<Task>) {
-        let mut sorted: Vec<usize> = (0..self.runs.len()).collect();
-        sorted.sort_by_key(|&i| (self.runs[i].call, self.runs[i].item, self.runs[i].order));
-        let (mut order, mut tasks): (Vec<Option<usize>>, Vec<Task>) = (Vec::new(), Vec::new());
+    /// The runs as the clock's tasks, and the run of each.
+    fn tasks(&self) -> (Vec<usize>, Vec<Task>) {
+        let mut order: Vec<usize> = (0..self.runs.len()).collect();
+        order.sort_by_key(|&i| (self.runs[i].call, self.runs[i].item, self.runs[i].order));
+        let mut tasks: Vec<Task> = Vec::with_capacity(order.len());
         let mut places: HashMap<(usize, usize), usize> = HashMap::new();
-        let (mut call, mut first, mut barrier) = (None, 0, None);
-        for run in sorted {
+        // Tasks of the call so far that no other needs, and those of the call before.
+        let (mut call, mut last, mut before): (_, BTreeSet<usize>, BTreeSet<usize>) = (None, BTreeSet::new(), BTreeSet::new());
+        for &run in &order {
             let r = &self.runs[run];
             if call != Some(r.call) {
-                if call.is_some() {
-                    let needs = (first..tasks.len()).collect();
-                    barrier = Some(tasks.len());
-                    order.push(None);
-                    tasks.push(Task { needs, ..Task::default() });
-                }
-                (call, first) = (Some(r.call), tasks.len());
+                call = Some(r.call);
+                before = std::mem::take(&mut last);
                 places.clear();
             }
             let mut needs: Vec<usize> = r.needs.iter().filter_map(|&n| places.get(&(r.item, n)).copied()).collect();
-            if needs.is_empty() {
-                needs.extend(barrier);
+            for need in &needs {
+                last.remove(need);
             }
+            if needs.is_empty() {
+                needs.extend(&before);
+            }
+            last.insert(tasks.len());
             places.insert((r.item, r.order), tasks.len());
             let cores = if let CoreId::Npu(n) = r.core { vec![n] } else { Vec::new() };
             let phases = vec![Phase { micros: r.modelled_us.unwrap_or(0.0), streaming: r.streaming_us }];
-            order.push(Some(run));
             tasks.push(Task { name: r.shard.clone(), model: r.model.clone(), item: r.item, cores, needs, phases });
         }
         (order, tasks)
@@ -122,30 +117,14 @@ impl Trace {
 
     /// The timeline as a self-contained SVG: the modelled one, or the measured one where the device models nothing.
     pub fn timeline_svg(&self) -> String {
-        let (order, mut tasks) = self.tasks();
-        let (word, runs) = if self.is_modelled() { ("modelled", self.modelled()) } else { ("measured", self.measured()) };
-        let placed: HashMap<usize, ScheduledRun> = runs.into_iter().map(|r| (r.run, r)).collect();
-        let mut at = 0.0f64;
-        let span = |(task, run): (usize, &Option<usize>)| {
-            let (start_us, end_us) = run.and_then(|r| placed.get(&r)).map_or((at, at), |r| (r.start_us, r.end_us));
-            at = at.max(end_us);
+        let (order, tasks) = self.tasks();
+        let (word, mut runs) = if self.is_modelled() { ("modelled", self.modelled()) } else { ("measured", self.measured()) };
+        runs.sort_by_key(|r| r.run);
+        let span = |(task, &run): (usize, &usize)| {
+            let ScheduledRun { start_us, end_us, .. } = runs[run];
             Span { task, ready_us: start_us, start_us, end_us }
         };
         let spans = order.iter().enumerate().map(span).collect();
-        // What ends a call is not drawn.
-        let kept: Vec<usize> = (0..tasks.len()).filter(|&t| order[t].is_some()).collect();
-        let mut schedule = Schedule { spans };
-        keep(&mut tasks, &mut schedule, &kept);
-        timeline_svg("Timeline", word, &tasks, &schedule)
+        timeline_svg("Timeline", word, &tasks, &Schedule { spans })
     }
-}
-
-/// Only the tasks of these numbers; what needs another no longer does.
-fn keep(tasks: &mut Vec<Task>, schedule: &mut Schedule, kept: &[usize]) {
-    let new: HashMap<usize, usize> = kept.iter().enumerate().map(|(to, &from)| (from, to)).collect();
-    *tasks = kept
-        .iter()
-        .map(|&t| Task { needs: tasks[t].needs.iter().filter_map(|n| new.get(n).copied()).collect(), ..tasks[t].clone() })
-        .collect();
-    schedule.spans = kept.iter().enumerate().map(|(task, &t)| Span { task, ..schedule.spans[t] }).collect();
 }

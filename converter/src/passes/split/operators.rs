@@ -144,7 +144,7 @@ impl Splitter<'_> {
             return Some(pieces.iter().map(|p| (p.from, p.to, p.core)).collect());
         }
         let rows = self.shape(value)[axis];
-        let unit = self.widths.get(&rows).copied().unwrap_or(ROW_UNIT);
+        let unit = self.planes.get(&rows).map_or(ROW_UNIT, |[_, width]| *width);
         (rows >= FEWEST_ROWS).then(|| self.even_rows(rows, unit))
     }
 
