@@ -6,6 +6,7 @@
 //! factors. Everything here is modelled: print it with that word.
 
 mod bias;
+mod boundary;
 mod chip;
 mod description;
 mod layer;
@@ -15,6 +16,7 @@ mod operator;
 mod transpose;
 
 pub use bias::fused_bias;
+pub use boundary::Boundary;
 pub use chip::Rk3588;
 pub use description::{CHIP_VARIABLE, DescriptionError};
 pub use layer::{Layer, layers};

@@ -1,13 +1,13 @@
 //! Time and memory of a whole graph.
 
-use crate::{OpCost, Rk3588, fused_bias, layers};
+use crate::{Rk3588, fused_bias, layers};
 use rockshard_graph::{Graph, Links, Node, NodeId, Op};
 use std::collections::HashSet;
 
 /// Modelled cost of one run of a graph on one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GraphCost {
-    /// Microseconds of the whole run, overhead included.
+    /// Microseconds of the whole run, overhead included; inputs come from the host, and outputs go there.
     pub micros: f64,
     /// Microseconds of it that a run costs whatever it computes: the call, and inputs and outputs changing their layout.
     pub overhead_micros: f64,
@@ -24,7 +24,7 @@ impl Rk3588 {
     pub fn graph(&self, graph: &Graph) -> GraphCost {
         let links = graph.links();
         let absorbed: HashSet<NodeId> = graph.node_ids().filter_map(|id| Some(fused_bias(graph, &links, id)?.0)).collect();
-        let boundary = self.boundary(graph);
+        let boundary = self.boundary(graph).cost();
         let (mut micros, mut streaming_micros) = (boundary.micros, self.streaming_micros(&boundary));
         for cost in layers(graph).iter().map(|layer| self.layer(graph, layer)) {
             micros += cost.micros;
@@ -37,21 +37,6 @@ impl Rk3588 {
             internal_bytes: self.internal_bytes(graph, &links, &absorbed),
             weight_bytes: graph.weight_bytes(),
         }
-    }
-
-    /// What a run costs whatever it computes: the call itself, and the layout of inputs and outputs. The runtime reshapes and transposes
-    /// tensors of fewer than four axes on the NPU; those of four are converted at the speed of a transpose (none of it is paid by zero-copy
-    /// runs). Each step reads and writes the tensor.
-    pub fn boundary(&self, graph: &Graph) -> OpCost {
-        let mut cost = OpCost { micros: self.run_overhead_micros, ..OpCost::default() };
-        for (values, tokens) in [(&graph.inputs, self.token_input_bytes_per_second), (&graph.outputs, self.token_output_bytes_per_second)] {
-            for value in values.iter().map(|&v| graph.value(v)) {
-                let (rate, passes) = if value.shape.len() < 4 { (tokens, 4) } else { (self.transpose_bytes_per_second, 2) };
-                cost.micros += value.npu_bytes() as f64 / rate * 1e6;
-                cost.dram_bytes += passes * value.npu_bytes();
-            }
-        }
-        cost
     }
 
     /// Bytes that an attention takes besides its inputs and output while it computes `rows` query rows against `keys` keys.

@@ -10,5 +10,5 @@ fn the_reference_conforms() {
     let facts = Facts { computes: true, host: true, integers: true, by_name: true, models_time: false };
     let outcome = check(&Subject { device: &CpuDevice::new(), files: &files, facts });
     assert!(outcome.failed.is_empty(), "{:#?}", outcome.failed);
-    assert_eq!((outcome.passed.len(), outcome.ruled_out.len()), (26, 3), "{outcome:#?}");
+    assert_eq!((outcome.passed.len(), outcome.ruled_out.len()), (33, 3), "{outcome:#?}");
 }

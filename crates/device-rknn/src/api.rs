@@ -4,13 +4,14 @@
 
 use crate::{CallError, LoadError};
 use libloading::Library;
-use rockshard_rknn_abi::{self as abi, InOutNum, Input, Output, PerfRun, SdkVersion, TensorAttr, query};
+use rockshard_rknn_abi::{self as abi, Code, InOutNum, Input, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, alloc, query};
 use std::cell::Cell;
 use std::ffi::{CString, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::ptr::null_mut;
+use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 type Init = unsafe extern "C" fn(*mut abi::Context, *mut c_void, u32, u32, *mut abi::InitExtend) -> c_int;
 type DupContext = unsafe extern "C" fn(*mut abi::Context, *mut abi::Context) -> c_int;
@@ -21,6 +22,10 @@ type Run = unsafe extern "C" fn(abi::Context, *mut abi::RunExtend) -> c_int;
 type OutputsGet = unsafe extern "C" fn(abi::Context, u32, *mut Output, *mut abi::OutputExtend) -> c_int;
 type OutputsRelease = unsafe extern "C" fn(abi::Context, u32, *mut Output) -> c_int;
 type SetCoreMask = unsafe extern "C" fn(abi::Context, u32) -> c_int;
+type CreateMem2 = unsafe extern "C" fn(abi::Context, u64, u64) -> *mut TensorMem;
+type CreateMemFromFd = unsafe extern "C" fn(abi::Context, i32, *mut c_void, u32, i32) -> *mut TensorMem;
+type DestroyMem = unsafe extern "C" fn(abi::Context, *mut TensorMem) -> c_int;
+type SetIoMem = unsafe extern "C" fn(abi::Context, *mut TensorMem, *mut TensorAttr) -> c_int;
 
 /// The loaded library. Its functions may be called from any thread, each context from one at a time.
 pub(crate) struct Api {
@@ -39,6 +44,10 @@ pub(crate) struct Api {
     outputs_get: OutputsGet,
     outputs_release: OutputsRelease,
     set_core_mask: SetCoreMask,
+    create_mem2: CreateMem2,
+    create_mem_from_fd: CreateMemFromFd,
+    destroy_mem: DestroyMem,
+    set_io_mem: SetIoMem,
     /// Keeps the functions in memory.
     _library: Library,
 }
@@ -69,6 +78,10 @@ impl Api {
             outputs_get: function!("rknn_outputs_get"),
             outputs_release: function!("rknn_outputs_release"),
             set_core_mask: function!("rknn_set_core_mask"),
+            create_mem2: function!("rknn_create_mem2"),
+            create_mem_from_fd: function!("rknn_create_mem_from_fd"),
+            destroy_mem: function!("rknn_destroy_mem"),
+            set_io_mem: function!("rknn_set_io_mem"),
             _library: library,
         })
     }
@@ -102,10 +115,84 @@ pub(crate) struct Elements<'a> {
     pub(crate) fmt: u32,
 }
 
+/// Memory that processor and NPU reach, of no context.
+pub(crate) struct Memory {
+    api: Arc<Api>,
+    handle: NonNull<TensorMem>,
+    address: NonNull<u8>,
+    bytes: usize,
+    /// Never that of another memory of this process.
+    number: u64,
+}
+
+// SAFETY: the memory is of no context, so no thread is tied to it; its contents are behind references to `Memory`.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(crate) fn new(api: &Arc<Api>, bytes: usize) -> Result<Self, CallError> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let none = CallError { function: "rknn_create_mem2", raw: Code::Malloc.raw() };
+        // SAFETY: with this flag no context is needed.
+        let handle = unsafe { (api.create_mem2)(0, bytes as u64, alloc::CACHEABLE | alloc::NO_CONTEXT) };
+        let handle = NonNull::new(handle).ok_or(none)?;
+        // SAFETY: what the function gives is a struct until it is destroyed.
+        let address = NonNull::new(unsafe { handle.as_ref() }.virt_addr.cast::<u8>()).ok_or(none)?;
+        Ok(Memory { api: api.clone(), handle, address, bytes, number: MADE.fetch_add(1, Ordering::Relaxed) })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The contents. No run that writes them may be under way.
+    pub(crate) fn contents(&self) -> &[u8] {
+        // SAFETY: there are this many bytes, mapped, so that they have values. A run writes them only while its session has the buffer as `&mut`.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.bytes) }
+    }
+
+    /// The contents. No run that reads or writes them may be under way.
+    pub(crate) fn contents_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.bytes) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the handle is alive, and not used again. Contexts that imported the memory hold it by themselves.
+        let _ = unsafe { (self.api.destroy_mem)(0, self.handle.as_ptr()) };
+    }
+}
+
+/// An input or output of a context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) output: bool,
+    pub(crate) index: usize,
+}
+
+/// A memory as a context knows it.
+struct Import {
+    port: Port,
+    /// Number of the memory.
+    number: u64,
+    handle: NonNull<TensorMem>,
+}
+
+// SAFETY: the handle is used by the context that it belongs to, which one thread at a time uses.
+unsafe impl Send for Import {}
+
+/// Memories that a port stays ready to use; items that follow each other mostly bring the same ones again.
+const IMPORTS: usize = 2;
+
 /// A loaded model. One thread at a time uses it.
 pub(crate) struct Context {
     api: Arc<Api>,
     handle: abi::Context,
+    /// Those of a port in the order of their last use; the last one is set.
+    imports: Vec<Import>,
     /// Makes it not Sync.
     _one_thread: PhantomData<Cell<()>>,
 }
@@ -120,7 +207,7 @@ impl Context {
         // SAFETY: with size 0 the model is a path that ends with a zero; both outlive the call.
         let raw = unsafe { (api.init)(&raw mut handle, path.as_ptr() as *mut c_void, 0, 0, null_mut()) };
         checked("rknn_init", raw)?;
-        Ok(Context { api: api.clone(), handle, _one_thread: PhantomData })
+        Ok(Context { api: api.clone(), handle, imports: Vec::new(), _one_thread: PhantomData })
     }
 
     /// Another context of the model, which shares the weights. This one must outlive it.
@@ -128,7 +215,7 @@ impl Context {
         let mut handle = 0;
         // SAFETY: the handle is alive and in use here only; the library writes one handle.
         checked("rknn_dup_context", unsafe { (self.api.dup_context)(&raw mut self.handle, &raw mut handle) })?;
-        Ok(Context { api: self.api.clone(), handle, _one_thread: PhantomData })
+        Ok(Context { api: self.api.clone(), handle, imports: Vec::new(), _one_thread: PhantomData })
     }
 
     pub(crate) fn set_core_mask(&mut self, mask: u32) -> Result<(), CallError> {
@@ -152,8 +239,58 @@ impl Context {
         self.ask(query::IN_OUT_NUM, InOutNum::default())
     }
 
-    pub(crate) fn attribute(&self, output: bool, index: u32) -> Result<TensorAttr, CallError> {
-        self.ask(if output { query::OUTPUT_ATTR } else { query::INPUT_ATTR }, TensorAttr::of(index))
+    pub(crate) fn attribute(&self, port: Port) -> Result<TensorAttr, CallError> {
+        self.ask(if port.output { query::OUTPUT_ATTR } else { query::INPUT_ATTR }, TensorAttr::of(port.index as u32))
+    }
+
+    /// The attributes of a tensor as the NPU has it.
+    pub(crate) fn native(&self, port: Port) -> Result<TensorAttr, CallError> {
+        let command = if port.output { query::NATIVE_OUTPUT_ATTR } else { query::NATIVE_INPUT_ATTR };
+        let attr = self.ask(command, TensorAttr::of(port.index as u32))?;
+        Ok(TensorAttr { pass_through: u8::from(!port.output), ..attr })
+    }
+
+    /// Let a memory stand for an input or output, in the layout of its native attributes, for which it is large enough.
+    pub(crate) fn bind(&mut self, port: Port, memory: &Memory, attr: &TensorAttr) -> Result<(), CallError> {
+        let of_port = |import: &Import| import.port == port;
+        if self.imports.iter().rfind(|import| of_port(import)).is_some_and(|last| last.number == memory.number) {
+            return Ok(());
+        }
+        let known = self.imports.iter().position(|import| of_port(import) && import.number == memory.number);
+        let import = match known {
+            Some(at) => self.imports.remove(at),
+            None => self.import(port, memory)?,
+        };
+        let mut attr = *attr;
+        // SAFETY: both structs are alive; the memory behind the import has as many bytes as the attributes say.
+        let raw = unsafe { (self.api.set_io_mem)(self.handle, import.handle.as_ptr(), &raw mut attr) };
+        self.imports.push(import);
+        if self.imports.iter().filter(|import| of_port(import)).count() > IMPORTS {
+            let oldest = self.imports.iter().position(of_port).expect("there are several");
+            self.forget(oldest);
+        }
+        checked("rknn_set_io_mem", raw).inspect_err(|_| self.forget(self.imports.len() - 1))
+    }
+
+    fn import(&mut self, port: Port, memory: &Memory) -> Result<Import, CallError> {
+        // SAFETY: the struct is alive until the memory is destroyed.
+        let &TensorMem { fd, virt_addr, .. } = unsafe { memory.handle.as_ref() };
+        // SAFETY: the handle is alive; descriptor, address and size are those of one buffer.
+        let handle = unsafe { (self.api.create_mem_from_fd)(self.handle, fd, virt_addr, memory.bytes as u32, 0) };
+        let none = CallError { function: "rknn_create_mem_from_fd", raw: Code::Malloc.raw() };
+        Ok(Import { port, number: memory.number, handle: NonNull::new(handle).ok_or(none)? })
+    }
+
+    fn forget(&mut self, at: usize) {
+        let import = self.imports.remove(at);
+        // SAFETY: both handles are alive, and the import is not used again. What it returns cannot be acted on.
+        let _ = unsafe { (self.api.destroy_mem)(self.handle, import.handle.as_ptr()) };
+    }
+
+    /// Run on the memories that stand for inputs and outputs.
+    pub(crate) fn run(&mut self) -> Result<(), CallError> {
+        // SAFETY: the handle is alive, and the imports keep the memories.
+        checked("rknn_run", unsafe { (self.api.run)(self.handle, null_mut()) })
     }
 
     /// Microseconds of the last run.
@@ -162,7 +299,7 @@ impl Context {
     }
 
     /// Set all inputs, run, and get all outputs as float32 in ONNX's order, which have `counts` elements.
-    pub(crate) fn run(&mut self, inputs: &[Elements<'_>], counts: &[usize]) -> Result<Vec<Vec<f32>>, CallError> {
+    pub(crate) fn run_on_copies(&mut self, inputs: &[Elements<'_>], counts: &[usize]) -> Result<Vec<Vec<f32>>, CallError> {
         let input = |(index, e): (usize, &Elements<'_>)| Input {
             index: index as u32,
             buf: e.bytes.as_ptr() as *mut c_void,
@@ -174,8 +311,7 @@ impl Context {
         let mut given: Vec<Input> = inputs.iter().enumerate().map(input).collect();
         // SAFETY: each size is that of its bytes, which the library only reads.
         checked("rknn_inputs_set", unsafe { (self.api.inputs_set)(self.handle, given.len() as u32, given.as_mut_ptr()) })?;
-        // SAFETY: the handle is alive.
-        checked("rknn_run", unsafe { (self.api.run)(self.handle, null_mut()) })?;
+        self.run()?;
         let mut values: Vec<Vec<f32>> = counts.iter().map(|&count| vec![0.0; count]).collect();
         let output = |(index, values): (usize, &mut Vec<f32>)| Output {
             want_float: 1,
@@ -196,6 +332,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        (0..self.imports.len()).rev().for_each(|at| self.forget(at));
         // SAFETY: the handle is alive, and not used again. What it returns cannot be acted on.
         let _ = unsafe { (self.api.destroy)(self.handle) };
     }

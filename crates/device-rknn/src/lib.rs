@@ -5,18 +5,25 @@
 //! on it builds without them; its `Rknn` can be shared between threads, and a shared context gives wrong results without an error; its errors are text; and
 //! it has no `rknn_dup_context`, `rknn_set_io_mem`, flags, or queries of memory and time.
 //!
-//! Each session has a context of its own and is used through `&mut`, so setting inputs, running and getting outputs are one step. Sessions
+//! Each session has a context of its own and is used through `&mut`, so giving inputs, running and taking outputs are one step. Sessions
 //! of one file share its weights (`origins`).
-//! All outputs are always got at once: the runtime writes to all of them, whatever number it is told. `api` holds all unsafe code.
+//!
+//! Inputs and outputs lie in memory that the NPU reaches (`pool`), in the NPU's own layout (`native`): the host's tensors are brought into
+//! it and taken out of it here, and what a session keeps for another one is not touched. A session whose model has a layout that this crate
+//! does not know gives and takes copies instead, which the runtime converts; so does every session of [`RknnDevice::copying`]. All outputs are got at once then: the
+//! runtime writes to all of them, whatever number it is told. `api` holds all unsafe code.
 
 mod api;
+mod native;
 mod origins;
+mod pool;
 mod session;
 
 pub use api::version_in;
 
 use api::Api;
 use origins::Origins;
+use pool::Pool;
 use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes, Version};
 use rockshard_manifest::CoreId;
 use rockshard_rknn_abi::Code;
@@ -32,6 +39,8 @@ const LIBRARY: &str = "librknnrt.so";
 pub struct RknnDevice {
     api: Arc<Api>,
     origins: Arc<Origins>,
+    pool: Arc<Pool>,
+    copying: bool,
 }
 
 /// Versions that a loaded model's context tells.
@@ -95,7 +104,13 @@ impl RknnDevice {
     /// # Errors
     /// It is not there, or lacks functions.
     pub fn load(library: Option<&Path>) -> Result<Self, LoadError> {
-        Ok(RknnDevice { api: Arc::new(Api::load(library.unwrap_or(Path::new(LIBRARY)))?), origins: Arc::default() })
+        let api = Arc::new(Api::load(library.unwrap_or(Path::new(LIBRARY)))?);
+        Ok(RknnDevice { pool: Pool::new(api.clone()), api, origins: Arc::default(), copying: false })
+    }
+
+    /// The device with sessions that give and take copies of all inputs and outputs, to compare with.
+    pub fn copying(self) -> Self {
+        RknnDevice { copying: true, ..self }
     }
 
     /// The library's file, where it is known.

@@ -1,9 +1,11 @@
 //! One shard in a context of its own.
 
-use crate::api::{Api, Context, Elements};
+use crate::api::{Api, Context, Elements, Port};
+use crate::native::Native;
 use crate::origins::Lease;
+use crate::pool::{Buffer, Pool};
 use crate::{CallError, RknnDevice, Versions};
-use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Session, ShardFile, Version, check_inputs};
+use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, Version, check_values};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_rknn_abi::{Code, TensorAttr, dtype, format, text_of};
 use rockshard_tensor::{DType, Tensor};
@@ -19,9 +21,47 @@ const DRIVER: [u32; 2] = [0, 9];
 pub(crate) struct RknnSession {
     shard: ShardFile,
     core: CoreId,
-    lease: Lease,
-    counts: Vec<usize>,
     simulated: bool,
+    lease: Lease,
+    route: Route,
+}
+
+/// How inputs and outputs go to and from the NPU.
+enum Route {
+    /// By the runtime's copies; outputs have these numbers of elements.
+    Copies(Vec<usize>),
+    /// In memory that the NPU reaches.
+    Memory { pool: Arc<Pool>, inputs: Vec<Side>, outputs: Vec<Side> },
+}
+
+/// An input or output in memory.
+struct Side {
+    port: Port,
+    attr: TensorAttr,
+    native: Native,
+    /// What the host's tensors are brought to.
+    staging: Option<Buffer>,
+}
+
+/// A tensor that a session left in memory.
+struct Stored {
+    native: Native,
+    buffer: Buffer,
+    pool: Arc<Pool>,
+}
+
+impl Kept for Stored {
+    fn shape(&self) -> &[usize] {
+        &self.native.shape
+    }
+
+    fn stored(&self) -> (DType, &[u8]) {
+        (DType::F16, &self.buffer.contents()[..self.native.bytes])
+    }
+
+    fn read(&self) -> Tensor {
+        self.native.read(self.buffer.contents())
+    }
 }
 
 impl RknnSession {
@@ -45,20 +85,35 @@ impl RknnSession {
         }
         context.set_core_mask(mask).map_err(called)?;
         let numbers = context.numbers().map_err(called)?;
-        for (role, output, found, specs) in
-            [("input", false, numbers.n_input, &shard.inputs), ("output", true, numbers.n_output, &shard.outputs)]
-        {
+        let mut sides: [Vec<Option<Side>>; 2] = Default::default();
+        for (output, found, specs) in [(false, numbers.n_input, &shard.inputs), (true, numbers.n_output, &shard.outputs)] {
+            let role = if output { "output" } else { "input" };
             if found as usize != specs.len() {
                 return Err(load(format!("the model has {found} {role}s, the manifest {}", specs.len())));
             }
             for (index, spec) in specs.iter().enumerate() {
-                let attr = context.attribute(output, index as u32).map_err(called)?;
+                let port = Port { output, index };
+                let attr = context.attribute(port).map_err(called)?;
                 boundary(role, spec, &attr).map_err(load)?;
+                let attr = context.native(port).map_err(called)?;
+                let side = Native::of(&attr, &spec.shape).map(|native| Side { port, attr, native, staging: None });
+                if side.is_none() && !device.copying {
+                    tracing::info!(
+                        "shard {}: {role} {:?} has a layout that is not known, so tensors are copied: {attr:?}",
+                        shard.name,
+                        spec.name
+                    );
+                }
+                sides[usize::from(output)].push(side);
             }
         }
-        let counts = shard.outputs.iter().map(|t| t.shape.iter().product()).collect();
         drop(context);
-        Ok(RknnSession { shard: shard.clone(), core, lease, counts, simulated: device.api.simulated })
+        let [inputs, outputs] = sides.map(|sides| sides.into_iter().collect::<Option<Vec<_>>>());
+        let route = match (inputs, outputs) {
+            (Some(inputs), Some(outputs)) if !device.copying => Route::Memory { pool: device.pool.clone(), inputs, outputs },
+            _ => Route::Copies(shard.outputs.iter().map(|t| t.shape.iter().product()).collect()),
+        };
+        Ok(RknnSession { shard: shard.clone(), core, simulated: device.api.simulated, lease, route })
     }
 }
 
@@ -126,21 +181,83 @@ fn elements(tensor: &Tensor) -> Elements<'_> {
 
 impl Session for RknnSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
-        check_inputs(&self.shard, self.core, inputs)?;
-        // The runtime reads elements where they lie, so they are aligned for their type.
-        let aligned: Vec<Tensor> =
-            inputs.iter().map(|t| if (t.bytes().as_ptr() as usize).is_multiple_of(4) { t.clone() } else { t.detached() }).collect();
-        let elements: Vec<Elements<'_>> = aligned.iter().map(elements).collect();
+        let inputs: Vec<Value> = inputs.iter().cloned().map(Value::Host).collect();
+        let Completion { outputs, modelled, streaming } = self.run_between(&inputs, &[])?;
+        Ok(Completion { outputs: outputs.iter().map(Value::tensor).collect(), modelled, streaming })
+    }
+
+    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        check_values(&self.shard, self.core, inputs)?;
         let failed = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Run), &self.shard.name, self.core, e);
         let mut context = self.lease.context();
-        let values = context.run(&elements, &self.counts).map_err(failed)?;
-        let outputs = self.shard.outputs.iter().zip(values).map(|(spec, values)| Tensor::from_f32(spec.shape.clone(), values)).collect();
+        let outputs = match &mut self.route {
+            Route::Copies(counts) => copied(&mut context, inputs, counts, &self.shard.outputs).map_err(failed)?,
+            Route::Memory { pool, inputs: taken, outputs: given } => {
+                taken.iter_mut().zip(inputs).try_for_each(|(side, input)| side.take(&mut context, pool, input)).map_err(failed)?;
+                let buffers = given.iter().map(|side| side.place(&mut context, pool)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+                context.run().map_err(failed)?;
+                let give = |(at, (side, buffer)): (usize, (&Side, Buffer))| side.give(buffer, pool, keep.get(at) == Some(&true));
+                given.iter().zip(buffers).enumerate().map(give).collect()
+            }
+        };
         let modelled = match self.simulated {
             true => Some(Duration::from_micros(context.micros().map_err(failed)?.unsigned_abs())),
             false => None,
         };
         Ok(Completion { outputs, modelled, streaming: Duration::ZERO })
     }
+}
+
+impl Drop for RknnSession {
+    fn drop(&mut self) {
+        if let Route::Memory { pool, inputs, .. } = &mut self.route {
+            inputs.clear();
+            pool.trim();
+        }
+    }
+}
+
+impl Side {
+    /// Let a value stand for this input: where it lies, or brought into memory of this session.
+    fn take(&mut self, context: &mut Context, pool: &Arc<Pool>, value: &Value) -> Result<(), CallError> {
+        if let Some(stored) = value.kept::<Stored>()
+            && Arc::ptr_eq(&stored.pool, pool)
+            && self.native.reads(&stored.native)
+            && stored.buffer.bytes() >= self.native.bytes
+        {
+            return context.bind(self.port, &stored.buffer, &self.attr);
+        }
+        let buffer = match &mut self.staging {
+            Some(buffer) => buffer,
+            none => none.insert(pool.take(self.native.bytes)?),
+        };
+        self.native.write(&value.tensor(), buffer.contents_mut());
+        context.bind(self.port, buffer, &self.attr)
+    }
+
+    /// Memory that stands for this output.
+    fn place(&self, context: &mut Context, pool: &Arc<Pool>) -> Result<Buffer, CallError> {
+        let buffer = pool.take(self.native.bytes)?;
+        context.bind(self.port, &buffer, &self.attr)?;
+        Ok(buffer)
+    }
+
+    /// What a run left for this output.
+    fn give(&self, buffer: Buffer, pool: &Arc<Pool>, keep: bool) -> Value {
+        if keep {
+            return Value::Kept(Arc::new(Stored { native: self.native.clone(), buffer, pool: pool.clone() }));
+        }
+        Value::Host(self.native.read(buffer.contents()))
+    }
+}
+
+/// A run whose inputs and outputs the runtime copies.
+fn copied(context: &mut Context, inputs: &[Value], counts: &[usize], specs: &[TensorSpec]) -> Result<Vec<Value>, CallError> {
+    // The runtime reads elements where they lie, so they are aligned for their type.
+    let aligned = |t: Tensor| if (t.bytes().as_ptr() as usize).is_multiple_of(4) { t } else { t.detached() };
+    let tensors: Vec<Tensor> = inputs.iter().map(|value| aligned(value.tensor())).collect();
+    let values = context.run_on_copies(&tensors.iter().map(elements).collect::<Vec<_>>(), counts)?;
+    Ok(specs.iter().zip(values).map(|(spec, values)| Value::Host(Tensor::from_f32(spec.shape.clone(), values))).collect())
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 
 use rockshard_cost::Rk3588;
 use rockshard_device::conformance::Files;
-use rockshard_device::{Device, DeviceError, DeviceErrorKind};
+use rockshard_device::{Device, DeviceError, DeviceErrorKind, Value};
 use rockshard_device_rknn::RknnDevice;
+use rockshard_device_sim::SimDevice;
 use rockshard_import::{Options, import_file};
 use rockshard_manifest::CoreId;
 use std::process::Command;
@@ -42,7 +43,8 @@ fn sessions_on_all_cores_take_the_weights_once() {
     let space = cost.weight_bytes + 3 * cost.internal_bytes;
     let variable = ("ROCKSHARD_RK3588", format!("{{\"address_space\": {space}}}"));
     with("sessions_on_all_cores_take_the_weights_once", variable, || {
-        let (device, (_folder, files)) = (device(), written());
+        // Buffers of inputs and outputs would need space too.
+        let (device, (_folder, files)) = (device().copying(), written());
         let open = |core| device.open(&files.shard(), CoreId::Npu(core));
         for _ in 0..2 {
             // As the runtime does: each session in the thread of its core.
@@ -104,4 +106,52 @@ fn the_library_tells_its_file_version_and_kind_before_anything_is_loaded() {
     assert_eq!((versions.runtime.as_str(), versions.driver.as_str()), ("2.3.2 (rockshard rknnrt-sim)", "0.9.8"));
     let missing = rockshard_device::ShardFile { path: "nowhere.onnx".into(), ..files.shard() };
     assert_eq!(device.versions(&missing).unwrap_err().kind, DeviceErrorKind::Load);
+}
+
+/// Buffers of the runtime's double that this process has.
+fn buffers() -> usize {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links.filter(|link| link.to_string_lossy().contains("memfd:rknnrt-sim")).count()
+}
+
+#[test]
+fn a_chain_of_sessions_needs_the_buffers_of_two() {
+    const CHILD: (&str, &str) = ("ROCKSHARD_TEST_ALONE", "1");
+    with("a_chain_of_sessions_needs_the_buffers_of_two", (CHILD.0, CHILD.1.to_owned()), || {
+        let (device, (_folder, files)) = (device(), written());
+        let mut simulator = SimDevice::default().open(&files.shard(), CoreId::Npu(0)).unwrap();
+        let mut sessions: Vec<_> = (0..12).map(|i| device.open(&files.shard(), CoreId::Npu(i % 3)).unwrap()).collect();
+        for seed in 0..20 {
+            let mut inputs: Vec<Value> = files.inputs(seed).into_iter().map(Value::Host).collect();
+            let mut tensors = files.inputs(seed);
+            for session in &mut sessions {
+                let made = session.run_between(&inputs, &[true, true]).unwrap().outputs;
+                assert!(made.iter().all(|v| matches!(v, Value::Kept(_))));
+                let wanted = simulator.run(&tensors).unwrap().outputs;
+                assert!(made.iter().map(Value::tensor).collect::<Vec<_>>() == wanted);
+                // Both four-axis inputs are the sum, where it lies.
+                inputs = vec![made[1].clone(), made[1].clone(), made[0].clone()];
+                tensors = vec![wanted[1].clone(), wanted[1].clone(), wanted[0].clone()];
+                // Two outputs of this session and of the one before, and the first session's three inputs.
+                assert!(buffers() <= 7, "{} buffers", buffers());
+            }
+        }
+        drop(sessions);
+        assert_eq!(buffers(), 0);
+    });
+}
+
+#[test]
+fn a_run_on_memory_in_the_npus_layout_converts_nothing() {
+    // 1 us for two bytes: 192 elements of each tensor of four axes take 192 us.
+    let variable = ("ROCKSHARD_RK3588", "{\"transpose_bytes_per_second\": 2e6}".to_owned());
+    with("a_run_on_memory_in_the_npus_layout_converts_nothing", variable, || {
+        let (device, (_folder, files)) = (device(), written());
+        let modelled = |device: RknnDevice| {
+            let mut session = device.open(&files.shard(), CoreId::Npu(0)).unwrap();
+            session.run(&files.inputs(0)).unwrap().modelled.unwrap().as_micros()
+        };
+        let (copied, native) = (modelled(device.clone().copying()), modelled(device));
+        assert!((3 * 192 - 1..=3 * 192 + 1).contains(&(copied - native)), "{copied} and {native} us");
+    });
 }

@@ -1,12 +1,13 @@
 use crate::Numerics;
 use crate::numerics::has_non_finite;
 use crate::program::{Argument, Step, compile};
-use rockshard_cost::Rk3588;
-use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
+use rockshard_cost::{Boundary, Rk3588};
+use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, check_inputs, check_values};
 use rockshard_graph::{Graph, ValueId};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A shard loaded onto a core of the simulated NPU.
@@ -18,8 +19,7 @@ pub struct SimSession {
     inputs: Vec<(ValueId, bool)>,
     /// Graph outputs; a constant that is given as it is has its tensor.
     outputs: Vec<(ValueId, Option<Tensor>)>,
-    modelled: Duration,
-    streaming: Duration,
+    time: Time,
     peak_bytes: u64,
     non_finite: Option<String>,
     /// Register fields overflow: the run gives zeros, as on a board.
@@ -54,21 +54,8 @@ impl SimSession {
         };
         let inputs = graph.inputs.iter().map(|&v| (v, used(v))).collect();
         let outputs = graph.outputs.iter().map(|&v| (v, graph.constant(v).cloned())).collect();
-        let cost = chip.graph(&graph);
-        let [modelled, streaming] = [cost.micros, cost.streaming_micros].map(|us| Duration::from_secs_f64(us.max(0.0) * 1e-6));
-        Ok(SimSession {
-            shard: shard.clone(),
-            core,
-            numerics,
-            steps,
-            inputs,
-            outputs,
-            modelled,
-            streaming,
-            peak_bytes: 0,
-            non_finite: None,
-            zeros,
-        })
+        let time = Time::of(&graph, chip);
+        Ok(SimSession { shard: shard.clone(), core, numerics, steps, inputs, outputs, time, peak_bytes: 0, non_finite: None, zeros })
     }
 
     /// Most bytes of activations (inputs and outputs included) that existed at a time in the last run.
@@ -81,9 +68,9 @@ impl SimSession {
         self.non_finite.as_deref()
     }
 
-    /// How long a run is modelled to take.
-    pub fn modelled(&self) -> Duration {
-        self.modelled
+    /// How long a run is modelled to take of which these inputs and outputs stay on the device.
+    pub fn modelled_beside(&self, inputs: &[bool], outputs: &[bool]) -> Duration {
+        self.time.beside(inputs, outputs).0
     }
 
     /// Operators that it submits to the NPU.
@@ -133,16 +120,79 @@ impl Live {
     }
 }
 
+/// How long a run takes.
+struct Time {
+    chip: Rk3588,
+    boundary: Boundary,
+    /// Microseconds of all but the boundary, and those of them that wait for the memory.
+    micros: f64,
+    streaming_micros: f64,
+}
+
+impl Time {
+    fn of(graph: &Graph, chip: &Rk3588) -> Self {
+        let (whole, boundary) = (chip.graph(graph), chip.boundary(graph));
+        let crossing = boundary.cost();
+        let streaming_micros = whole.streaming_micros - chip.streaming_micros(&crossing);
+        Time { chip: chip.clone(), micros: whole.micros - crossing.micros, streaming_micros, boundary }
+    }
+
+    /// Modelled time and the part of it that waits for the memory, where these inputs and outputs stay on the device.
+    fn beside(&self, inputs: &[bool], outputs: &[bool]) -> (Duration, Duration) {
+        let crossing = self.boundary.cost_beside(inputs, outputs);
+        let duration = |micros: f64| Duration::from_secs_f64(micros.max(0.0) * 1e-6);
+        (duration(self.micros + crossing.micros), duration(self.streaming_micros + self.chip.streaming_micros(&crossing)))
+    }
+}
+
+/// A tensor that stays on the device: in float16, as the NPU has it. Any of its shards takes it.
+struct SimKept(Tensor);
+
+impl Kept for SimKept {
+    fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    fn stored(&self) -> (DType, &[u8]) {
+        (self.0.dtype(), self.0.bytes())
+    }
+
+    fn read(&self) -> Tensor {
+        self.0.clone()
+    }
+}
+
 impl Session for SimSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
         check_inputs(&self.shard, self.core, inputs)?;
+        let outputs = self.compute(inputs)?;
+        let (modelled, streaming) = self.time.beside(&[], &[]);
+        Ok(Completion { outputs, modelled: Some(modelled), streaming })
+    }
+
+    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        check_values(&self.shard, self.core, inputs)?;
+        let given: Vec<Tensor> = inputs.iter().map(Value::tensor).collect();
+        let here: Vec<bool> = inputs.iter().map(|input| input.kept::<SimKept>().is_some()).collect();
+        let keep: Vec<bool> = self.shard.outputs.iter().zip(keep).map(|(spec, &keep)| keep && spec.dtype.is_float()).collect();
+        let outputs = self.compute(&given)?.into_iter().enumerate();
+        let kept = |at| keep.get(at) == Some(&true);
+        let outputs = outputs.map(|(at, t)| if kept(at) { Value::Kept(Arc::new(SimKept(t))) } else { Value::Host(t) }).collect();
+        let (modelled, streaming) = self.time.beside(&here, &keep);
+        Ok(Completion { outputs, modelled: Some(modelled), streaming })
+    }
+}
+
+impl SimSession {
+    /// The outputs for inputs that fit.
+    fn compute(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, DeviceError> {
         if self.zeros {
             let zeros = self.shard.outputs.iter().map(|t| {
                 let dtype = if t.dtype.is_float() { DType::F16 } else { t.dtype };
                 let bytes = vec![0; t.shape.iter().product::<usize>() * dtype.size()];
                 Tensor::new(dtype, t.shape.clone(), bytes.into()).map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
             });
-            return Ok(Completion { outputs: zeros.collect::<Result<_, _>>()?, modelled: Some(self.modelled), streaming: self.streaming });
+            return zeros.collect();
         }
         let mut live = Live::default();
         let mut non_finite = None;
@@ -185,6 +235,6 @@ impl Session for SimSession {
         let outputs = self.outputs.iter().map(give).collect::<Result<Vec<_>, _>>()?;
         self.peak_bytes = live.peak;
         self.non_finite = non_finite;
-        Ok(Completion { outputs, modelled: Some(self.modelled), streaming: self.streaming })
+        Ok(outputs)
     }
 }

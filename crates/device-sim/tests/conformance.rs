@@ -23,7 +23,7 @@ fn outcome(device: &dyn Device, files: &Files) -> Outcome {
 fn the_simulator_conforms() {
     let outcome = outcome(&SimDevice::default(), &files("conformance-sim"));
     assert!(outcome.failed.is_empty(), "{:#?}", outcome.failed);
-    assert_eq!((outcome.passed.len(), outcome.ruled_out.len()), (26, 3), "{outcome:#?}");
+    assert_eq!((outcome.passed.len(), outcome.ruled_out.len()), (33, 3), "{outcome:#?}");
 }
 
 /// A rule that a device breaks.

@@ -4,6 +4,7 @@
 //! Devices differ in a few [`Facts`]; a case that a fact rules out is reported as such, so that a test can hold their number.
 
 mod files;
+mod keeping;
 mod opening;
 mod running;
 
@@ -61,7 +62,7 @@ pub struct Outcome {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    opening::CASES.iter().chain(running::CASES)
+    opening::CASES.iter().chain(running::CASES).chain(keeping::CASES)
 }
 
 /// Run all cases.

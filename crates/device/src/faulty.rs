@@ -1,6 +1,6 @@
 //! Faults on demand, around any device.
 
-use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes};
+use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes, Value};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;
 use std::collections::HashMap;
@@ -200,15 +200,12 @@ impl FaultySession {
         DeviceError::new(kind, &self.shard.name, self.core, detail)
     }
 
-    /// Outputs of the right shapes with one value everywhere.
-    fn filled(&self, completion: Completion, value: f32) -> Completion {
-        let fill = |t: Tensor| if t.dtype().is_float() { Tensor::from_f32(t.shape(), vec![value; t.len()]) } else { t };
-        Completion { outputs: completion.outputs.into_iter().map(fill).collect(), ..completion }
-    }
-}
-
-impl Session for FaultySession {
-    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+    /// A run, or what a fault makes of it. `fill` gives an output of the same shape with one value everywhere.
+    fn struck<T>(
+        &mut self,
+        run: impl FnOnce(&mut dyn Session) -> Result<Completion<T>, DeviceError>,
+        fill: impl Fn(T, f32) -> T,
+    ) -> Result<Completion<T>, DeviceError> {
         let resets = self.shared.resets.load(Ordering::SeqCst);
         let fault = self.shared.strike(&self.shard.name, self.core, false);
         match fault {
@@ -225,18 +222,35 @@ impl Session for FaultySession {
             }
             _ => {}
         }
-        let completion = self.inner.run(inputs)?;
+        let mut completion = run(&mut *self.inner)?;
         if self.shared.resets.load(Ordering::SeqCst) != resets {
             return Err(self.error(DeviceErrorKind::Run, "another core's reset"));
         }
-        match fault {
-            Some(Fault::NotANumber) => Ok(self.filled(completion, f32::NAN)),
+        let value = match fault {
+            Some(Fault::NotANumber) => f32::NAN,
             Some(Fault::Glitch) => {
                 let payload = self.shared.injected.load(Ordering::SeqCst) as u32 & 0x3f_ffff;
-                Ok(self.filled(completion, f32::from_bits(f32::NAN.to_bits() | payload)))
+                f32::from_bits(f32::NAN.to_bits() | payload)
             }
-            Some(Fault::Hang) => Ok(self.filled(completion, -1e4)),
-            _ => Ok(completion),
-        }
+            Some(Fault::Hang) => -1e4,
+            _ => return Ok(completion),
+        };
+        completion.outputs = completion.outputs.into_iter().map(|output| fill(output, value)).collect();
+        Ok(completion)
+    }
+}
+
+/// A tensor of the same shape with one value everywhere, if it has real numbers.
+fn filled(tensor: &Tensor, value: f32) -> Tensor {
+    if tensor.dtype().is_float() { Tensor::from_f32(tensor.shape(), vec![value; tensor.len()]) } else { tensor.clone() }
+}
+
+impl Session for FaultySession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
+        self.struck(|inner| inner.run(inputs), |tensor, value| filled(&tensor, value))
+    }
+
+    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        self.struck(|inner| inner.run_between(inputs, keep), |output, value| Value::Host(filled(&output.tensor(), value)))
     }
 }

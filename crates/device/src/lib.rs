@@ -5,14 +5,16 @@
 
 pub mod conformance;
 mod faulty;
+mod kept;
 mod mock;
 
 pub use faulty::{Fault, FaultyDevice, Place};
+pub use kept::{Kept, Value};
 pub use mock::MockDevice;
 
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Debug, path::PathBuf, time::Duration};
 
 /// A shard ready to be opened: its graph's file, already checked against the manifest's digest.
 #[derive(Clone, Debug)]
@@ -65,9 +67,9 @@ impl std::fmt::Display for Version {
 
 /// What a finished run gives.
 #[derive(Clone, Debug)]
-pub struct Completion {
+pub struct Completion<T = Tensor> {
     /// Output tensors in the shard's order; real-valued ones may be float32 or float16.
-    pub outputs: Vec<Tensor>,
+    pub outputs: Vec<T>,
     /// Modelled time of the run on the NPU; `None` where nothing is modelled (host, CPU reference).
     pub modelled: Option<Duration>,
     /// The part of the modelled time that waits for the memory, which other cores lengthen; zero where it is not known.
@@ -101,6 +103,17 @@ pub trait Session {
     /// # Errors
     /// The inputs do not fit, or the device fails.
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError>;
+
+    /// Run once, between other shards. Inputs may be what another session, of any core or device, kept. Of the outputs, those for which
+    /// `keep` has true may be kept; without such memory a device gives all of them on the host. Values are those of [`Session::run`].
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        let _ = keep;
+        let inputs: Vec<Tensor> = inputs.iter().map(Value::tensor).collect();
+        Ok(self.run(&inputs)?.into())
+    }
 }
 
 /// What went wrong on a device.
@@ -146,13 +159,29 @@ impl DeviceError {
 /// # Errors
 /// [`DeviceErrorKind::Input`] naming the first tensor that does not fit.
 pub fn check_inputs(shard: &ShardFile, core: CoreId, inputs: &[Tensor]) -> Result<(), DeviceError> {
+    check(shard, core, inputs.iter().map(|t| (t.shape(), t.dtype().is_float(), t as &dyn Debug)))
+}
+
+/// As [`check_inputs`], for the inputs of [`Session::run_between`].
+///
+/// # Errors
+/// As [`check_inputs`].
+pub fn check_values(shard: &ShardFile, core: CoreId, inputs: &[Value]) -> Result<(), DeviceError> {
+    check(shard, core, inputs.iter().map(|v| (v.shape(), v.is_float(), v as &dyn Debug)))
+}
+
+fn check<'a>(
+    shard: &ShardFile,
+    core: CoreId,
+    inputs: impl ExactSizeIterator<Item = (&'a [usize], bool, &'a dyn Debug)>,
+) -> Result<(), DeviceError> {
     let fail = |detail: String| Err(DeviceError::new(DeviceErrorKind::Input, &shard.name, core, detail));
     if inputs.len() != shard.inputs.len() {
         return fail(format!("takes {} inputs, got {}", shard.inputs.len(), inputs.len()));
     }
-    for (spec, tensor) in shard.inputs.iter().zip(inputs) {
-        if spec.shape != tensor.shape() || spec.dtype.is_float() != tensor.dtype().is_float() {
-            return fail(format!("input {:?} is {}{:?}, got {tensor:?}", spec.name, spec.dtype, spec.shape));
+    for (spec, (shape, is_float, input)) in shard.inputs.iter().zip(inputs) {
+        if spec.shape != shape || spec.dtype.is_float() != is_float {
+            return fail(format!("input {:?} is {}{:?}, got {input:?}", spec.name, spec.dtype, spec.shape));
         }
     }
     Ok(())

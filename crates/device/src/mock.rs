@@ -1,4 +1,4 @@
-use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
+use crate::{Completion, Device, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, check_inputs, check_values};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
@@ -11,17 +11,56 @@ use std::time::Duration;
 pub struct MockDevice {
     cores: u8,
     runs: Arc<AtomicU64>,
+    kept: Arc<AtomicU64>,
 }
 
 impl MockDevice {
     /// A mock with this many cores.
     pub fn new(cores: u8) -> Self {
-        MockDevice { cores, runs: Arc::default() }
+        MockDevice { cores, runs: Arc::default(), kept: Arc::default() }
     }
 
     /// Runs completed so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
+    }
+
+    /// Tensors that are kept now.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Ordering::SeqCst)
+    }
+}
+
+/// A tensor that a mock keeps.
+struct MockKept {
+    tensor: Tensor,
+    count: Arc<AtomicU64>,
+}
+
+impl MockKept {
+    fn new(tensor: Tensor, count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        MockKept { tensor, count: count.clone() }
+    }
+}
+
+impl Drop for MockKept {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Kept for MockKept {
+    fn shape(&self) -> &[usize] {
+        self.tensor.shape()
+    }
+
+    fn stored(&self) -> (DType, &[u8]) {
+        (self.tensor.dtype(), self.tensor.bytes())
+    }
+
+    fn read(&self) -> Tensor {
+        self.tensor.clone()
     }
 }
 
@@ -67,5 +106,14 @@ impl Session for MockSession {
         let outputs = outputs.collect();
         self.device.runs.fetch_add(1, Ordering::SeqCst);
         Ok(Completion { outputs, modelled: Some(Duration::from_micros(100)), streaming: Duration::ZERO })
+    }
+
+    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        check_values(&self.shard, self.core, inputs)?;
+        let inputs: Vec<Tensor> = inputs.iter().map(Value::tensor).collect();
+        let Completion { outputs, modelled, streaming } = self.run(&inputs)?;
+        let kept = |tensor| Value::Kept(Arc::new(MockKept::new(tensor, &self.device.kept)));
+        let outputs = outputs.into_iter().zip(keep).map(|(tensor, &keep)| if keep { kept(tensor) } else { Value::Host(tensor) });
+        Ok(Completion { outputs: outputs.collect(), modelled, streaming })
     }
 }

@@ -1,11 +1,12 @@
 //! The suite on the mock, and on devices that each break one rule: a suite that finds none of them would prove nothing.
 
 use rockshard_device::conformance::{Facts, Files, Outcome, Subject, check};
-use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, MockDevice, Session, ShardFile};
+use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Kept, MockDevice, Session, ShardFile, Value};
 use rockshard_manifest::CoreId;
-use rockshard_tensor::Tensor;
+use rockshard_tensor::{DType, Tensor};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::ThreadId;
 
 const MOCK: Facts = Facts { computes: false, host: true, integers: true, by_name: false, models_time: true };
 
@@ -18,7 +19,7 @@ fn outcome(device: &dyn Device) -> Outcome {
 fn the_mock_conforms() {
     let outcome = outcome(&MockDevice::new(3));
     assert!(outcome.failed.is_empty(), "{:#?}", outcome.failed);
-    assert_eq!((outcome.passed.len(), outcome.ruled_out.len()), (18, 11), "{outcome:#?}");
+    assert_eq!((outcome.passed.len(), outcome.ruled_out.len()), (25, 11), "{outcome:#?}");
 }
 
 /// A rule that a device breaks.
@@ -38,6 +39,20 @@ enum Flaw {
     Scales,
     Runs(u32),
     SometimesModelled,
+    Kept(Keeping),
+}
+
+/// A rule of keeping tensors that a device breaks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Keeping {
+    Rounds,
+    Always,
+    NotTaken,
+    Overwrites,
+    EndsWithSession,
+    OneThread,
+    AnyShape,
+    OwnOnly,
 }
 
 /// The mock with a flaw.
@@ -54,6 +69,8 @@ struct FlawedSession {
     dead: bool,
     runs: u32,
     seen: &'static Mutex<(u32, Vec<Tensor>)>,
+    /// The outputs of the last run that kept any.
+    slots: Vec<Arc<Mutex<Tensor>>>,
 }
 
 impl Device for Flawed {
@@ -80,7 +97,70 @@ impl Device for Flawed {
             named.name += &core.to_string();
         }
         let inner = self.mock.open(&named, given)?;
-        Ok(Box::new(FlawedSession { inner, shard: shard.clone(), flaw: self.flaw, dead: false, runs: 0, seen: self.seen }))
+        Ok(Box::new(FlawedSession {
+            inner,
+            shard: shard.clone(),
+            flaw: self.flaw,
+            dead: false,
+            runs: 0,
+            seen: self.seen,
+            slots: Vec::new(),
+        }))
+    }
+}
+
+/// A tensor that a flawed session keeps: what its slot holds when it is read.
+struct FlawedKept {
+    flaw: Keeping,
+    tensor: Tensor,
+    slot: Weak<Mutex<Tensor>>,
+    thread: ThreadId,
+}
+
+impl Kept for FlawedKept {
+    fn shape(&self) -> &[usize] {
+        self.tensor.shape()
+    }
+
+    fn stored(&self) -> (DType, &[u8]) {
+        (self.tensor.dtype(), self.tensor.bytes())
+    }
+
+    fn read(&self) -> Tensor {
+        match (self.flaw, self.slot.upgrade()) {
+            (Keeping::Rounds, _) => Tensor::from_f32(self.shape(), self.tensor.to_f32().unwrap().iter().map(|v| v.round()).collect()),
+            (Keeping::Overwrites, Some(slot)) => slot.lock().unwrap().clone(),
+            (Keeping::EndsWithSession, None) => zeros(self.shape()),
+            (Keeping::OneThread, _) if std::thread::current().id() != self.thread => zeros(self.shape()),
+            _ => self.tensor.clone(),
+        }
+    }
+}
+
+impl FlawedSession {
+    fn run_keeping(&mut self, flaw: Keeping, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        let mut given = Vec::new();
+        for (input, spec) in inputs.iter().zip(&self.shard.inputs) {
+            let tensor = input.tensor();
+            let own = input.kept::<FlawedKept>().is_some();
+            given.push(match (flaw, input) {
+                (Keeping::NotTaken, Value::Kept(_)) if own => zeros(tensor.shape()),
+                (Keeping::AnyShape, Value::Kept(_)) if tensor.shape() != spec.shape => zeros(&spec.shape),
+                (Keeping::OwnOnly, Value::Kept(_)) if !own => {
+                    return Err(DeviceError::new(DeviceErrorKind::Input, &self.shard.name, CoreId::Npu(0), "not mine"));
+                }
+                _ => tensor,
+            });
+        }
+        let Completion { outputs, modelled, streaming } = self.run(&given)?;
+        self.slots.resize_with(outputs.len(), || Arc::new(Mutex::new(zeros(&[]))));
+        let kept = outputs.into_iter().zip(&self.slots).zip(keep).map(|((tensor, slot), &keep)| {
+            slot.lock().unwrap().clone_from(&tensor);
+            let (slot, thread) = (Arc::downgrade(slot), std::thread::current().id());
+            let keep = keep || flaw == Keeping::Always;
+            if keep { Value::Kept(Arc::new(FlawedKept { flaw, tensor, slot, thread })) } else { Value::Host(tensor) }
+        });
+        Ok(Completion { outputs: kept.collect(), modelled, streaming })
     }
 }
 
@@ -128,6 +208,13 @@ impl Session for FlawedSession {
         }
         Ok(done)
     }
+
+    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        match self.flaw {
+            Flaw::Kept(flaw) => self.run_keeping(flaw, inputs, keep),
+            _ => self.inner.run_between(inputs, keep),
+        }
+    }
 }
 
 #[test]
@@ -147,6 +234,14 @@ fn a_device_that_breaks_a_rule_is_found() {
         (Flaw::Scales, "a scale of the manifest changes nothing"),
         (Flaw::Runs(150), "200 sessions open and close and leave nothing open"),
         (Flaw::SometimesModelled, "a modelled time is given always or never"),
+        (Flaw::Kept(Keeping::Rounds), "kept outputs have the values that the host gets"),
+        (Flaw::Kept(Keeping::Always), "kept outputs have the values that the host gets"),
+        (Flaw::Kept(Keeping::NotTaken), "a session takes what a session of any core kept"),
+        (Flaw::Kept(Keeping::Overwrites), "kept outputs stay as they were while sessions run"),
+        (Flaw::Kept(Keeping::EndsWithSession), "kept outputs outlive their session"),
+        (Flaw::Kept(Keeping::OneThread), "threads hand kept outputs to each other"),
+        (Flaw::Kept(Keeping::AnyShape), "a kept input of another shape is refused by name"),
+        (Flaw::Kept(Keeping::OwnOnly), "what another device kept is taken"),
     ];
     for (flaw, case) in table {
         let seen = Box::leak(Box::new(Mutex::new((0, Vec::new()))));

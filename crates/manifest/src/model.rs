@@ -142,6 +142,24 @@ pub struct TensorSpec {
     pub scale: f32,
 }
 
+impl Model {
+    /// Names of the values that may stay on the device: shards of the NPU make them and alone read them, all at one scale.
+    pub fn device_values(&self) -> BTreeSet<&str> {
+        let on_npu = |shard: &&Shard| shard.core != CoreId::Host;
+        let made = self.shards.iter().filter(on_npu).flat_map(|shard| &shard.outputs);
+        let mut scales: BTreeMap<&str, f32> = made.map(|t| (t.name.as_str(), t.scale)).collect();
+        for shard in &self.shards {
+            for input in &shard.inputs {
+                if !on_npu(&shard) || scales.get(input.name.as_str()).is_some_and(|&scale| scale != input.scale) {
+                    scales.remove(input.name.as_str());
+                }
+            }
+        }
+        let outputs: BTreeSet<&str> = self.outputs.iter().map(|t| t.name.as_str()).collect();
+        scales.into_keys().filter(|name| !outputs.contains(name)).collect()
+    }
+}
+
 impl TensorSpec {
     /// The same tensor as the reference has it, stored without scaling.
     pub fn unscaled(&self) -> Self {

@@ -2,7 +2,7 @@ use rockshard_clock::Phase;
 use rockshard_cost::{Layer, Rk3588, layers};
 use rockshard_graph::{Graph, Op};
 use rockshard_import::{ImportError, Options, import_file};
-use rockshard_manifest::{CoreId, Model};
+use rockshard_manifest::{CoreId, Model, TensorSpec};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,7 @@ impl ModelCost {
     /// A shard's graph cannot be read.
     pub fn read(root: &Path, model: &Model, chip: &Rk3588) -> Result<Self, PlanError> {
         let mut made_by: HashMap<&str, usize> = HashMap::new();
+        let stays = model.device_values();
         let mut shards = Vec::new();
         for (i, shard) in model.shards.iter().enumerate() {
             let needs: BTreeSet<usize> = shard.inputs.iter().filter_map(|t| made_by.get(t.name.as_str()).copied()).collect();
@@ -86,7 +87,8 @@ impl ModelCost {
             if shard.core != CoreId::Host {
                 let path = root.join(&shard.file);
                 let graph = import_file(&path, &Options::fixed()).map_err(|source| PlanError { path, source })?;
-                cost.price(&graph, chip);
+                let kept = |specs: &[TensorSpec]| -> Vec<bool> { specs.iter().map(|t| stays.contains(t.name.as_str())).collect() };
+                cost.price(&graph, chip, &kept(&shard.inputs), &kept(&shard.outputs));
             }
             shards.push(cost);
         }
@@ -95,8 +97,9 @@ impl ModelCost {
 }
 
 impl ShardCost {
-    fn price(&mut self, graph: &Graph, chip: &Rk3588) {
-        let boundary = chip.boundary(graph);
+    /// Price a graph of which these inputs and outputs stay on the device.
+    fn price(&mut self, graph: &Graph, chip: &Rk3588, inputs: &[bool], outputs: &[bool]) {
+        let boundary = chip.boundary(graph).cost_beside(inputs, outputs);
         let call = Phase { micros: boundary.micros, streaming: chip.streaming_micros(&boundary) };
         self.work.calls = boundary.micros;
         self.phases = vec![call];

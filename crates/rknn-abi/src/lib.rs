@@ -103,6 +103,14 @@ pub mod flag {
     pub const INTERNAL_ALLOC_OUTSIDE: u32 = 0x200;
 }
 
+/// Flags of `rknn_create_mem2`.
+pub mod alloc {
+    /// The processor's caches hold it; the runtime flushes them around a run.
+    pub const CACHEABLE: u64 = 0x1;
+    /// Of no context: the handle may be 0, and contexts import it with `rknn_create_mem_from_fd`.
+    pub const NO_CONTEXT: u64 = 0x2_0000;
+}
+
 /// Directions of `rknn_mem_sync`.
 pub mod sync {
     /// The processor wrote, the NPU will read.

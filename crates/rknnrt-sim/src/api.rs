@@ -7,12 +7,12 @@
 
 use crate::Refusal;
 use crate::context::{Bound, Context, overlap};
-use crate::layout::{Layout, Order, attributes, stored};
+use crate::layout::{CHANNELS, Layout, Order, attributes, stored};
 use crate::model::Model;
 use crate::{memory, system};
 use rockshard_rknn_abi::{
     self as abi, Code, CustomString, InOutNum, InitExtend, Input, MemSize, Output, OutputExtend, PerfRun, RunExtend, SdkVersion,
-    TensorAttr, TensorMem, flag, query, sync, text, text_of,
+    TensorAttr, TensorMem, alloc, flag, query, sync, text, text_of,
 };
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -20,6 +20,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
@@ -218,10 +219,12 @@ pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *
     code("rknn_query", || {
         with(context, |context| {
             let shard = &context.model.shard;
-            let attr = |output: bool, order: Order| {
+            let attr = |output: bool, order: Option<Order>| {
                 // SAFETY: an attribute is asked for with its index in the struct; the size is checked when the answer is written.
                 let index = unsafe { asked(info, size) }?;
                 let spec = if output { context.output(index) } else { context.input(index) };
+                let channels = if output { context.model.output_channels.get(index as usize) } else { None };
+                let order = order.unwrap_or(Order::Groups(*channels.unwrap_or(&CHANNELS)));
                 // SAFETY: the C caller promises `size` bytes.
                 unsafe { put(info, size, attributes(index, spec?, order)) }
             };
@@ -233,11 +236,11 @@ pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *
                     // SAFETY: as above.
                     unsafe { put(info, size, numbers) }
                 }
-                query::INPUT_ATTR | query::NATIVE_NHWC_INPUT_ATTR => attr(false, Order::ChannelsLast),
-                query::OUTPUT_ATTR => attr(true, Order::Plain),
-                query::NATIVE_INPUT_ATTR => attr(false, Order::Groups),
-                query::NATIVE_OUTPUT_ATTR => attr(true, Order::Groups),
-                query::NATIVE_NHWC_OUTPUT_ATTR => attr(true, Order::ChannelsLast),
+                query::INPUT_ATTR | query::NATIVE_NHWC_INPUT_ATTR => attr(false, Some(Order::ChannelsLast)),
+                query::OUTPUT_ATTR => attr(true, Some(Order::Plain)),
+                query::NATIVE_INPUT_ATTR => attr(false, None),
+                query::NATIVE_OUTPUT_ATTR => attr(true, None),
+                query::NATIVE_NHWC_OUTPUT_ATTR => attr(true, Some(Order::ChannelsLast)),
                 // SAFETY: as above.
                 query::PERF_RUN => unsafe { put(info, size, PerfRun { run_duration: context.micros }) },
                 query::SDK_VERSION => {
@@ -306,9 +309,9 @@ pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inpu
             for input in inputs {
                 let spec = context.input(input.index)?.clone();
                 let layout = if input.pass_through != 0 {
-                    Some(Layout::native(&spec))
+                    Some(Layout::native(&spec, CHANNELS))
                 } else {
-                    Layout::of(input.dtype, input.fmt, &spec.shape).filter(|l| l.order != Order::Groups)
+                    Layout::of(input.dtype, input.fmt, &spec.shape, CHANNELS).filter(|l| !matches!(l.order, Order::Groups(_)))
                 };
                 let layout = layout.ok_or_else(|| {
                     let detail = format!("input {:?}: type {}, format {} are not simulated", spec.name, input.dtype, input.fmt);
@@ -328,19 +331,17 @@ pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inpu
 pub extern "C" fn rknn_run(context: abi::Context, _extend: *mut RunExtend) -> c_int {
     code("rknn_run", || {
         step(context, |context| {
-            for at in 0..context.bound_inputs.len() {
-                if let Some(Bound { memory, layout }) = context.bound_inputs[at] {
-                    let spec = &context.model.shard.inputs[at];
-                    let contents = memory::read(memory, layout.bytes(&spec.shape))?;
-                    context.inputs[at] = Some(layout.read(&contents, spec)?);
+            for ((bound, spec), input) in context.bound_inputs.iter().zip(&context.model.shard.inputs).zip(&mut context.inputs) {
+                if let Some(Bound { memory, layout, .. }) = bound {
+                    *input = Some(layout.read(&memory.read(layout.bytes(&spec.shape))?, spec)?);
                 }
             }
             context.run()?;
             for (bound, tensor) in context.bound_outputs.iter().zip(context.outputs.iter().flatten()) {
-                if let Some(Bound { memory, layout }) = bound {
+                if let Some(Bound { memory, layout, .. }) = bound {
                     let mut contents = vec![0; layout.bytes(tensor.shape())];
                     layout.write(tensor, &mut contents)?;
-                    memory::write(*memory, &contents)?;
+                    memory.write(&contents)?;
                 }
             }
             Ok(())
@@ -397,7 +398,7 @@ pub unsafe extern "C" fn rknn_outputs_release(context: abi::Context, count: u32,
         // SAFETY: the C caller promises `count` outputs.
         for output in unsafe { many(outputs, count, "outputs") }? {
             if output.is_prealloc == 0 && memory::release(output.buf) {
-                output.buf = std::ptr::null_mut();
+                output.buf = null_mut();
                 output.size = 0;
             }
         }
@@ -421,14 +422,30 @@ pub extern "C" fn rknn_set_batch_core_num(context: abi::Context, _cores: c_int) 
 /// Memory that the NPU reaches; null where it cannot be had.
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_create_mem(context: abi::Context, size: u32) -> *mut TensorMem {
-    answer("rknn_create_mem", || with(context, |_| memory::create(size))).unwrap_or(std::ptr::null_mut())
+    answer("rknn_create_mem", || with(context, |_| memory::create(context, size))).unwrap_or(null_mut())
 }
 
-/// As `rknn_create_mem`; how it is allocated makes no difference here.
+/// As `rknn_create_mem`, with flags: of no context with [`alloc::NO_CONTEXT`]. What the others say of caches and SRAM makes no difference here.
 #[unsafe(no_mangle)]
-pub extern "C" fn rknn_create_mem2(context: abi::Context, size: u64, _flags: u64) -> *mut TensorMem {
-    let fits = || u32::try_from(size).map_err(|_| Refusal::new(Code::Malloc, format!("{size} bytes are over 4 GiB")));
-    answer("rknn_create_mem2", || with(context, |_| memory::create(fits()?))).unwrap_or(std::ptr::null_mut())
+pub extern "C" fn rknn_create_mem2(context: abi::Context, size: u64, flags: u64) -> *mut TensorMem {
+    let made = || {
+        let size = u32::try_from(size).map_err(|_| Refusal::new(Code::Malloc, format!("{size} bytes are over 4 GiB")))?;
+        if flags & alloc::NO_CONTEXT != 0 { memory::create(0, size) } else { with(context, |_| memory::create(context, size)) }
+    };
+    answer("rknn_create_mem2", made).unwrap_or(null_mut())
+}
+
+/// Memory of a context that stands for `size` bytes from `offset` of a buffer, which another context may have made; null where it cannot be had.
+#[unsafe(no_mangle)]
+pub extern "C" fn rknn_create_mem_from_fd(
+    context: abi::Context,
+    fd: i32,
+    virt_addr: *mut c_void,
+    size: u32,
+    offset: i32,
+) -> *mut TensorMem {
+    let import = || with(context, |_| memory::import(context, fd, virt_addr, size, offset));
+    answer("rknn_create_mem_from_fd", import).unwrap_or(null_mut())
 }
 
 /// Free memory. An input or output that it stood for is an error of the next run.
@@ -442,23 +459,24 @@ pub extern "C" fn rknn_destroy_mem(_context: abi::Context, mem: *mut TensorMem) 
 /// # Safety
 /// As the module says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rknn_set_io_mem(context: abi::Context, mem: *mut TensorMem, attr: *mut TensorAttr) -> c_int {
+pub unsafe extern "C" fn rknn_set_io_mem(handle: abi::Context, mem: *mut TensorMem, attr: *mut TensorAttr) -> c_int {
     code("rknn_set_io_mem", || {
-        with(context, |context| {
+        with(handle, |context| {
             // SAFETY: the C caller promises an attribute.
             let attr = unsafe { *one(attr, "attr")? };
-            let (memory, bytes) = memory::find(mem)?;
+            let (memory, bytes) = memory::find(handle, mem)?;
             let name = text_of(&attr.name);
             let shard = &context.model.shard;
             let named = |t: &rockshard_manifest::TensorSpec| t.name == name;
             let input = shard.inputs.iter().position(named);
             let output = shard.outputs.iter().position(named);
-            let (spec, place) = match (input, output) {
-                (Some(at), _) => (&shard.inputs[at], &mut context.bound_inputs[at]),
-                (None, Some(at)) => (&shard.outputs[at], &mut context.bound_outputs[at]),
+            let (spec, channels, place) = match (input, output) {
+                (Some(at), _) => (&shard.inputs[at], CHANNELS, &mut context.bound_inputs[at]),
+                (None, Some(at)) => (&shard.outputs[at], context.model.output_channels[at], &mut context.bound_outputs[at]),
                 (None, None) => return Err(Refusal::new(Code::Param, format!("{name:?} is no input or output"))),
             };
-            let layout = if attr.pass_through != 0 { Some(Layout::native(spec)) } else { Layout::of(attr.dtype, attr.fmt, &spec.shape) };
+            let native = Layout::native(spec, channels);
+            let layout = if attr.pass_through != 0 { Some(native) } else { Layout::of(attr.dtype, attr.fmt, &spec.shape, channels) };
             let layout =
                 layout.filter(|l| if input.is_some() { l.dtype.is_float() } else { l.dtype.is_float() || l.dtype == stored(spec) });
             let layout = layout.ok_or_else(|| {
@@ -468,7 +486,7 @@ pub unsafe extern "C" fn rknn_set_io_mem(context: abi::Context, mem: *mut Tensor
             if bytes < needs {
                 return Err(Refusal::new(Code::Param, format!("{name:?} takes {needs} bytes, the memory has {bytes}")));
             }
-            *place = Some(Bound { memory, layout });
+            *place = Some(Bound { memory, layout, native: layout == native });
             Ok(())
         })
     })
@@ -478,7 +496,7 @@ pub unsafe extern "C" fn rknn_set_io_mem(context: abi::Context, mem: *mut Tensor
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_mem_sync(context: abi::Context, mem: *mut TensorMem, mode: u32) -> c_int {
     code("rknn_mem_sync", || {
-        with(context, |_| memory::find(mem).map(drop))?;
+        with(context, |_| memory::check(mem))?;
         match mode {
             sync::TO_DEVICE | sync::FROM_DEVICE | sync::BIDIRECTIONAL => Ok(()),
             _ => Err(Refusal::new(Code::Param, format!("mode {mode} is none of 1, 2, 3"))),

@@ -1,6 +1,7 @@
 //! A loaded model with the inputs and outputs of one run.
 
 use crate::layout::{Layout, stored};
+use crate::memory::Lent;
 use crate::model::Model;
 use crate::turns::Turns;
 use crate::{Refusal, system};
@@ -13,10 +14,12 @@ use std::sync::Arc;
 use std::thread::current;
 
 /// Memory that stands for an input or output.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Bound {
-    pub(crate) memory: u64,
+    pub(crate) memory: Lent,
     pub(crate) layout: Layout,
+    /// Whether that is how the NPU has it: nothing is converted then.
+    pub(crate) native: bool,
 }
 
 pub(crate) struct Context {
@@ -92,10 +95,12 @@ impl Context {
             });
         let given = given.collect::<Result<Vec<_>, _>>()?;
         self.outputs = None;
-        let (tasks, modelled, session) = (self.session.tasks(), self.session.modelled(), &mut self.session);
+        let native = |bounds: &[Option<Bound>]| -> Vec<bool> { bounds.iter().map(|b| b.as_ref().is_some_and(|b| b.native)).collect() };
+        let modelled = self.session.modelled_beside(&native(&self.bound_inputs), &native(&self.bound_outputs));
+        let (tasks, session) = (self.session.tasks(), &mut self.session);
         let done = system::driver()?.submit(self.mask, tasks, modelled, |_| session.run(&given))?;
         let done = done.map_err(|e| Refusal::new(Code::Fail, e.detail))?;
-        self.micros = done.modelled.map_or(0, |time| time.as_micros() as i64);
+        self.micros = modelled.as_micros() as i64;
         self.outputs = Some(done.outputs);
         Ok(())
     }

@@ -9,6 +9,10 @@ use crate::Refusal;
 
 /// Channels in a group of the NPU's own layout, for float16.
 const GROUP: usize = 8;
+/// What channels are padded to in that layout: inputs and most outputs to whole groups.
+pub(crate) const CHANNELS: usize = GROUP;
+/// The same for outputs of convolutions (rk3588.md 1.3).
+pub(crate) const CONVOLUTION_CHANNELS: usize = 2 * GROUP;
 
 /// An element type and an order.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,12 +26,13 @@ pub(crate) struct Layout {
 pub(crate) enum Order {
     Plain,
     ChannelsLast,
-    Groups,
+    /// Groups of 8 channels, which are padded to a multiple of this.
+    Groups(usize),
 }
 
 impl Layout {
-    /// From the numbers of the C API, for a tensor of a shape.
-    pub(crate) fn of(code: u32, fmt: u32, shape: &[usize]) -> Option<Self> {
+    /// From the numbers of the C API, for a tensor of a shape whose native layout pads to `channels`.
+    pub(crate) fn of(code: u32, fmt: u32, shape: &[usize], channels: usize) -> Option<Self> {
         let dtype = match code {
             dtype::FLOAT32 => DType::F32,
             dtype::FLOAT16 => DType::F16,
@@ -40,15 +45,15 @@ impl Layout {
             _ if shape.len() != 4 => Order::Plain,
             format::NCHW | format::UNDEFINED => Order::Plain,
             format::NHWC => Order::ChannelsLast,
-            format::NC1HWC2 => Order::Groups,
+            format::NC1HWC2 => Order::Groups(channels),
             _ => return None,
         };
         Some(Layout { dtype, order })
     }
 
     /// What the NPU stores a tensor in.
-    pub(crate) fn native(spec: &TensorSpec) -> Self {
-        Layout { dtype: stored(spec), order: if spec.shape.len() == 4 { Order::Groups } else { Order::Plain } }
+    pub(crate) fn native(spec: &TensorSpec, channels: usize) -> Self {
+        Layout { dtype: stored(spec), order: if spec.shape.len() == 4 { Order::Groups(channels) } else { Order::Plain } }
     }
 
     /// Bytes of a tensor of a shape.
@@ -96,17 +101,27 @@ impl Layout {
             let all = 0..shape.iter().product::<usize>() * size;
             return visit(&all, all.clone());
         };
-        let groups = c.div_ceil(GROUP);
-        for at in 0..n * c * h * w {
-            let (image, channel, row, column) = (at / (c * h * w), at / (h * w) % c, at / w % h, at % w);
-            let place = match self.order {
-                Order::Plain => at,
-                Order::ChannelsLast => ((image * h + row) * w + column) * c + channel,
-                Order::Groups => (((image * groups + channel / GROUP) * h + row) * w + column) * GROUP + channel % GROUP,
-            };
-            visit(&range(at), range(place));
+        let place = |image: usize, channel: usize, row: usize, column: usize| match self.order {
+            Order::Plain => ((image * c + channel) * h + row) * w + column,
+            Order::ChannelsLast => ((image * h + row) * w + column) * c + channel,
+            Order::Groups(to) => {
+                let groups = groups(c, to);
+                (((image * groups + channel / GROUP) * h + row) * w + column) * GROUP + channel % GROUP
+            }
+        };
+        let mut at = 0;
+        for (image, channel) in (0..n).flat_map(|image| (0..c).map(move |channel| (image, channel))) {
+            for (row, column) in (0..h).flat_map(|row| (0..w).map(move |column| (row, column))) {
+                visit(&range(at), range(place(image, channel, row, column)));
+                at += 1;
+            }
         }
     }
+}
+
+/// Groups of channels that are padded to a multiple of `to`.
+fn groups(channels: usize, to: usize) -> usize {
+    channels.next_multiple_of(to) / GROUP
 }
 
 /// Element type in the NPU's memory.
@@ -117,7 +132,7 @@ pub(crate) fn stored(spec: &TensorSpec) -> DType {
 fn extents(order: Order, shape: &[usize]) -> Vec<usize> {
     match (order, shape) {
         (Order::ChannelsLast, &[n, c, h, w]) => vec![n, h, w, c],
-        (Order::Groups, &[n, c, h, w]) => vec![n, c.div_ceil(GROUP), h, w, GROUP],
+        (Order::Groups(to), &[n, c, h, w]) => vec![n, groups(c, to), h, w, GROUP],
         _ => shape.to_vec(),
     }
 }
@@ -143,7 +158,7 @@ pub(crate) fn attributes(index: u32, spec: &TensorSpec, order: Order) -> TensorA
             Order::Plain if four => format::NCHW,
             Order::Plain => format::UNDEFINED,
             Order::ChannelsLast => format::NHWC,
-            Order::Groups => format::NC1HWC2,
+            Order::Groups(_) => format::NC1HWC2,
         },
         dtype: match dtype {
             DType::F32 => dtype::FLOAT32,

@@ -1,14 +1,20 @@
 //! Buffers that callers hold by address. Each is known by its address until it is given back, so that an address that is not one of
-//! them is an error.
+//! them is an error. What `rknn_create_mem` gives has a file descriptor, by which other contexts import it, as the vendor's documents
+//! show; a memory that was made for one context is no other's.
 #![allow(unsafe_code)]
 
 use crate::{Refusal, system};
+use memmap2::MmapRaw;
 use rockshard_device_sim::Allocation;
-use rockshard_rknn_abi::{Code, TensorMem};
+use rockshard_rknn_abi::{self as abi, Code, TensorMem};
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 const ALIGNMENT: usize = 64;
 
@@ -16,61 +22,103 @@ const ALIGNMENT: usize = 64;
 pub(crate) struct Block {
     address: *mut u8,
     bytes: usize,
-    layout: Layout,
+    origin: Origin,
 }
 
-// SAFETY: a block is an allocation that nothing in this process but its owner frees; reading and writing it is up to the C API's rule
-// that a context and its memory are used by one thread at a time.
+/// Where a block is from.
+enum Origin {
+    Allocated(Layout),
+    Mapped(#[expect(dead_code, reason = "its drop unmaps the block")] MmapRaw),
+}
+
+// SAFETY: a block is memory that nothing in this process but its owner frees; reading and writing it is up to the C API's rule that a
+// context and its memory are used by one thread at a time.
 unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
 
 impl Block {
-    pub(crate) fn new(bytes: usize) -> Option<Self> {
+    fn allocated(bytes: usize) -> Option<Self> {
         let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
         // SAFETY: the layout is not empty.
         let address = unsafe { alloc_zeroed(layout) };
-        (!address.is_null()).then_some(Block { address, bytes, layout })
+        (!address.is_null()).then_some(Block { address, bytes, origin: Origin::Allocated(layout) })
     }
 
-    pub(crate) fn address(&self) -> *mut c_void {
+    fn mapped(file: &File, bytes: usize) -> std::io::Result<Self> {
+        let map = MmapRaw::map_raw(file)?;
+        Ok(Block { address: map.as_mut_ptr(), bytes, origin: Origin::Mapped(map) })
+    }
+
+    fn address(&self) -> *mut c_void {
         self.address.cast()
     }
 
-    /// A copy of the contents.
-    pub(crate) fn copy(&self) -> Vec<u8> {
-        // SAFETY: the allocation has this many initialised bytes and lives as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.address, self.bytes) }.to_vec()
+    /// A copy of bytes that there are.
+    fn copy(&self, from: usize, count: usize) -> Vec<u8> {
+        assert!(from + count <= self.bytes);
+        // SAFETY: the memory has these bytes, initialised, and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.address.add(from), count) }.to_vec()
     }
 
-    /// Replace the first bytes; no more than there are.
-    pub(crate) fn fill(&mut self, contents: &[u8]) {
-        let count = contents.len().min(self.bytes);
-        // SAFETY: the allocation has at least `count` bytes; `contents` is memory of this library and does not overlap it.
-        unsafe { std::ptr::copy_nonoverlapping(contents.as_ptr(), self.address, count) }
+    /// Replace bytes that there are.
+    fn fill(&self, from: usize, contents: &[u8]) {
+        assert!(from + contents.len() <= self.bytes);
+        // SAFETY: the memory has these bytes; `contents` is memory of this library and does not overlap it.
+        unsafe { std::ptr::copy_nonoverlapping(contents.as_ptr(), self.address.add(from), contents.len()) }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and freed only here.
-        unsafe { dealloc(self.address, self.layout) }
+        if let Origin::Allocated(layout) = self.origin {
+            // SAFETY: allocated in `allocated` with this layout, and freed only here.
+            unsafe { dealloc(self.address, layout) }
+        }
     }
 }
 
-/// What `rknn_create_mem` gave out.
-struct Shared {
-    id: u64,
+/// A buffer of DMA memory. It exists as long as a memory stands for it.
+pub(crate) struct Buffer {
     block: Block,
-    /// What the caller holds, from a box; it may change what is in it.
-    handle: *mut TensorMem,
+    /// What it is imported by.
+    file: File,
     _space: Allocation,
 }
 
-// SAFETY: the handle is an allocation that only `destroy` frees, and the block is Send.
+impl Buffer {
+    fn new(bytes: u32) -> Result<Self, Refusal> {
+        let refuse = |e: &dyn std::fmt::Display| Refusal::new(Code::Malloc, format!("{bytes} bytes cannot be had: {e}"));
+        let space = system::driver()?.allocate(bytes.into())?;
+        let file = File::from(memfd_create("rknnrt-sim", MemfdFlags::CLOEXEC).map_err(|e| refuse(&e))?);
+        file.set_len(u64::from(bytes).max(1)).map_err(|e| refuse(&e))?;
+        let block = Block::mapped(&file, bytes as usize).map_err(|e| refuse(&e))?;
+        Ok(Buffer { block, file, _space: space })
+    }
+}
+
+/// A part of a buffer.
+#[derive(Clone)]
+struct Part {
+    buffer: Arc<Buffer>,
+    offset: usize,
+    bytes: usize,
+}
+
+/// What `rknn_create_mem` and `rknn_create_mem_from_fd` gave out.
+struct Shared {
+    part: Arc<Part>,
+    /// The context that it was made for; 0 is none.
+    owner: abi::Context,
+    /// What the caller holds, from a box; it may change what is in it.
+    handle: *mut TensorMem,
+}
+
+// SAFETY: the handle is an allocation that only `destroy` frees.
 unsafe impl Send for Shared {}
 
 #[derive(Default)]
 struct Buffers {
-    made: u64,
     /// By the address of the handle.
     shared: HashMap<usize, Shared>,
     /// Outputs that the library allocated, by their address.
@@ -84,19 +132,33 @@ fn with<T>(work: impl FnOnce(&mut Buffers) -> T) -> T {
     work(buffers.get_or_insert_default())
 }
 
-/// Memory for `rknn_create_mem`.
-pub(crate) fn create(bytes: u32) -> Result<*mut TensorMem, Refusal> {
-    let space = system::driver()?.allocate(bytes.into())?;
-    let block = Block::new(bytes as usize).ok_or_else(|| Refusal::new(Code::Malloc, format!("{bytes} bytes cannot be had")))?;
-    let virt_addr = block.address();
-    let mem = TensorMem { virt_addr, phys_addr: 0, fd: -1, offset: 0, size: bytes, flags: 0, priv_data: std::ptr::null_mut() };
-    let handle = Box::into_raw(Box::new(mem));
-    with(|b| {
-        b.made += 1;
-        let id = b.made;
-        b.shared.insert(handle as usize, Shared { id, block, handle, _space: space });
-    });
-    Ok(handle)
+fn give_out(owner: abi::Context, part: Part, virt_addr: *mut c_void) -> *mut TensorMem {
+    let (fd, offset, size) = (part.buffer.file.as_raw_fd(), part.offset as i32, part.bytes as u32);
+    let handle = Box::into_raw(Box::new(TensorMem { virt_addr, phys_addr: 0, fd, offset, size, flags: 0, priv_data: null_mut() }));
+    with(|b| b.shared.insert(handle as usize, Shared { part: Arc::new(part), owner, handle }));
+    handle
+}
+
+/// Memory for `rknn_create_mem`, of a context or (0) of none.
+pub(crate) fn create(owner: abi::Context, bytes: u32) -> Result<*mut TensorMem, Refusal> {
+    let buffer = Arc::new(Buffer::new(bytes)?);
+    let address = buffer.block.address();
+    Ok(give_out(owner, Part { buffer, offset: 0, bytes: bytes as usize }, address))
+}
+
+/// Memory of a context that stands for a part of a buffer of this library, for `rknn_create_mem_from_fd`.
+pub(crate) fn import(owner: abi::Context, fd: i32, address: *mut c_void, bytes: u32, offset: i32) -> Result<*mut TensorMem, Refusal> {
+    let refuse = |detail: String| Refusal::new(Code::Param, detail);
+    let found = with(|b| b.shared.values().map(|s| &s.part.buffer).find(|buffer| buffer.file.as_raw_fd() == fd).cloned());
+    let buffer = found.ok_or_else(|| refuse(format!("{fd} is no buffer of this library; others are not simulated")))?;
+    let offset = usize::try_from(offset).map_err(|_| refuse(format!("offset {offset} is negative")))?;
+    if offset.checked_add(bytes as usize).is_none_or(|end| end > buffer.block.bytes) {
+        return Err(refuse(format!("{bytes} bytes from {offset} are not in a buffer of {}", buffer.block.bytes)));
+    }
+    if address.is_null() {
+        return Err(refuse("virt_addr is null".to_owned()));
+    }
+    Ok(give_out(owner, Part { buffer, offset, bytes: bytes as usize }, address))
 }
 
 fn unknown() -> Refusal {
@@ -106,32 +168,50 @@ fn unknown() -> Refusal {
 /// Give memory back.
 pub(crate) fn destroy(handle: *mut TensorMem) -> Result<(), Refusal> {
     let shared = with(|b| b.shared.remove(&(handle as usize))).ok_or_else(unknown)?;
-    // SAFETY: the handle came from a box in `create`, and left the table just now, so that it is freed once.
+    // SAFETY: the handle came from a box in `give_out`, and left the table just now, so that it is freed once.
     drop(unsafe { Box::from_raw(shared.handle) });
     Ok(())
 }
 
-/// Number of a memory, never used again, and its bytes.
-pub(crate) fn find(handle: *mut TensorMem) -> Result<(u64, usize), Refusal> {
-    with(|b| b.shared.get(&(handle as usize)).map(|s| (s.id, s.block.bytes))).ok_or_else(unknown)
+/// Memory that a context may use, until it is destroyed.
+#[derive(Clone)]
+pub(crate) struct Lent(Weak<Part>);
+
+/// Whether there is such memory.
+pub(crate) fn check(handle: *mut TensorMem) -> Result<(), Refusal> {
+    with(|b| b.shared.get(&(handle as usize)).map(drop)).ok_or_else(unknown)
 }
 
-/// A copy of the first bytes of a memory.
-pub(crate) fn read(id: u64, bytes: usize) -> Result<Vec<u8>, Refusal> {
-    let mut contents = with(|b| b.shared.values().find(|s| s.id == id).map(|s| s.block.copy())).ok_or_else(unknown)?;
-    contents.truncate(bytes);
-    Ok(contents)
+/// Memory of a context, and its bytes.
+pub(crate) fn find(owner: abi::Context, handle: *mut TensorMem) -> Result<(Lent, usize), Refusal> {
+    let found = with(|b| b.shared.get(&(handle as usize)).map(|s| (s.owner, Lent(Arc::downgrade(&s.part)), s.part.bytes)));
+    let (made_for, lent, bytes) = found.ok_or_else(unknown)?;
+    if made_for != owner {
+        let detail = "this memory was made for another context, or for none: import it with rknn_create_mem_from_fd";
+        return Err(Refusal::new(Code::Param, detail));
+    }
+    Ok((lent, bytes))
 }
 
-/// Write the first bytes of a memory.
-pub(crate) fn write(id: u64, contents: &[u8]) -> Result<(), Refusal> {
-    with(|b| b.shared.values_mut().find(|s| s.id == id).map(|s| s.block.fill(contents))).ok_or_else(unknown)
+impl Lent {
+    /// A copy of the first bytes.
+    pub(crate) fn read(&self, bytes: usize) -> Result<Vec<u8>, Refusal> {
+        let part = self.0.upgrade().ok_or_else(unknown)?;
+        Ok(part.buffer.block.copy(part.offset, bytes.min(part.bytes)))
+    }
+
+    /// Write the first bytes.
+    pub(crate) fn write(&self, contents: &[u8]) -> Result<(), Refusal> {
+        let part = self.0.upgrade().ok_or_else(unknown)?;
+        part.buffer.block.fill(part.offset, &contents[..contents.len().min(part.bytes)]);
+        Ok(())
+    }
 }
 
 /// Memory of an output that the library allocates.
 pub(crate) fn output(contents: &[u8]) -> Result<*mut c_void, Refusal> {
-    let mut block = Block::new(contents.len()).ok_or_else(|| Refusal::new(Code::Malloc, "an output's memory cannot be had"))?;
-    block.fill(contents);
+    let block = Block::allocated(contents.len()).ok_or_else(|| Refusal::new(Code::Malloc, "an output's memory cannot be had"))?;
+    block.fill(0, contents);
     let address = block.address();
     with(|b| b.outputs.insert(address as usize, block));
     Ok(address)

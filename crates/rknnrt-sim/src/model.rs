@@ -1,11 +1,11 @@
 //! What `rknn_init` takes.
 
-use crate::layout::{Layout, Order, stored};
+use crate::layout::{CHANNELS, CONVOLUTION_CHANNELS, Layout, Order, stored};
 use crate::{Refusal, system};
 use bytes::Bytes;
 use rockshard_device::ShardFile;
 use rockshard_device_sim::{Allocation, Numerics, SimDevice, SimSession};
-use rockshard_graph::{Graph, ValueId};
+use rockshard_graph::{Graph, Op, ValueId};
 use rockshard_import::{Options, fuse, import_file, import_model};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_onnx::schema::tensor_proto::DataLocation;
@@ -18,6 +18,8 @@ pub(crate) struct Model {
     pub(crate) shard: ShardFile,
     pub(crate) weight_bytes: u64,
     pub(crate) internal_bytes: u64,
+    /// What the channels of each output are padded to in the NPU's layout.
+    pub(crate) output_channels: Vec<usize>,
     /// The weights, once for all contexts.
     _weights: Allocation,
 }
@@ -58,7 +60,13 @@ impl Model {
         let driver = system::driver()?;
         let cost = driver.chip().graph(&graph);
         let weights = driver.allocate(cost.weight_bytes)?;
-        Ok(Model { shard, weight_bytes: cost.weight_bytes, internal_bytes: cost.internal_bytes, graph, _weights: weights })
+        let producer = |&output: &ValueId| graph.nodes().iter().find(|node| node.output == output);
+        let padded = |output| match producer(output).map(|node| &node.op) {
+            Some(Op::Conv { .. }) => CONVOLUTION_CHANNELS,
+            _ => CHANNELS,
+        };
+        let output_channels = graph.outputs.iter().map(padded).collect();
+        Ok(Model { shard, output_channels, weight_bytes: cost.weight_bytes, internal_bytes: cost.internal_bytes, graph, _weights: weights })
     }
 
     /// A session of its own for a context.

@@ -8,8 +8,8 @@ use prost::Message;
 use rknnrt::*;
 use rockshard_onnx::schema::{StringStringEntryProto, tensor_proto::DataLocation};
 use rockshard_rknn_abi::{
-    CustomString, InOutNum, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, core_mask, dtype, flag, format, query, text,
-    text_of,
+    CustomString, InOutNum, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, alloc, core_mask, dtype, flag, format, query,
+    text, text_of,
 };
 use rockshard_tensor::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -154,6 +154,52 @@ fn memory_stands_for_inputs_and_outputs() {
         assert_eq!(rknn_destroy_mem(context, mem), 0);
     }
     assert!(rknn_create_mem(context, 16).is_null());
+}
+
+#[test]
+fn contexts_hand_on_memory_that_each_imported() {
+    let given = inputs("conv-residual", 2);
+    let (first, second) = (open("conv-residual"), open("conv-residual"));
+    let wanted = {
+        let sum = Tensor::from_f32([1, 16, 8, 8], expected("conv-residual", &given)).to_float(DType::F16).unwrap();
+        expected("conv-residual", &[sum, given[1].clone()])
+    };
+    // SAFETY, of `import`: what was made is not destroyed before the end.
+    let import = |context, mem: *mut TensorMem| unsafe { rknn_create_mem_from_fd(context, (*mem).fd, (*mem).virt_addr, (*mem).size, 0) };
+    let bind = |context, command, index, mem| {
+        let mut attr = ask(context, command, TensorAttr::of(index)).unwrap();
+        // SAFETY: the memory is the library's, the attribute is alive.
+        unsafe { rknn_set_io_mem(context, mem, &raw mut attr) }
+    };
+    let between = rknn_create_mem2(0, 2048, alloc::NO_CONTEXT | alloc::CACHEABLE);
+    let (written, read) = (import(first, between), import(second, between));
+    assert_eq!(bind(first, query::NATIVE_OUTPUT_ATTR, 0, between), -5, "it was not imported");
+    assert_eq!(bind(first, query::NATIVE_OUTPUT_ATTR, 0, read), -5, "another context imported it");
+    assert_eq!(bind(first, query::NATIVE_OUTPUT_ATTR, 0, written), 0);
+    assert_eq!(bind(second, query::NATIVE_INPUT_ATTR, 0, read), 0);
+    for (index, tensor) in (0..).zip(&given) {
+        assert_eq!(set(first, index, tensor.bytes(), dtype::FLOAT16, format::NCHW, 0), 0);
+    }
+    assert_eq!(rknn_run(first, null_mut()), 0);
+    // The buffer exists as long as someone imports it.
+    assert_eq!(rknn_destroy_mem(0, between), 0);
+    assert_eq!(rknn_destroy_mem(first, written), 0);
+    assert_eq!(set(second, 1, given[1].bytes(), dtype::FLOAT16, format::NCHW, 0), 0);
+    assert_eq!(rknn_run(second, null_mut()), 0);
+    assert_eq!(get(second, wanted.len()).unwrap(), wanted);
+
+    let refused = |fd, address, size, offset| rknn_create_mem_from_fd(second, fd, address, size, offset).is_null();
+    // SAFETY: the memory was not destroyed.
+    let (fd, address) = unsafe { ((*read).fd, (*read).virt_addr) };
+    let refusals = [(0, address, 16, 0), (fd, address, 2048, 1), (fd, address, 16, -1), (fd, null_mut(), 16, 0)];
+    assert!(refusals.into_iter().all(|(fd, address, size, offset)| refused(fd, address, size, offset)));
+    let part = rknn_create_mem_from_fd(second, fd, address, 1024, 1024);
+    assert_eq!(bind(second, query::NATIVE_INPUT_ATTR, 0, part), -5, "too small");
+    for mem in [read, part] {
+        assert_eq!(rknn_destroy_mem(second, mem), 0);
+    }
+    assert_eq!(rknn_run(second, null_mut()), -5, "an input's memory is gone");
+    assert_eq!([first, second].map(|context| rknn_destroy(context)), [0, 0]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::fault::{Answer, Cause, Next, Tries};
 use crate::incident::{Action, Incident};
 use crate::plan::{Plan, Port, Step};
 use crate::{Cancel, Placement, RuntimeError};
-use rockshard_device::{DeviceError, DeviceErrorKind, ShardFile};
+use rockshard_device::{DeviceError, DeviceErrorKind, ShardFile, Value};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;
 use std::collections::VecDeque;
@@ -17,8 +17,8 @@ use std::time::Instant;
 /// Items of a call that are under way at a time, per core.
 const IN_FLIGHT_PER_CORE: usize = 2;
 
-/// A tensor and what to multiply it by.
-pub(crate) type Scaled = (Tensor, f32);
+/// A value and what to multiply it by.
+pub(crate) type Scaled = (Value, f32);
 
 /// Where shards run.
 #[derive(Clone)]
@@ -64,13 +64,14 @@ struct State {
 }
 
 struct Item {
-    values: Vec<Option<Value>>,
+    values: Vec<Option<Made>>,
     waiting: Vec<usize>,
     left: usize,
 }
 
-struct Value {
-    tensor: Tensor,
+/// A value that exists, at a scale.
+struct Made {
+    value: Value,
     scale: f32,
     uses: usize,
 }
@@ -181,7 +182,7 @@ impl Call {
                 left: self.plan.steps.len(),
             };
             for (&value, tensor) in self.plan.inputs.iter().zip(inputs) {
-                item.store(&self.plan, value, tensor, 1.0);
+                item.store(&self.plan, value, Value::Host(tensor), 1.0);
             }
             for shard in (0..self.plan.steps.len()).filter(|&s| self.plan.steps[s].needs.is_empty()) {
                 ready.push(self.job(number, shard, &mut item));
@@ -230,20 +231,20 @@ impl Call {
 }
 
 impl Item {
-    fn store(&mut self, plan: &Plan, value: usize, tensor: Tensor, scale: f32) {
-        let uses = plan.uses[value];
+    fn store(&mut self, plan: &Plan, number: usize, value: Value, scale: f32) {
+        let uses = plan.uses[number];
         if uses > 0 {
-            self.values[value] = Some(Value { tensor, scale, uses });
+            self.values[number] = Some(Made { value, scale, uses });
         }
     }
 
     /// A value at the scale its reader needs; freed when this was its last use.
     fn take(&mut self, port: &Port) -> Scaled {
         let slot = &mut self.values[port.value];
-        let value = slot.as_mut().expect("shards run after those they need");
-        value.uses -= 1;
-        let scaled = (value.tensor.clone(), port.scale / value.scale);
-        if value.uses == 0 {
+        let made = slot.as_mut().expect("shards run after those they need");
+        made.uses -= 1;
+        let scaled = (made.value.clone(), port.scale / made.scale);
+        if made.uses == 0 {
             *slot = None;
         }
         scaled
@@ -268,8 +269,13 @@ impl Job {
     }
 
     /// The shard's inputs as the device takes them.
-    pub fn inputs(&self) -> Vec<Tensor> {
+    pub fn inputs(&self) -> Vec<Value> {
         self.inputs.iter().map(scaled).collect()
+    }
+
+    /// Which outputs the device may keep.
+    pub fn keep(&self) -> &[bool] {
+        &self.step().keep
     }
 
     fn tries(&self) -> MutexGuard<'_, Tries> {
@@ -303,8 +309,8 @@ impl Job {
         });
         let mut ready = Vec::new();
         let item = state.items[self.item].as_mut().expect("its shards are not all done");
-        for (port, tensor) in step.outputs.iter().zip(answer.completion.outputs) {
-            item.store(&call.plan, port.value, tensor, port.scale);
+        for (port, value) in step.outputs.iter().zip(answer.completion.outputs) {
+            item.store(&call.plan, port.value, value, port.scale);
         }
         item.left -= 1;
         for &next in &step.next {
@@ -363,13 +369,14 @@ impl Job {
     }
 }
 
-/// A tensor multiplied by its factor.
-pub(crate) fn scaled((tensor, factor): &Scaled) -> Tensor {
+/// A value multiplied by its factor.
+pub(crate) fn scaled((value, factor): &Scaled) -> Value {
     if *factor == 1.0 {
-        return tensor.clone();
+        return value.clone();
     }
+    let tensor = value.tensor();
     match tensor.to_f32() {
-        Ok(values) => Tensor::from_f32(tensor.shape(), values.iter().map(|v| v * factor).collect()),
-        Err(_) => tensor.clone(),
+        Ok(values) => Value::Host(Tensor::from_f32(tensor.shape(), values.iter().map(|v| v * factor).collect())),
+        Err(_) => value.clone(),
     }
 }

@@ -10,9 +10,8 @@ use crate::call::Job;
 use crate::fault::{Answer, Cause, has_nan, has_non_finite};
 use crate::incident::{Action, Incident};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile};
-use rockshard_manifest::CoreId;
-use rockshard_tensor::Tensor;
+use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Value};
+use rockshard_manifest::{CoreId, TensorSpec};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -295,7 +294,7 @@ impl Executor<'_> {
         let inputs = job.inputs();
         let session = self.sessions.get_mut(&key).expect("it was opened");
         let start = Instant::now();
-        let result = guarded(&file.name, core, || session.run(&inputs)).and_then(|c| checked(file, core, c));
+        let result = guarded(&file.name, core, || session.run_between(&inputs, job.keep())).and_then(|c| checked(file, core, c));
         let end = Instant::now();
         match result {
             Ok(completion) => {
@@ -348,9 +347,8 @@ fn receive(queue: &Receiver<Task>) -> Option<Task> {
 }
 
 /// What a device gives must be what the shard declares.
-fn checked(file: &ShardFile, core: CoreId, completion: Completion) -> Result<Completion, DeviceError> {
-    let fits =
-        |(spec, t): (&rockshard_manifest::TensorSpec, &Tensor)| spec.shape == t.shape() && spec.dtype.is_float() == t.dtype().is_float();
+fn checked(file: &ShardFile, core: CoreId, completion: Completion<Value>) -> Result<Completion<Value>, DeviceError> {
+    let fits = |(spec, v): (&TensorSpec, &Value)| spec.shape == v.shape() && spec.dtype.is_float() == v.is_float();
     if completion.outputs.len() == file.outputs.len() && file.outputs.iter().zip(&completion.outputs).all(fits) {
         return Ok(completion);
     }

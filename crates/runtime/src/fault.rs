@@ -1,8 +1,8 @@
 //! What is done when a shard fails: once more on the same core, then the other cores in turn, then an error that says what was tried.
 
 use crate::RuntimeError;
-use rockshard_device::{Completion, DeviceError, DeviceErrorKind};
-use rockshard_tensor::{DType, Tensor};
+use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Value};
+use rockshard_tensor::DType;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Why a try counts as failed.
@@ -28,7 +28,7 @@ const NOT_A_NUMBER: &str = "gave NaN for finite inputs";
 
 /// A try with an answer.
 pub(crate) struct Answer {
-    pub completion: Completion,
+    pub completion: Completion<Value>,
     pub start: std::time::Instant,
     pub end: std::time::Instant,
 }
@@ -106,28 +106,41 @@ impl Tries {
     }
 }
 
-/// Stands for the bits of tensors.
-fn digest(tensors: &[Tensor]) -> u64 {
+/// Stands for the bits of values.
+fn digest(values: &[Value]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    tensors.iter().for_each(|t| t.bytes().hash(&mut hasher));
+    values.iter().for_each(|v| v.tensor().bytes().hash(&mut hasher));
     hasher.finish()
 }
 
-/// Whether a tensor has a NaN.
-pub(crate) fn has_nan(tensor: &Tensor) -> bool {
-    any(tensor, |exponent_and_fraction, infinity| exponent_and_fraction > infinity)
+/// Whether a value has a NaN.
+pub(crate) fn has_nan(value: &Value) -> bool {
+    any(value, |exponent_and_fraction, infinity| exponent_and_fraction > infinity)
 }
 
-/// Whether a tensor has a NaN or an infinity.
-pub(crate) fn has_non_finite(tensor: &Tensor) -> bool {
-    any(tensor, |exponent_and_fraction, infinity| exponent_and_fraction >= infinity)
+/// Whether a value has a NaN or an infinity.
+pub(crate) fn has_non_finite(value: &Value) -> bool {
+    any(value, |exponent_and_fraction, infinity| exponent_and_fraction >= infinity)
 }
 
 /// Whether a real-valued tensor has an element of which `test` holds, given its bits without the sign, and those of infinity.
-fn any(tensor: &Tensor, test: impl Fn(u32, u32) -> bool) -> bool {
-    let bytes = tensor.bytes();
+fn any(value: &Value, test: impl Fn(u32, u32) -> bool) -> bool {
+    match value {
+        Value::Host(tensor) => any_of(tensor.dtype(), tensor.bytes(), test),
+        Value::Kept(kept) => {
+            let (dtype, bytes) = kept.stored();
+            // What is found where it lies may be padding.
+            any_of(dtype, bytes, &test) && {
+                let tensor = kept.read();
+                any_of(tensor.dtype(), tensor.bytes(), test)
+            }
+        }
+    }
+}
+
+fn any_of(dtype: DType, bytes: &[u8], test: impl Fn(u32, u32) -> bool) -> bool {
     // Blocks let the compiler test many elements at once.
-    match tensor.dtype() {
+    match dtype {
         DType::F16 => bytes.chunks(4096).any(|block| {
             let bits = block.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]) & 0x7fff));
             bits.fold(false, |found, b| found | test(b, 0x7c00))

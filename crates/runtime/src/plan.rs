@@ -23,6 +23,8 @@ pub(crate) struct Step {
     pub core: CoreId,
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
+    /// For each output, whether the device may keep it.
+    pub keep: Vec<bool>,
     /// Shards it waits for, and shards that wait for it.
     pub needs: Vec<usize>,
     pub next: Vec<usize>,
@@ -64,6 +66,7 @@ impl Plan {
             uses: Vec::new(),
         };
         let mut made_by: HashMap<usize, usize> = HashMap::new();
+        let stays = model.device_values();
         for (i, shard) in model.shards.iter().enumerate() {
             // The host runs its shards on the original values, and the reference all of them.
             let scaled = shard.core != CoreId::Host && variant != Variant::Reference;
@@ -83,6 +86,7 @@ impl Plan {
                 core: shard.core,
                 inputs,
                 outputs,
+                keep: shard.outputs.iter().map(|t| stays.contains(t.name.as_str())).collect(),
                 needs: needs.into_iter().collect(),
                 next: Vec::new(),
                 bytes_in: shard.inputs.iter().map(bytes).sum(),

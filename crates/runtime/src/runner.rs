@@ -215,7 +215,8 @@ impl Runner {
         let outcome = Call::run(number, plan.clone(), self.places.clone(), self.cancel.clone(), items);
         self.log().runs.push((plan.index, number, outcome.records));
         let outputs = &plan.model.outputs;
-        let named = |values: Vec<_>| outputs.iter().map(|t| t.name.clone()).zip(values.iter().map(|v| widened(scaled(v)))).collect();
+        let named =
+            |values: Vec<_>| outputs.iter().map(|t| t.name.clone()).zip(values.iter().map(|v| widened(scaled(v).tensor()))).collect();
         Ok(outcome.results?.into_iter().map(named).collect())
     }
 
