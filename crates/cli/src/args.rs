@@ -121,7 +121,7 @@ pub struct ConvertArgs {
     /// Where to cut: auto, block, layer, or a number of shards a model.
     #[arg(long, default_value = "auto")]
     pub shards: Shards,
-    /// Which core a shard is pinned to: round-robin, balanced, replicate.
+    /// Which core a shard is pinned to: round-robin, balanced, replicate; split divides every operator over the cores.
     #[arg(long, default_value = "round-robin")]
     pub placement: Placement,
     /// What --shards auto aims at: throughput cuts a model for three cores; latency and memory leave it whole.

@@ -88,9 +88,9 @@ struct Counts {
 }
 
 /// One runner, used by several threads.
-fn round(seed: u64, pack: &Pack, expected: &[TensorMap]) -> Counts {
+fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> Counts {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
+    let device = FaultyDevice::new(Arc::new(mock.clone()));
     let placement = if rng.random() { Placement::Pinned } else { Placement::Replicate };
     let options = Options { time_limit: Duration::from_millis(50), ..Options::new(rng.random_range(1..=3), placement) };
     // Opening fails for good now and then: other faults, until it does not.
@@ -151,9 +151,10 @@ fn chaos() -> String {
     let (mut runs, mut errors, mut incidents) = (0, 0, 0);
     let mut warm = Memory::now();
     let mut seen = CAUSES.map(|_| 0);
+    let mock = MockDevice::new(3);
     for seed in 0..ROUNDS {
         let which = (seed % PACKS) as usize;
-        let counts = round(seed, &packs[which].1, &expected[which]);
+        let counts = round(seed, &packs[which].1, &expected[which], &mock);
         runs += counts.runs;
         errors += counts.errors;
         incidents += counts.incidents.len() as u64;
@@ -173,6 +174,7 @@ fn chaos() -> String {
         assert!(start.elapsed() < took + Duration::from_secs(20), "{} threads instead of {threads}", status("Threads"));
         std::thread::sleep(Duration::from_millis(10));
     }
+    assert_eq!(mock.kept(), 0, "tensors are left on the device");
     let end = Memory::now();
     assert!(end.grown_since(&warm) < GROWTH, "memory grew by {} bytes", end.grown_since(&warm));
     format!(

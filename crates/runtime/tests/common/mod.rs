@@ -8,11 +8,12 @@ use rockshard_runtime::{Devices, Pack, Variant};
 use rockshard_tensor::DType;
 use std::sync::Arc;
 
-fn spec(name: &str) -> TensorSpec {
+pub fn spec(name: &str) -> TensorSpec {
     TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![1, 8], scale: 1.0 }
 }
 
-fn shard(name: String, core: CoreId, inputs: Vec<TensorSpec>, output: &str) -> Shard {
+/// A shard that runs the mock's graph.
+pub fn shard(name: String, core: CoreId, inputs: Vec<TensorSpec>, output: &str) -> Shard {
     Shard {
         name,
         file: "graph".into(),
