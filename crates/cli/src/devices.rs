@@ -16,6 +16,9 @@ const COMPUTED_HERE: Duration = Duration::from_secs(3600);
 
 /// Variable with the path of librknnrt.
 pub const RKNNRT: &str = "ROCKSHARD_RKNNRT";
+/// Variable that says who has the NPU's memory of inputs, outputs and activations: `shared`, as where it is not set, or `runtime`.
+#[cfg(feature = "rknn")]
+const RKNN_MEMORY: &str = "ROCKSHARD_RKNN_MEMORY";
 
 /// The device of a name, with the CPU as the host's. Nothing falls back: a device that is not there is an error.
 pub fn open(name: DeviceName) -> Result<Devices> {
@@ -41,11 +44,17 @@ fn rknn() -> Result<Arc<dyn Device>> {
     Ok(Arc::new(load_rknn().context(context)?))
 }
 
-/// The library that `ROCKSHARD_RKNNRT` or the system's loader gives.
+/// The library that `ROCKSHARD_RKNNRT` or the system's loader gives, used as `ROCKSHARD_RKNN_MEMORY` says.
 #[cfg(feature = "rknn")]
-pub fn load_rknn() -> Result<rockshard_device_rknn::RknnDevice, rockshard_device_rknn::LoadError> {
+pub fn load_rknn() -> Result<rockshard_device_rknn::RknnDevice> {
     let library = std::env::var_os(RKNNRT).map(std::path::PathBuf::from);
-    rockshard_device_rknn::RknnDevice::load(library.as_deref())
+    let device = rockshard_device_rknn::RknnDevice::load(library.as_deref())?;
+    match std::env::var_os(RKNN_MEMORY) {
+        None => Ok(device),
+        Some(shared) if shared == "shared" => Ok(device),
+        Some(runtime) if runtime == "runtime" => Ok(device.copying()),
+        Some(other) => anyhow::bail!("{RKNN_MEMORY}={} is neither shared nor runtime", other.display()),
+    }
 }
 
 #[cfg(not(feature = "rknn"))]

@@ -4,7 +4,7 @@
 
 use crate::{CallError, LoadError};
 use libloading::Library;
-use rockshard_rknn_abi::{self as abi, Code, InOutNum, Input, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, alloc, query};
+use rockshard_rknn_abi::{self as abi, Code, InOutNum, Input, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, alloc, query};
 use std::cell::Cell;
 use std::ffi::{CString, c_int, c_void};
 use std::marker::PhantomData;
@@ -26,6 +26,7 @@ type CreateMem2 = unsafe extern "C" fn(abi::Context, u64, u64) -> *mut TensorMem
 type CreateMemFromFd = unsafe extern "C" fn(abi::Context, i32, *mut c_void, u32, i32) -> *mut TensorMem;
 type DestroyMem = unsafe extern "C" fn(abi::Context, *mut TensorMem) -> c_int;
 type SetIoMem = unsafe extern "C" fn(abi::Context, *mut TensorMem, *mut TensorAttr) -> c_int;
+type SetInternalMem = unsafe extern "C" fn(abi::Context, *mut TensorMem) -> c_int;
 
 /// The loaded library. Its functions may be called from any thread, each context from one at a time.
 pub(crate) struct Api {
@@ -48,6 +49,7 @@ pub(crate) struct Api {
     create_mem_from_fd: CreateMemFromFd,
     destroy_mem: DestroyMem,
     set_io_mem: SetIoMem,
+    set_internal_mem: SetInternalMem,
     /// Keeps the functions in memory.
     _library: Library,
 }
@@ -82,6 +84,7 @@ impl Api {
             create_mem_from_fd: function!("rknn_create_mem_from_fd"),
             destroy_mem: function!("rknn_destroy_mem"),
             set_io_mem: function!("rknn_set_io_mem"),
+            set_internal_mem: function!("rknn_set_internal_mem"),
             _library: library,
         })
     }
@@ -175,7 +178,8 @@ pub(crate) struct Port {
 
 /// A memory as a context knows it.
 struct Import {
-    port: Port,
+    /// What it stands for; the activations where it is no port.
+    port: Option<Port>,
     /// Number of the memory.
     number: u64,
     handle: NonNull<TensorMem>,
@@ -191,7 +195,7 @@ const IMPORTS: usize = 2;
 pub(crate) struct Context {
     api: Arc<Api>,
     handle: abi::Context,
-    /// Those of a port in the order of their last use; the last one is set.
+    /// Those that stand for the same in the order of their last use; the last one is set.
     imports: Vec<Import>,
     /// Makes it not Sync.
     _one_thread: PhantomData<Cell<()>>,
@@ -202,10 +206,11 @@ fn checked(function: &'static str, raw: c_int) -> Result<(), CallError> {
 }
 
 impl Context {
-    pub(crate) fn open(api: &Arc<Api>, path: &CString) -> Result<Self, CallError> {
+    /// Load a model from a file, with [`flag`]s.
+    pub(crate) fn open(api: &Arc<Api>, path: &CString, flags: u32) -> Result<Self, CallError> {
         let mut handle = 0;
         // SAFETY: with size 0 the model is a path that ends with a zero; both outlive the call.
-        let raw = unsafe { (api.init)(&raw mut handle, path.as_ptr() as *mut c_void, 0, 0, null_mut()) };
+        let raw = unsafe { (api.init)(&raw mut handle, path.as_ptr() as *mut c_void, 0, flags, null_mut()) };
         checked("rknn_init", raw)?;
         Ok(Context { api: api.clone(), handle, imports: Vec::new(), _one_thread: PhantomData })
     }
@@ -250,8 +255,37 @@ impl Context {
         Ok(TensorAttr { pass_through: u8::from(!port.output), ..attr })
     }
 
+    /// Bytes of activations.
+    pub(crate) fn internal_bytes(&self) -> Result<usize, CallError> {
+        Ok(self.ask(query::MEM_SIZE, MemSize::default())?.total_internal_size as usize)
+    }
+
     /// Let a memory stand for an input or output, in the layout of its native attributes, for which it is large enough.
     pub(crate) fn bind(&mut self, port: Port, memory: &Memory, attr: &TensorAttr) -> Result<(), CallError> {
+        let mut attr = *attr;
+        self.set(Some(port), memory, memory.bytes, "rknn_set_io_mem", |api, handle, import| {
+            // SAFETY: all are alive; the memory behind the import has as many bytes as the attributes say.
+            unsafe { (api.set_io_mem)(handle, import, &raw mut attr) }
+        })
+    }
+
+    /// Let the first bytes of a memory stand for the activations, for a context that was opened for that.
+    pub(crate) fn bind_internal(&mut self, memory: &Memory, bytes: usize) -> Result<(), CallError> {
+        self.set(None, memory, bytes, "rknn_set_internal_mem", |api, handle, import| {
+            // SAFETY: both are alive; the import has as many bytes as the model needs.
+            unsafe { (api.set_internal_mem)(handle, import) }
+        })
+    }
+
+    /// Import a memory unless that was done, and have it set unless it is.
+    fn set(
+        &mut self,
+        port: Option<Port>,
+        memory: &Memory,
+        bytes: usize,
+        function: &'static str,
+        call: impl FnOnce(&Api, abi::Context, *mut TensorMem) -> c_int,
+    ) -> Result<(), CallError> {
         let of_port = |import: &Import| import.port == port;
         if self.imports.iter().rfind(|import| of_port(import)).is_some_and(|last| last.number == memory.number) {
             return Ok(());
@@ -259,24 +293,24 @@ impl Context {
         let known = self.imports.iter().position(|import| of_port(import) && import.number == memory.number);
         let import = match known {
             Some(at) => self.imports.remove(at),
-            None => self.import(port, memory)?,
+            None => self.import(port, memory, bytes)?,
         };
-        let mut attr = *attr;
-        // SAFETY: both structs are alive; the memory behind the import has as many bytes as the attributes say.
-        let raw = unsafe { (self.api.set_io_mem)(self.handle, import.handle.as_ptr(), &raw mut attr) };
+        let raw = call(&self.api, self.handle, import.handle.as_ptr());
         self.imports.push(import);
-        if self.imports.iter().filter(|import| of_port(import)).count() > IMPORTS {
+        checked(function, raw).inspect_err(|_| self.forget(self.imports.len() - 1))?;
+        let most = if port.is_some() { IMPORTS } else { 1 };
+        if self.imports.iter().filter(|import| of_port(import)).count() > most {
             let oldest = self.imports.iter().position(of_port).expect("there are several");
             self.forget(oldest);
         }
-        checked("rknn_set_io_mem", raw).inspect_err(|_| self.forget(self.imports.len() - 1))
+        Ok(())
     }
 
-    fn import(&mut self, port: Port, memory: &Memory) -> Result<Import, CallError> {
+    fn import(&mut self, port: Option<Port>, memory: &Memory, bytes: usize) -> Result<Import, CallError> {
         // SAFETY: the struct is alive until the memory is destroyed.
         let &TensorMem { fd, virt_addr, .. } = unsafe { memory.handle.as_ref() };
-        // SAFETY: the handle is alive; descriptor, address and size are those of one buffer.
-        let handle = unsafe { (self.api.create_mem_from_fd)(self.handle, fd, virt_addr, memory.bytes as u32, 0) };
+        // SAFETY: the handle is alive; descriptor and address are those of one buffer, which has at least these bytes.
+        let handle = unsafe { (self.api.create_mem_from_fd)(self.handle, fd, virt_addr, bytes as u32, 0) };
         let none = CallError { function: "rknn_create_mem_from_fd", raw: Code::Malloc.raw() };
         Ok(Import { port, number: memory.number, handle: NonNull::new(handle).ok_or(none)? })
     }

@@ -10,10 +10,13 @@
 //!
 //! Inputs and outputs lie in memory that the NPU reaches (`pool`), in the NPU's own layout (`native`): the host's tensors are brought into
 //! it and taken out of it here, and what a session keeps for another one is not touched. A session whose model has a layout that this crate
-//! does not know gives and takes copies instead, which the runtime converts; so does every session of [`RknnDevice::copying`]. All outputs are got at once then: the
-//! runtime writes to all of them, whatever number it is told. `api` holds all unsafe code.
+//! does not know gives and takes copies instead, which the runtime converts. All outputs are got at once then: the runtime writes to
+//! all of them, whatever number it is told. The sessions of a core share the memory of activations (`arena`).
+//!
+//! `api` holds all unsafe code.
 
 mod api;
+mod arena;
 mod native;
 mod origins;
 mod pool;
@@ -22,6 +25,7 @@ mod session;
 pub use api::version_in;
 
 use api::Api;
+use arena::Arena;
 use origins::Origins;
 use pool::Pool;
 use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes, Version};
@@ -40,7 +44,8 @@ pub struct RknnDevice {
     api: Arc<Api>,
     origins: Arc<Origins>,
     pool: Arc<Pool>,
-    copying: bool,
+    /// One a core; none where the runtime has all memory.
+    arenas: Vec<Arc<Arena>>,
 }
 
 /// Versions that a loaded model's context tells.
@@ -105,12 +110,13 @@ impl RknnDevice {
     /// It is not there, or lacks functions.
     pub fn load(library: Option<&Path>) -> Result<Self, LoadError> {
         let api = Arc::new(Api::load(library.unwrap_or(Path::new(LIBRARY)))?);
-        Ok(RknnDevice { pool: Pool::new(api.clone()), api, origins: Arc::default(), copying: false })
+        let arenas = (0..CORES).map(|_| Arena::new(&api)).collect();
+        Ok(RknnDevice { pool: Pool::new(api.clone()), api, origins: Arc::default(), arenas })
     }
 
-    /// The device with sessions that give and take copies of all inputs and outputs, to compare with.
+    /// The device with all memory left to the runtime: inputs and outputs are copied, and each session has activations of its own. To compare with.
     pub fn copying(self) -> Self {
-        RknnDevice { copying: true, ..self }
+        RknnDevice { arenas: Vec::new(), origins: Arc::default(), ..self }
     }
 
     /// The library's file, where it is known.
@@ -153,7 +159,7 @@ impl Device for RknnDevice {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         match core {
-            CoreId::Npu(n) if n < CORES => Ok(Box::new(session::RknnSession::open(self, shard, core, 1 << n)?)),
+            CoreId::Npu(n) if n < CORES => Ok(Box::new(session::RknnSession::open(self, shard, n)?)),
             CoreId::Npu(_) => Err(unavailable(shard, core, format!("the NPU has {CORES} cores, numbered from 0"))),
             CoreId::Host => Err(unavailable(shard, core, "the NPU does not run host shards; open them on the CPU device".to_owned())),
         }

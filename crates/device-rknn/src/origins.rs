@@ -40,8 +40,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Origins {
-    /// A context of a model's file.
-    pub(crate) fn open(&self, api: &Arc<Api>, path: &Path, text: &CString) -> Result<Lease, CallError> {
+    /// A context of a model's file, opened with flags, which are the same for all.
+    pub(crate) fn open(&self, api: &Arc<Api>, path: &Path, text: &CString, flags: u32) -> Result<Lease, CallError> {
         let file = std::fs::metadata(path).ok().map(|m| File { path: path.to_owned(), bytes: m.len(), modified: m.modified().ok() });
         // Held while the runtime loads, so that nobody loads the file meanwhile.
         let mut known = lock(&self.0);
@@ -50,7 +50,7 @@ impl Origins {
             let context = Arc::new(Mutex::new(lock(&origin).dup()?));
             return Ok(Lease { context, _origin: Some(origin) });
         }
-        let context = Arc::new(Mutex::new(Context::open(api, text)?));
+        let context = Arc::new(Mutex::new(Context::open(api, text, flags)?));
         if let Some(file) = file {
             known.insert(file, Arc::downgrade(&context));
         }

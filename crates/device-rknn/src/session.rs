@@ -1,13 +1,14 @@
 //! One shard in a context of its own.
 
 use crate::api::{Api, Context, Elements, Port};
+use crate::arena::Share;
 use crate::native::Native;
 use crate::origins::Lease;
 use crate::pool::{Buffer, Pool};
 use crate::{CallError, RknnDevice, Versions};
 use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, Version, check_values};
 use rockshard_manifest::{CoreId, TensorSpec};
-use rockshard_rknn_abi::{Code, TensorAttr, dtype, format, text_of};
+use rockshard_rknn_abi::{Code, TensorAttr, dtype, flag, format, text_of};
 use rockshard_tensor::{DType, Tensor};
 use std::ffi::CString;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(crate) struct RknnSession {
     core: CoreId,
     simulated: bool,
     lease: Lease,
+    /// None where the runtime has the memory of activations.
+    share: Option<Share>,
     route: Route,
 }
 
@@ -65,7 +68,9 @@ impl Kept for Stored {
 }
 
 impl RknnSession {
-    pub(crate) fn open(device: &RknnDevice, shard: &ShardFile, core: CoreId, mask: u32) -> Result<Self, DeviceError> {
+    pub(crate) fn open(device: &RknnDevice, shard: &ShardFile, number: u8) -> Result<Self, DeviceError> {
+        let core = CoreId::Npu(number);
+        let arena = device.arenas.get(usize::from(number));
         let load = |detail: String| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, detail);
         let called = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Load), &shard.name, core, e);
         for (role, specs) in [("input", &shard.inputs), ("output", &shard.outputs)] {
@@ -77,13 +82,16 @@ impl RknnSession {
             }
         }
         let text = path_text(shard).map_err(load)?;
-        let lease = device.origins.open(&device.api, &shard.path, &text).map_err(called)?;
+        let lease = device
+            .origins
+            .open(&device.api, &shard.path, &text, if arena.is_some() { flag::INTERNAL_ALLOC_OUTSIDE } else { 0 })
+            .map_err(called)?;
         let mut context = lease.context();
         let found = ask_versions(&context).map_err(called)?;
         if let Some(problem) = unfit("librknnrt", &found.runtime, RUNTIME).or(unfit("the NPU's driver", &found.driver, DRIVER)) {
             return Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, problem));
         }
-        context.set_core_mask(mask).map_err(called)?;
+        context.set_core_mask(1 << number).map_err(called)?;
         let numbers = context.numbers().map_err(called)?;
         let mut sides: [Vec<Option<Side>>; 2] = Default::default();
         for (output, found, specs) in [(false, numbers.n_input, &shard.inputs), (true, numbers.n_output, &shard.outputs)] {
@@ -97,7 +105,7 @@ impl RknnSession {
                 boundary(role, spec, &attr).map_err(load)?;
                 let attr = context.native(port).map_err(called)?;
                 let side = Native::of(&attr, &spec.shape).map(|native| Side { port, attr, native, staging: None });
-                if side.is_none() && !device.copying {
+                if side.is_none() {
                     tracing::info!(
                         "shard {}: {role} {:?} has a layout that is not known, so tensors are copied: {attr:?}",
                         shard.name,
@@ -107,13 +115,14 @@ impl RknnSession {
                 sides[usize::from(output)].push(side);
             }
         }
+        let share = arena.map(|arena| arena.share(context.internal_bytes()?)).transpose().map_err(called)?;
         drop(context);
         let [inputs, outputs] = sides.map(|sides| sides.into_iter().collect::<Option<Vec<_>>>());
         let route = match (inputs, outputs) {
-            (Some(inputs), Some(outputs)) if !device.copying => Route::Memory { pool: device.pool.clone(), inputs, outputs },
+            (Some(inputs), Some(outputs)) if share.is_some() => Route::Memory { pool: device.pool.clone(), inputs, outputs },
             _ => Route::Copies(shard.outputs.iter().map(|t| t.shape.iter().product()).collect()),
         };
-        Ok(RknnSession { shard: shard.clone(), core, simulated: device.api.simulated, lease, route })
+        Ok(RknnSession { shard: shard.clone(), core, simulated: device.api.simulated, lease, share, route })
     }
 }
 
@@ -131,7 +140,7 @@ fn ask_versions(context: &Context) -> Result<Versions, CallError> {
 pub(crate) fn versions(api: &Arc<Api>, shard: &ShardFile) -> Result<Versions, DeviceError> {
     let fail = |kind, detail: String| DeviceError::new(kind, &shard.name, CoreId::Npu(0), detail);
     let text = path_text(shard).map_err(|e| fail(DeviceErrorKind::Load, e))?;
-    let context = Context::open(api, &text).and_then(|context| ask_versions(&context));
+    let context = Context::open(api, &text, 0).and_then(|context| ask_versions(&context));
     context.map_err(|e| fail(kind(e, DeviceErrorKind::Load), e.to_string()))
 }
 
@@ -190,6 +199,8 @@ impl Session for RknnSession {
         check_values(&self.shard, self.core, inputs)?;
         let failed = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Run), &self.shard.name, self.core, e);
         let mut context = self.lease.context();
+        let turn = self.share.as_ref().map(Share::turn);
+        turn.iter().try_for_each(|turn| turn.bind(&mut context)).map_err(failed)?;
         let outputs = match &mut self.route {
             Route::Copies(counts) => copied(&mut context, inputs, counts, &self.shard.outputs).map_err(failed)?,
             Route::Memory { pool, inputs: taken, outputs: given } => {
@@ -200,6 +211,7 @@ impl Session for RknnSession {
                 given.iter().zip(buffers).enumerate().map(give).collect()
             }
         };
+        drop(turn);
         let modelled = match self.simulated {
             true => Some(Duration::from_micros(context.micros().map_err(failed)?.unsigned_abs())),
             false => None,

@@ -108,6 +108,24 @@ fn the_library_tells_its_file_version_and_kind_before_anything_is_loaded() {
     assert_eq!(device.versions(&missing).unwrap_err().kind, DeviceErrorKind::Load);
 }
 
+#[test]
+fn sessions_of_a_core_share_the_memory_of_activations() {
+    let (_folder, files) = written();
+    let cost = Rk3588::default().graph(&import_file(&files.shard().path, &Options::fixed()).unwrap());
+    // A page for each core's activations, for the inputs of two sessions and for the outputs of one run.
+    let variable = ("ROCKSHARD_RK3588", format!("{{\"address_space\": {}}}", cost.weight_bytes + (3 + 6 + 2) * 4096));
+    with("sessions_of_a_core_share_the_memory_of_activations", variable, || {
+        let (device, (_folder, files)) = (device(), written());
+        let mut sessions: Vec<_> = (0..200).map(|i| device.open(&files.shard(), CoreId::Npu(i % 3)).unwrap()).collect();
+        let wanted = sessions[0].run(&files.inputs(0)).unwrap().outputs;
+        assert!(sessions[31].run(&files.inputs(0)).unwrap().outputs == wanted);
+        drop(sessions);
+        let left_to_the_runtime = device.copying();
+        let opened = (0..200).map_while(|i| left_to_the_runtime.open(&files.shard(), CoreId::Npu(i % 3)).ok()).collect::<Vec<_>>().len();
+        assert!(opened < 200, "{opened} sessions with activations of their own");
+    });
+}
+
 /// Buffers of the runtime's double that this process has.
 fn buffers() -> usize {
     let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
@@ -132,8 +150,8 @@ fn a_chain_of_sessions_needs_the_buffers_of_two() {
                 // Both four-axis inputs are the sum, where it lies.
                 inputs = vec![made[1].clone(), made[1].clone(), made[0].clone()];
                 tensors = vec![wanted[1].clone(), wanted[1].clone(), wanted[0].clone()];
-                // Two outputs of this session and of the one before, and the first session's three inputs.
-                assert!(buffers() <= 7, "{} buffers", buffers());
+                // Two outputs of this session and of the one before, the first session's three inputs, and each core's activations.
+                assert!(buffers() <= 10, "{} buffers", buffers());
             }
         }
         drop(sessions);

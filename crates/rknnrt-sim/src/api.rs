@@ -34,8 +34,7 @@ const UNSUPPORTED: u32 = flag::ASYNC
     | flag::SHARE_WEIGHT_MEM
     | flag::FENCE_IN_OUTSIDE
     | flag::FENCE_OUT_OUTSIDE
-    | flag::COLLECT_MODEL_INFO_ONLY
-    | flag::INTERNAL_ALLOC_OUTSIDE;
+    | flag::COLLECT_MODEL_INFO_ONLY;
 
 /// A context, and whether a call of another thread came while one was under way.
 struct Slot {
@@ -182,7 +181,7 @@ pub unsafe extern "C" fn rknn_init(
             // SAFETY: the C caller promises `size` bytes.
             Model::decode(unsafe { given(model.cast::<u8>(), size, "model") }?)?
         };
-        *handle = register(Context::new(Arc::new(model))?);
+        *handle = register(Context::new(Arc::new(model), flags & flag::INTERNAL_ALLOC_OUTSIDE != 0)?);
         Ok(())
     })
 }
@@ -488,6 +487,17 @@ pub unsafe extern "C" fn rknn_set_io_mem(handle: abi::Context, mem: *mut TensorM
             }
             *place = Some(Bound { memory, layout, native: layout == native });
             Ok(())
+        })
+    })
+}
+
+/// Let memory stand for the activations of a context that was opened with [`flag::INTERNAL_ALLOC_OUTSIDE`].
+#[unsafe(no_mangle)]
+pub extern "C" fn rknn_set_internal_mem(handle: abi::Context, mem: *mut TensorMem) -> c_int {
+    code("rknn_set_internal_mem", || {
+        with(handle, |context| {
+            let (memory, bytes) = memory::find(handle, mem)?;
+            context.set_internal(memory, bytes)
         })
     })
 }

@@ -32,19 +32,26 @@ pub(crate) struct Context {
     pub(crate) bound_inputs: Vec<Option<Bound>>,
     pub(crate) bound_outputs: Vec<Option<Bound>>,
     turns: Turns,
-    /// The activations.
-    _internal: Allocation,
+    internal: Internal,
+}
+
+/// Where the activations are.
+enum Internal {
+    Own(#[expect(dead_code, reason = "its drop frees them")] Allocation),
+    /// In memory of the caller, once that is set.
+    Outside(Option<Lent>),
 }
 
 impl Context {
-    pub(crate) fn new(model: Arc<Model>) -> Result<Self, Refusal> {
+    /// A context of a model, whose activations may be in memory `outside`.
+    pub(crate) fn new(model: Arc<Model>, outside: bool) -> Result<Self, Refusal> {
         let session = model.session()?;
         let (inputs, outputs) = (model.shard.inputs.len(), model.shard.outputs.len());
         Ok(Context {
             session,
             mask: core_mask::AUTO,
             turns: Turns::default(),
-            _internal: system::driver()?.allocate(model.internal_bytes)?,
+            internal: if outside { Internal::Outside(None) } else { Internal::Own(system::driver()?.allocate(model.internal_bytes)?) },
             inputs: vec![None; inputs],
             outputs: None,
             micros: 0,
@@ -56,7 +63,22 @@ impl Context {
 
     /// A context of the same model.
     pub(crate) fn twin(&self) -> Result<Self, Refusal> {
-        Ok(Context { mask: self.mask, ..Self::new(self.model.clone())? })
+        let outside = matches!(self.internal, Internal::Outside(_));
+        Ok(Context { mask: self.mask, ..Self::new(self.model.clone(), outside)? })
+    }
+
+    pub(crate) fn set_internal(&mut self, memory: Lent, bytes: usize) -> Result<(), Refusal> {
+        let needs = self.model.internal_bytes;
+        match &mut self.internal {
+            Internal::Own(_) => Err(Refusal::new(Code::Param, "the context was not opened with RKNN_FLAG_INTERNAL_ALLOC_OUTSIDE")),
+            Internal::Outside(_) if (bytes as u64) < needs => {
+                Err(Refusal::new(Code::Param, format!("activations take {needs} bytes, the memory has {bytes}")))
+            }
+            Internal::Outside(place) => {
+                *place = Some(memory);
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn set_mask(&mut self, mask: u32) -> Result<(), Refusal> {
@@ -98,7 +120,14 @@ impl Context {
         let native = |bounds: &[Option<Bound>]| -> Vec<bool> { bounds.iter().map(|b| b.as_ref().is_some_and(|b| b.native)).collect() };
         let modelled = self.session.modelled_beside(&native(&self.bound_inputs), &native(&self.bound_outputs));
         let (tasks, session) = (self.session.tasks(), &mut self.session);
+        let activations = match &self.internal {
+            Internal::Own(_) => None,
+            Internal::Outside(None) if self.model.internal_bytes == 0 => None,
+            Internal::Outside(None) => return Err(Refusal::new(Code::Param, "the memory of activations was not set")),
+            Internal::Outside(Some(memory)) => Some(memory.occupy()?),
+        };
         let done = system::driver()?.submit(self.mask, tasks, modelled, |_| session.run(&given))?;
+        drop(activations);
         let done = done.map_err(|e| Refusal::new(Code::Fail, e.detail))?;
         self.micros = modelled.as_micros() as i64;
         self.outputs = Some(done.outputs);

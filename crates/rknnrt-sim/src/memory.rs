@@ -14,6 +14,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 const ALIGNMENT: usize = 64;
@@ -83,6 +84,8 @@ pub(crate) struct Buffer {
     block: Block,
     /// What it is imported by.
     file: File,
+    /// A run has its activations in it.
+    occupied: AtomicBool,
     _space: Allocation,
 }
 
@@ -93,7 +96,7 @@ impl Buffer {
         let file = File::from(memfd_create("rknnrt-sim", MemfdFlags::CLOEXEC).map_err(|e| refuse(&e))?);
         file.set_len(u64::from(bytes).max(1)).map_err(|e| refuse(&e))?;
         let block = Block::mapped(&file, bytes as usize).map_err(|e| refuse(&e))?;
-        Ok(Buffer { block, file, _space: space })
+        Ok(Buffer { block, file, occupied: AtomicBool::new(false), _space: space })
     }
 }
 
@@ -193,7 +196,26 @@ pub(crate) fn find(owner: abi::Context, handle: *mut TensorMem) -> Result<(Lent,
     Ok((lent, bytes))
 }
 
+/// A run's activations in a memory.
+pub(crate) struct Occupied(Arc<Part>);
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.buffer.occupied.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Lent {
+    /// Have activations in it. Those of two runs at a time destroy each other.
+    pub(crate) fn occupy(&self) -> Result<Occupied, Refusal> {
+        let part = self.0.upgrade().ok_or_else(unknown)?;
+        if part.buffer.occupied.swap(true, Ordering::SeqCst) && !system::driver()?.chip().silent_overlap {
+            let detail = "its activations are where those of a run under way are: a board gives wrong results here and no error";
+            return Err(Refusal::new(Code::Fail, detail));
+        }
+        Ok(Occupied(part))
+    }
+
     /// A copy of the first bytes.
     pub(crate) fn read(&self, bytes: usize) -> Result<Vec<u8>, Refusal> {
         let part = self.0.upgrade().ok_or_else(unknown)?;
@@ -220,4 +242,24 @@ pub(crate) fn output(contents: &[u8]) -> Result<*mut c_void, Refusal> {
 /// Give the memory of an output back; whether it was one.
 pub(crate) fn release(address: *mut c_void) -> bool {
     with(|b| b.outputs.remove(&(address as usize))).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_activations_of_two_runs_at_a_time_are_not_in_one_memory() {
+        let (made, other) = (create(7, 4096).unwrap(), create(7, 4096).unwrap());
+        // SAFETY: the memory was not destroyed.
+        let (fd, address) = unsafe { ((*made).fd, (*made).virt_addr) };
+        let imported = import(8, fd, address, 4096, 0).unwrap();
+        let lent = |owner, mem| find(owner, mem).unwrap().0;
+        let first = lent(7, made).occupy().unwrap();
+        assert_eq!(lent(8, imported).occupy().err().unwrap().code, Code::Fail);
+        assert!(lent(7, other).occupy().is_ok());
+        drop(first);
+        assert!(lent(8, imported).occupy().is_ok());
+        [made, other, imported].into_iter().for_each(|mem| destroy(mem).unwrap());
+    }
 }

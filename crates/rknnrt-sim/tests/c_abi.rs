@@ -203,6 +203,45 @@ fn contexts_hand_on_memory_that_each_imported() {
 }
 
 #[test]
+fn contexts_that_run_in_turn_share_the_memory_of_activations() {
+    let given = inputs("conv-residual", 2);
+    let wanted = expected("conv-residual", &given);
+    let own = open("conv-residual");
+    let [first, second] = [0, 1].map(|_| init(&data("conv-residual.onnx"), flag::INTERNAL_ALLOC_OUTSIDE).unwrap());
+    let bytes = ask(first, query::MEM_SIZE, MemSize::default()).unwrap().total_internal_size;
+    let set_all = |context| (0..).zip(&given).for_each(|(i, t)| assert_eq!(set(context, i, t.bytes(), dtype::FLOAT16, format::NCHW, 0), 0));
+    set_all(first);
+    assert_eq!(rknn_run(first, null_mut()), -5, "there is no memory yet");
+    let made = rknn_create_mem(first, bytes);
+    // SAFETY: the memory was not destroyed.
+    let (fd, address) = unsafe { ((*made).fd, (*made).virt_addr) };
+    let imported = rknn_create_mem_from_fd(second, fd, address, bytes, 0);
+    let small = rknn_create_mem(first, bytes - 1);
+    let table = [
+        ("too small", rknn_set_internal_mem(first, small), -5),
+        ("another context's", rknn_set_internal_mem(second, made), -5),
+        ("a context that has its own", rknn_set_internal_mem(own, rknn_create_mem(own, bytes)), -5),
+        ("the maker's", rknn_set_internal_mem(first, made), 0),
+        ("an import", rknn_set_internal_mem(second, imported), 0),
+    ];
+    for (what, found, stated) in table {
+        assert_eq!(found, stated, "{what}");
+    }
+    for context in [first, second, first] {
+        assert_eq!(whole(context, &given, wanted.len()), wanted);
+    }
+    let mut made_by_dup = 0;
+    let mut from = first;
+    // SAFETY: both handles are alive.
+    assert_eq!(unsafe { rknn_dup_context(&raw mut from, &raw mut made_by_dup) }, 0);
+    set_all(made_by_dup);
+    assert_eq!(rknn_run(made_by_dup, null_mut()), -5, "a duplicate has none yet either");
+    for context in [first, second, own, made_by_dup] {
+        assert_eq!(rknn_destroy(context), 0);
+    }
+}
+
+#[test]
 fn calls_that_are_wrong_get_the_vendors_codes() {
     let context = open("conv-residual");
     let half = &inputs("conv-residual", 2)[0];

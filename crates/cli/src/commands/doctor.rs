@@ -93,7 +93,7 @@ mod npu {
     pub(super) fn facts(pack: Option<&Path>) -> Vec<Fact> {
         let device = match devices::load_rknn() {
             Ok(device) => device,
-            Err(error) => return vec![fact("device rknn", crate::message(&error.into()))],
+            Err(error) => return vec![fact("device rknn", crate::message(&error))],
         };
         let library = device.library().map_or_else(|| "librknnrt".to_owned(), |p| p.display().to_string());
         let version = device.runtime().unwrap_or("unknown until a shard is loaded");
