@@ -13,7 +13,7 @@ use crate::passes::{
 use crate::reference::Reference;
 use crate::source::{Part, Source};
 use crate::toolkit::Toolkit;
-use rockshard_cost::Rk3588;
+use rockshard_cost::{Boundary, Rk3588};
 use rockshard_device::Device;
 use rockshard_graph::{Graph, NodeId, ValueId};
 use rockshard_import::{Options, import_model};
@@ -253,6 +253,7 @@ fn convert_part(
     declined.extend(scales.declined.iter().cloned());
     tracing::info!(part = part.name, shards = segments.len(), scaled = !scales.is_identity(), "cut");
     let mut shards: Vec<Shard> = Vec::new();
+    let mut boundaries: Vec<Boundary> = Vec::new();
     let mut load = [0.0f64; 3];
     let mut stage_of: HashMap<String, u32> = HashMap::new();
     let outside = Outside::of(&graph, &segments);
@@ -272,6 +273,7 @@ fn convert_part(
         writer.add(&reference, |path| write_onnx(&original, path))?;
         release();
         let cost = npu.graph(&device);
+        boundaries.push(npu.boundary(&device));
         let micros = if segment.host { 0.0 } else { cost.micros };
         let number = shards.iter().filter(|s| s.core != CoreId::Host).count();
         let core = match segment.core {
@@ -307,7 +309,7 @@ fn convert_part(
         });
         progress(Progress::Shard(part.name.clone(), i + 1, segments.len()));
     }
-    Ok(Model {
+    let mut model = Model {
         name: part.name.clone(),
         resolution: part.resolution,
         inputs: unscaled(&graph, &graph.inputs),
@@ -315,7 +317,21 @@ fn convert_part(
         shards,
         declined,
         golden: None,
-    })
+    };
+    price_together(&mut model, &boundaries);
+    Ok(model)
+}
+
+/// Take from the time of each shard what it costs alone to convert values that stay on the device in the pack.
+fn price_together(model: &mut Model, boundaries: &[Boundary]) {
+    let stays = model.device_values();
+    let kept = |specs: &[TensorSpec]| -> Vec<bool> { specs.iter().map(|t| stays.contains(t.name.as_str())).collect() };
+    let saved = |(shard, boundary): (&Shard, &Boundary)| match shard.core {
+        CoreId::Host => 0.0,
+        CoreId::Npu(_) => boundary.cost().micros - boundary.cost_beside(&kept(&shard.inputs), &kept(&shard.outputs)).micros,
+    };
+    let saved: Vec<f64> = model.shards.iter().zip(boundaries).map(saved).collect();
+    model.shards.iter_mut().zip(saved).for_each(|(shard, micros)| shard.modelled.micros -= micros);
 }
 
 fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> ConvertError {

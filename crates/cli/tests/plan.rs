@@ -62,6 +62,26 @@ fn a_divided_pack_draws_the_same_picture_and_is_faster_in_the_model() {
 }
 
 #[test]
+fn plan_manifest_and_simulator_state_the_same_time() {
+    let work = Work::new();
+    let (pack, picture) = (work.path("pack"), work.path("picture.png"));
+    work.convert(&pack, &["--placement", "split", "--sandwich", "off"]);
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&rockshard(args).success()).unwrap() };
+    let (pack, picture) = (pack.to_str().unwrap(), picture.to_str().unwrap());
+    let plan = json(&["plan", pack, "--cores", "1", "--json"]);
+    let manifest: Value = serde_json::from_slice(&std::fs::read(Path::new(pack).join("manifest.json")).unwrap()).unwrap();
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-6 * a;
+    for (planned, model) in plan["models"].as_array().unwrap().iter().zip(manifest["models"].as_array().unwrap()) {
+        let shards = model["shards"].as_array().unwrap().iter().filter(|s| s["core"] != "host");
+        let stated: f64 = shards.map(|s| s["modelled"]["micros"].as_f64().unwrap()).sum();
+        assert!(near(planned["figures"][0]["latency_us"].as_f64().unwrap(), stated), "{}: {stated}", model["name"]);
+    }
+    let drawn = json(&["generate", pack, "--prompt", PROMPT, "--cores", "1", "--out", picture, "--quiet", "--json"]);
+    let planned = plan["pictures_us"].as_object().unwrap().values().next().unwrap().as_f64().unwrap();
+    assert!(near(planned, drawn["modelled_device_us"].as_f64().unwrap()), "{planned} and {}", drawn["modelled_device_us"]);
+}
+
+#[test]
 fn replicas_are_picked_for_a_stream_and_one_core_is_never_slower_than_it_says() {
     let work = Work::new();
     let pack = work.path("pack");

@@ -214,7 +214,7 @@ pub struct Shard {
     pub compiled: Option<Compiled>,
 }
 
-/// Modelled cost of one run of a shard on one core.
+/// Modelled cost of one run of a shard on one core, between the others of its model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelledCost {
