@@ -5,15 +5,16 @@
 //! printed on standard error, as the vendor's runtime does.
 //!
 //! What is as in the vendor's runtime: tensors of four axes have attributes with the channels last as inputs and in ONNX's order as
-//! outputs; elements are float16 inside; a context holds the inputs and outputs of one run; duplicated contexts share their weights; memory is
-//! of a context or of none, and others import it by its descriptor; inputs and outputs that lie in memory in the NPU's layout are not
-//! converted, and cost no time; and what [`rockshard_device_sim::Driver`] keeps of the driver: core masks, queues, resets and the address space of a process.
+//! outputs; elements are float16 inside; a context holds the inputs and outputs of one run; duplicated contexts share their weights;
+//! memory is of a context or of none, and others import it by its descriptor; inputs and outputs that lie in memory in the NPU's
+//! layout are not converted, and cost no time; and what [`rockshard_device_sim::Driver`] keeps of the driver: core masks, queues, resets
+//! and the address space of a process.
 //!
 //! What is not: `rknn_outputs_get` must ask for all outputs (the vendor's runtime reads past a shorter array); times are modelled,
-//! for one core, whatever the mask; quantised types, dynamic shapes and flags that change what calls mean, but for activations outside, are
-//! refused; native NHWC
-//! tensors have no padding. A handle that was destroyed, memory that this library did not give out, and threads that use one context
-//! without taking turns (`turns`) are errors. `system` says how the environment describes another chip.
+//! for one core, whatever the mask; quantised types, dynamic shapes and flags that change what calls mean are refused, but for the one
+//! that has activations outside; native NHWC tensors have no padding. A handle that was destroyed, memory that this library did not
+//! give out, and threads that use one context without taking turns (`turns`) are errors. `system` says how the environment describes
+//! another chip.
 //!
 //! `api` is the boundary and holds all unsafe code but that of `memory`; the other modules see slices and tensors.
 
