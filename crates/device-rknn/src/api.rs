@@ -4,7 +4,9 @@
 
 use crate::{CallError, LoadError};
 use libloading::Library;
-use rockshard_rknn_abi::{self as abi, Code, InOutNum, Input, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, alloc, query};
+use rockshard_rknn_abi::{
+    self as abi, Code, InOutNum, Input, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, alloc, query, sync,
+};
 use std::cell::Cell;
 use std::ffi::{CString, c_int, c_void};
 use std::marker::PhantomData;
@@ -26,6 +28,7 @@ type CreateMem2 = unsafe extern "C" fn(abi::Context, u64, u64) -> *mut TensorMem
 type CreateMemFromFd = unsafe extern "C" fn(abi::Context, i32, *mut c_void, u32, i32) -> *mut TensorMem;
 type DestroyMem = unsafe extern "C" fn(abi::Context, *mut TensorMem) -> c_int;
 type SetIoMem = unsafe extern "C" fn(abi::Context, *mut TensorMem, *mut TensorAttr) -> c_int;
+type MemSync = unsafe extern "C" fn(abi::Context, *mut TensorMem, u32) -> c_int;
 type SetInternalMem = unsafe extern "C" fn(abi::Context, *mut TensorMem) -> c_int;
 
 /// The loaded library. Its functions may be called from any thread, each context from one at a time.
@@ -50,6 +53,7 @@ pub(crate) struct Api {
     destroy_mem: DestroyMem,
     set_io_mem: SetIoMem,
     set_internal_mem: SetInternalMem,
+    mem_sync: MemSync,
     /// Keeps the functions in memory.
     _library: Library,
 }
@@ -85,6 +89,7 @@ impl Api {
             destroy_mem: function!("rknn_destroy_mem"),
             set_io_mem: function!("rknn_set_io_mem"),
             set_internal_mem: function!("rknn_set_internal_mem"),
+            mem_sync: function!("rknn_mem_sync"),
             _library: library,
         })
     }
@@ -277,6 +282,20 @@ impl Context {
         })
     }
 
+    /// What the processor wrote into the memory that stands for an input is there for the NPU, or what the NPU wrote into that of an output
+    /// for the processor.
+    pub(crate) fn sync(&mut self, port: Port) -> Result<(), CallError> {
+        let mode = if port.output { sync::FROM_DEVICE } else { sync::TO_DEVICE };
+        let Some(import) = self.imports.iter().rfind(|import| import.port == Some(port)) else { return Ok(()) };
+        // SAFETY: both handles are alive.
+        checked("rknn_mem_sync", unsafe { (self.api.mem_sync)(self.handle, import.handle.as_ptr(), mode) })
+    }
+
+    /// Let go of all memories: the context is not run any more.
+    pub(crate) fn release(&mut self) {
+        (0..self.imports.len()).rev().for_each(|at| self.forget(at));
+    }
+
     /// Import a memory unless that was done, and have it set unless it is.
     fn set(
         &mut self,
@@ -366,7 +385,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        (0..self.imports.len()).rev().for_each(|at| self.forget(at));
+        self.release();
         // SAFETY: the handle is alive, and not used again. What it returns cannot be acted on.
         let _ = unsafe { (self.api.destroy)(self.handle) };
     }

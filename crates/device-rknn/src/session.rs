@@ -207,6 +207,7 @@ impl Session for RknnSession {
                 taken.iter_mut().zip(inputs).try_for_each(|(side, input)| side.take(&mut context, pool, input)).map_err(failed)?;
                 let buffers = given.iter().map(|side| side.place(&mut context, pool)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
                 context.run().map_err(failed)?;
+                given.iter().try_for_each(|side| context.sync(side.port)).map_err(failed)?;
                 let give = |(at, (side, buffer)): (usize, (&Side, Buffer))| side.give(buffer, pool, keep.get(at) == Some(&true));
                 given.iter().zip(buffers).enumerate().map(give).collect()
             }
@@ -222,6 +223,8 @@ impl Session for RknnSession {
 
 impl Drop for RknnSession {
     fn drop(&mut self) {
+        // The context may live on as the one that others are duplicated from.
+        self.lease.context().release();
         if let Route::Memory { pool, inputs, .. } = &mut self.route {
             inputs.clear();
             pool.trim();
@@ -244,7 +247,8 @@ impl Side {
             none => none.insert(pool.take(self.native.bytes)?),
         };
         self.native.write(&value.tensor(), buffer.contents_mut());
-        context.bind(self.port, buffer, &self.attr)
+        context.bind(self.port, buffer, &self.attr)?;
+        context.sync(self.port)
     }
 
     /// Memory that stands for this output.
