@@ -7,7 +7,7 @@
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
-use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile};
+use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Value};
 use rockshard_manifest::{Conversion, CoreId, FileEntry, Generator, Manifest, Model, SCHEMA, Shard, TensorSpec};
 use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
 use rockshard_tensor::{DType, Tensor};
@@ -43,6 +43,15 @@ impl Session for BusySession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
         let start = Instant::now();
         let completion = self.0.run(inputs);
+        while start.elapsed() < self.1 {
+            std::hint::spin_loop();
+        }
+        completion
+    }
+
+    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+        let start = Instant::now();
+        let completion = self.0.run_between(inputs, keep);
         while start.elapsed() < self.1 {
             std::hint::spin_loop();
         }

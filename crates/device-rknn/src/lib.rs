@@ -134,6 +134,17 @@ impl RknnDevice {
         self.api.simulated
     }
 
+    /// Where a call was refused for want of memory: give up what no session uses, so that it can be tried again. Only then is memory given up, because
+    /// librknnrt 2.3.2 is said to leave its descriptors open (airockchip/rknn-toolkit2#532).
+    fn make_room(&self, error: CallError) -> Result<(), CallError> {
+        if error.code() != Some(Code::Malloc) {
+            return Err(error);
+        }
+        self.pool.trim();
+        self.arenas.iter().for_each(|arena| arena.trim());
+        Ok(())
+    }
+
     /// Load a shard to ask for the versions of runtime and driver.
     ///
     /// # Errors

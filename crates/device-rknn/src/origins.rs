@@ -47,6 +47,8 @@ impl Origins {
         let mut known = lock(&self.0);
         known.retain(|_, origin| origin.strong_count() > 0);
         if let Some(origin) = file.as_ref().and_then(|f| known.get(f)).and_then(Weak::upgrade) {
+            // Another file need not wait until this one's context is free.
+            drop(known);
             let context = Arc::new(Mutex::new(lock(&origin).dup()?));
             return Ok(Lease { context, _origin: Some(origin) });
         }

@@ -1,7 +1,7 @@
 //! One shard in a context of its own.
 
 use crate::api::{Api, Context, Elements, Port};
-use crate::arena::Share;
+use crate::arena::{Arena, Share};
 use crate::native::Native;
 use crate::origins::Lease;
 use crate::pool::{Buffer, Pool};
@@ -82,10 +82,9 @@ impl RknnSession {
             }
         }
         let text = path_text(shard).map_err(load)?;
-        let lease = device
-            .origins
-            .open(&device.api, &shard.path, &text, if arena.is_some() { flag::INTERNAL_ALLOC_OUTSIDE } else { 0 })
-            .map_err(called)?;
+        let flags = if arena.is_some() { flag::INTERNAL_ALLOC_OUTSIDE } else { 0 };
+        let open = || device.origins.open(&device.api, &shard.path, &text, flags);
+        let lease = open().or_else(|error| device.make_room(error).and_then(|()| open())).map_err(called)?;
         let mut context = lease.context();
         let found = ask_versions(&context).map_err(called)?;
         if let Some(problem) = unfit("librknnrt", &found.runtime, RUNTIME).or(unfit("the NPU's driver", &found.driver, DRIVER)) {
@@ -115,8 +114,13 @@ impl RknnSession {
                 sides[usize::from(output)].push(side);
             }
         }
-        let share = arena.map(|arena| arena.share(context.internal_bytes()?)).transpose().map_err(called)?;
+        let internal_bytes = context.internal_bytes().map_err(called)?;
+        // The arena may have to be waited for, and nobody is to wait for the context meanwhile.
         drop(context);
+        let share = |arena: &Arc<Arena>| {
+            arena.share(internal_bytes).or_else(|error| device.make_room(error).and_then(|()| arena.share(internal_bytes)))
+        };
+        let share = arena.map(share).transpose().map_err(called)?;
         let [inputs, outputs] = sides.map(|sides| sides.into_iter().collect::<Option<Vec<_>>>());
         let route = match (inputs, outputs) {
             (Some(inputs), Some(outputs)) if share.is_some() => Route::Memory { pool: device.pool.clone(), inputs, outputs },
@@ -225,10 +229,6 @@ impl Drop for RknnSession {
     fn drop(&mut self) {
         // The context may live on as the one that others are duplicated from.
         self.lease.context().release();
-        if let Route::Memory { pool, inputs, .. } = &mut self.route {
-            inputs.clear();
-            pool.trim();
-        }
     }
 }
 

@@ -154,7 +154,7 @@ fn a_chain_of_sessions_needs_the_buffers_of_two() {
                 assert!(buffers() <= 10, "{} buffers", buffers());
             }
         }
-        drop(sessions);
+        drop((sessions, device));
         assert_eq!(buffers(), 0);
     });
 }

@@ -127,10 +127,12 @@ impl Context {
             Internal::Outside(Some(memory)) => Some(memory.occupy()?),
         };
         let done = system::driver()?.submit(self.mask, tasks, modelled, |_| session.run(&given))?;
-        drop(activations);
         let done = done.map_err(|e| Refusal::new(Code::Fail, e.detail))?;
         self.micros = modelled.as_micros() as i64;
         self.outputs = Some(done.outputs);
+        if activations.is_some_and(|activations| activations.spoilt) {
+            self.spoil();
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 const ALIGNMENT: usize = 64;
@@ -84,8 +84,8 @@ pub(crate) struct Buffer {
     block: Block,
     /// What it is imported by.
     file: File,
-    /// A run has its activations in it.
-    occupied: AtomicBool,
+    /// Runs that have their activations in it.
+    occupied: AtomicUsize,
     _space: Allocation,
 }
 
@@ -96,7 +96,7 @@ impl Buffer {
         let file = File::from(memfd_create("rknnrt-sim", MemfdFlags::CLOEXEC).map_err(|e| refuse(&e))?);
         file.set_len(u64::from(bytes).max(1)).map_err(|e| refuse(&e))?;
         let block = Block::mapped(&file, bytes as usize).map_err(|e| refuse(&e))?;
-        Ok(Buffer { block, file, occupied: AtomicBool::new(false), _space: space })
+        Ok(Buffer { block, file, occupied: AtomicUsize::new(0), _space: space })
     }
 }
 
@@ -197,11 +197,15 @@ pub(crate) fn find(owner: abi::Context, handle: *mut TensorMem) -> Result<(Lent,
 }
 
 /// A run's activations in a memory.
-pub(crate) struct Occupied(Arc<Part>);
+pub(crate) struct Occupied {
+    part: Arc<Part>,
+    /// Those of another run were there: a board gives wrong results.
+    pub(crate) spoilt: bool,
+}
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        self.0.buffer.occupied.store(false, Ordering::SeqCst);
+        self.part.buffer.occupied.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -209,11 +213,13 @@ impl Lent {
     /// Have activations in it. Those of two runs at a time destroy each other.
     pub(crate) fn occupy(&self) -> Result<Occupied, Refusal> {
         let part = self.0.upgrade().ok_or_else(unknown)?;
-        if part.buffer.occupied.swap(true, Ordering::SeqCst) && !system::driver()?.chip().silent_overlap {
+        let spoilt = part.buffer.occupied.fetch_add(1, Ordering::SeqCst) > 0;
+        let occupied = Occupied { part, spoilt };
+        if spoilt && !system::driver()?.chip().silent_overlap {
             let detail = "its activations are where those of a run under way are: a board gives wrong results here and no error";
             return Err(Refusal::new(Code::Fail, detail));
         }
-        Ok(Occupied(part))
+        Ok(occupied)
     }
 
     /// A copy of the first bytes.
