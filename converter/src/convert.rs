@@ -324,13 +324,13 @@ fn convert_part(
 
 /// Take from the time of each shard what it costs alone to convert values that stay on the device in the pack.
 fn price_together(model: &mut Model, boundaries: &[Boundary]) {
-    let stays = model.device_values();
-    let kept = |specs: &[TensorSpec]| -> Vec<bool> { specs.iter().map(|t| stays.contains(t.name.as_str())).collect() };
+    let stays = model.stays();
     let saved = |(shard, boundary): (&Shard, &Boundary)| match shard.core {
         CoreId::Host => 0.0,
-        CoreId::Npu(_) => boundary.cost().micros - boundary.cost_beside(&kept(&shard.inputs), &kept(&shard.outputs)).micros,
+        CoreId::Npu(_) => boundary.cost().micros - boundary.cost_beside(&stays(&shard.inputs), &stays(&shard.outputs)).micros,
     };
     let saved: Vec<f64> = model.shards.iter().zip(boundaries).map(saved).collect();
+    drop(stays);
     model.shards.iter_mut().zip(saved).for_each(|(shard, micros)| shard.modelled.micros -= micros);
 }
 

@@ -156,7 +156,8 @@ impl Memory {
 
     /// The contents. No run that writes them may be under way.
     pub(crate) fn contents(&self) -> &[u8] {
-        // SAFETY: there are this many bytes, mapped, so that they have values. A run writes them only while its session has the buffer as `&mut`.
+        // SAFETY: there are this many bytes, mapped, so that they have values. A run writes them only while its
+        // session owns the buffer.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.bytes) }
     }
 

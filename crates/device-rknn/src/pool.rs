@@ -56,6 +56,13 @@ impl Pool {
 /// What the system allocates at least.
 const PAGE: usize = 4096;
 
+impl Buffer {
+    /// Whether it is one of this pool.
+    pub(crate) fn is_of(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+}
+
 impl Deref for Buffer {
     type Target = Memory;
 

@@ -31,8 +31,8 @@ pub(crate) struct RknnSession {
 
 /// How inputs and outputs go to and from the NPU.
 enum Route {
-    /// By the runtime's copies; outputs have these numbers of elements.
-    Copies(Vec<usize>),
+    /// By the runtime's copies.
+    Copies,
     /// In memory that the NPU reaches.
     Memory { pool: Arc<Pool>, inputs: Vec<Side>, outputs: Vec<Side> },
 }
@@ -50,7 +50,6 @@ struct Side {
 struct Stored {
     native: Native,
     buffer: Buffer,
-    pool: Arc<Pool>,
 }
 
 impl Kept for Stored {
@@ -124,7 +123,7 @@ impl RknnSession {
         let [inputs, outputs] = sides.map(|sides| sides.into_iter().collect::<Option<Vec<_>>>());
         let route = match (inputs, outputs) {
             (Some(inputs), Some(outputs)) if share.is_some() => Route::Memory { pool: device.pool.clone(), inputs, outputs },
-            _ => Route::Copies(shard.outputs.iter().map(|t| t.shape.iter().product()).collect()),
+            _ => Route::Copies,
         };
         Ok(RknnSession { shard: shard.clone(), core, simulated: device.api.simulated, lease, share, route })
     }
@@ -206,13 +205,13 @@ impl Session for RknnSession {
         let turn = self.share.as_ref().map(Share::turn);
         turn.iter().try_for_each(|turn| turn.bind(&mut context)).map_err(failed)?;
         let outputs = match &mut self.route {
-            Route::Copies(counts) => copied(&mut context, inputs, counts, &self.shard.outputs).map_err(failed)?,
+            Route::Copies => copied(&mut context, inputs, &self.shard.outputs).map_err(failed)?,
             Route::Memory { pool, inputs: taken, outputs: given } => {
                 taken.iter_mut().zip(inputs).try_for_each(|(side, input)| side.take(&mut context, pool, input)).map_err(failed)?;
                 let buffers = given.iter().map(|side| side.place(&mut context, pool)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
                 context.run().map_err(failed)?;
                 given.iter().try_for_each(|side| context.sync(side.port)).map_err(failed)?;
-                let give = |(at, (side, buffer)): (usize, (&Side, Buffer))| side.give(buffer, pool, keep.get(at) == Some(&true));
+                let give = |(at, (side, buffer)): (usize, (&Side, Buffer))| side.give(buffer, keep.get(at) == Some(&true));
                 given.iter().zip(buffers).enumerate().map(give).collect()
             }
         };
@@ -236,7 +235,7 @@ impl Side {
     /// Let a value stand for this input: where it lies, or brought into memory of this session.
     fn take(&mut self, context: &mut Context, pool: &Arc<Pool>, value: &Value) -> Result<(), CallError> {
         if let Some(stored) = value.kept::<Stored>()
-            && Arc::ptr_eq(&stored.pool, pool)
+            && stored.buffer.is_of(pool)
             && self.native.reads(&stored.native)
             && stored.buffer.bytes() >= self.native.bytes
         {
@@ -259,20 +258,21 @@ impl Side {
     }
 
     /// What a run left for this output.
-    fn give(&self, buffer: Buffer, pool: &Arc<Pool>, keep: bool) -> Value {
+    fn give(&self, buffer: Buffer, keep: bool) -> Value {
         if keep {
-            return Value::Kept(Arc::new(Stored { native: self.native.clone(), buffer, pool: pool.clone() }));
+            return Value::Kept(Arc::new(Stored { native: self.native.clone(), buffer }));
         }
         Value::Host(self.native.read(buffer.contents()))
     }
 }
 
 /// A run whose inputs and outputs the runtime copies.
-fn copied(context: &mut Context, inputs: &[Value], counts: &[usize], specs: &[TensorSpec]) -> Result<Vec<Value>, CallError> {
+fn copied(context: &mut Context, inputs: &[Value], specs: &[TensorSpec]) -> Result<Vec<Value>, CallError> {
     // The runtime reads elements where they lie, so they are aligned for their type.
     let aligned = |t: Tensor| if (t.bytes().as_ptr() as usize).is_multiple_of(4) { t } else { t.detached() };
     let tensors: Vec<Tensor> = inputs.iter().map(|value| aligned(value.tensor())).collect();
-    let values = context.run_on_copies(&tensors.iter().map(elements).collect::<Vec<_>>(), counts)?;
+    let counts: Vec<usize> = specs.iter().map(|spec| spec.shape.iter().product()).collect();
+    let values = context.run_on_copies(&tensors.iter().map(elements).collect::<Vec<_>>(), &counts)?;
     Ok(specs.iter().zip(values).map(|(spec, values)| Value::Host(Tensor::from_f32(spec.shape.clone(), values))).collect())
 }
 

@@ -158,6 +158,12 @@ impl Model {
         let outputs: BTreeSet<&str> = self.outputs.iter().map(|t| t.name.as_str()).collect();
         scales.into_keys().filter(|name| !outputs.contains(name)).collect()
     }
+
+    /// Tells of tensors whether each is one of [`Model::device_values`].
+    pub fn stays(&self) -> impl Fn(&[TensorSpec]) -> Vec<bool> {
+        let values = self.device_values();
+        move |tensors| tensors.iter().map(|t| values.contains(t.name.as_str())).collect()
+    }
 }
 
 impl TensorSpec {

@@ -2,7 +2,7 @@ use rockshard_clock::Phase;
 use rockshard_cost::{Layer, Rk3588, layers};
 use rockshard_graph::{Graph, Op};
 use rockshard_import::{ImportError, Options, import_file};
-use rockshard_manifest::{CoreId, Model, TensorSpec};
+use rockshard_manifest::{CoreId, Model};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ impl ModelCost {
     /// A shard's graph cannot be read.
     pub fn read(root: &Path, model: &Model, chip: &Rk3588) -> Result<Self, PlanError> {
         let mut made_by: HashMap<&str, usize> = HashMap::new();
-        let stays = model.device_values();
+        let stays = model.stays();
         let mut shards = Vec::new();
         for (i, shard) in model.shards.iter().enumerate() {
             let needs: BTreeSet<usize> = shard.inputs.iter().filter_map(|t| made_by.get(t.name.as_str()).copied()).collect();
@@ -87,8 +87,7 @@ impl ModelCost {
             if shard.core != CoreId::Host {
                 let path = root.join(&shard.file);
                 let graph = import_file(&path, &Options::fixed()).map_err(|source| PlanError { path, source })?;
-                let kept = |specs: &[TensorSpec]| -> Vec<bool> { specs.iter().map(|t| stays.contains(t.name.as_str())).collect() };
-                cost.price(&graph, chip, &kept(&shard.inputs), &kept(&shard.outputs));
+                cost.price(&graph, chip, &stays(&shard.inputs), &stays(&shard.outputs));
             }
             shards.push(cost);
         }

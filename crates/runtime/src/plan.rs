@@ -66,7 +66,7 @@ impl Plan {
             uses: Vec::new(),
         };
         let mut made_by: HashMap<usize, usize> = HashMap::new();
-        let stays = model.device_values();
+        let stays = model.stays();
         for (i, shard) in model.shards.iter().enumerate() {
             // The host runs its shards on the original values, and the reference all of them.
             let scaled = shard.core != CoreId::Host && variant != Variant::Reference;
@@ -86,7 +86,7 @@ impl Plan {
                 core: shard.core,
                 inputs,
                 outputs,
-                keep: shard.outputs.iter().map(|t| stays.contains(t.name.as_str())).collect(),
+                keep: stays(&shard.outputs),
                 needs: needs.into_iter().collect(),
                 next: Vec::new(),
                 bytes_in: shard.inputs.iter().map(bytes).sum(),
