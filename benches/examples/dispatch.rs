@@ -8,7 +8,9 @@
 
 use anyhow::{Context, Result, ensure};
 use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Value};
-use rockshard_manifest::{Conversion, CoreId, FileEntry, Generator, Manifest, Model, SCHEMA, Shard, TensorSpec};
+use rockshard_manifest::{
+    Conversion, CoreId, FileEntry, Generator, Manifest, Model, SCHEMA, Shard, TensorSpec,
+};
 use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
@@ -49,7 +51,11 @@ impl Session for BusySession {
         completion
     }
 
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         let start = Instant::now();
         let completion = self.0.run_between(inputs, keep);
         while start.elapsed() < self.1 {
@@ -119,22 +125,33 @@ fn middle_and_least(mut seconds: Vec<f64>) -> [f64; 2] {
 }
 
 fn main() -> Result<()> {
-    let rounds = std::env::args().nth(1).map_or(Ok(ROUNDS), |n| n.parse()).context("usage: dispatch [ROUNDS]")?;
-    println!("microseconds a shard: medians of runner, direct call, what the runner adds; the same of the fastest runs");
+    let rounds = std::env::args()
+        .nth(1)
+        .map_or(Ok(ROUNDS), |n| n.parse())
+        .context("usage: dispatch [ROUNDS]")?;
+    println!(
+        "microseconds a shard: medians of runner, direct call, what the runner adds; the same of the fastest runs"
+    );
     for (length, work) in CHAINS {
         let (_folder, pack) = chain(length)?;
         let device = Arc::new(Busy(MockDevice::new(3), Duration::from_micros(work)));
-        let devices = Devices { npu: device.clone(), host: device.clone(), variant: Variant::Device };
+        let devices =
+            Devices { npu: device.clone(), host: device.clone(), variant: Variant::Device };
         let shards = &pack.manifest().models[0].shards;
-        let files = shards.iter().map(|s| pack.shard_file(s, Variant::Device)).collect::<Result<Vec<_>, _>>()?;
-        let mut sessions = files.iter().map(|f| device.open(f, CoreId::Npu(0))).collect::<Result<Vec<_>, _>>()?;
+        let files = shards
+            .iter()
+            .map(|s| pack.shard_file(s, Variant::Device))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut sessions =
+            files.iter().map(|f| device.open(f, CoreId::Npu(0))).collect::<Result<Vec<_>, _>>()?;
         let input = Tensor::from_f32(SHAPE, vec![0.5; 16]);
         for cores in [1, 3] {
             let runner = Runner::new(&pack, &[], &devices, cores, Placement::Pinned)?;
             let (mut ours, mut direct) = (Vec::new(), Vec::new());
             for _ in 0..rounds {
                 let start = Instant::now();
-                let mut outputs = runner.run("m", vec![[("v0".to_owned(), input.clone())].into()])?;
+                let mut outputs =
+                    runner.run("m", vec![[("v0".to_owned(), input.clone())].into()])?;
                 ours.push(start.elapsed().as_secs_f64());
                 let start = Instant::now();
                 let mut value = vec![input.clone()];
@@ -142,10 +159,14 @@ fn main() -> Result<()> {
                     value = session.run(&value)?.outputs;
                 }
                 direct.push(start.elapsed().as_secs_f64());
-                let output = outputs.pop().and_then(|mut o| o.remove(&format!("v{length}"))).context("no output")?;
+                let output = outputs
+                    .pop()
+                    .and_then(|mut o| o.remove(&format!("v{length}")))
+                    .context("no output")?;
                 ensure!(output == value[0], "the runner's output is not that of the direct calls");
             }
-            let [ours, direct] = [ours, direct].map(|s| middle_and_least(s).map(|s| s * 1e6 / length as f64));
+            let [ours, direct] =
+                [ours, direct].map(|s| middle_and_least(s).map(|s| s * 1e6 / length as f64));
             let added = [0, 1].map(|i| ours[i] - direct[i]);
             println!(
                 "{length:>5} shards of {work:>3} us on {cores} core(s): {:7.2} {:7.2} {:+7.2}   {:+7.2}",

@@ -24,11 +24,15 @@ fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (pack, model) = args.next().zip(args.next()).context("usage: step PACK MODEL")?;
     let pack = Pack::open(&PathBuf::from(pack))?;
-    let spec = pack.manifest().model(&model, None).with_context(|| format!("the pack has no model {model}"))?;
+    let spec = pack
+        .manifest()
+        .model(&model, None)
+        .with_context(|| format!("the pack has no model {model}"))?;
     let inputs = random_inputs(&spec.inputs, SEED);
     let host: Arc<dyn Device> = Arc::new(CpuDevice::new());
     let devices = Devices { npu: Arc::new(SimDevice::default()), host, variant: Variant::Device };
-    let options = Options { time_limit: LONG, ..Options::new(CORES, Placement::of(pack.manifest())) };
+    let options =
+        Options { time_limit: LONG, ..Options::new(CORES, Placement::of(pack.manifest())) };
     let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &options)?;
     println!("ready");
     for line in std::io::stdin().lines() {

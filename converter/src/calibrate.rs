@@ -15,7 +15,12 @@ pub type Sample = BTreeMap<String, Tensor>;
 ///
 /// # Errors
 /// A sample does not fit the model's inputs, the reference fails, or scratch files cannot be written.
-pub(crate) fn calibrate(graph: &Graph, part: &str, samples: &[Sample], reference: &Reference) -> Result<Ranges, ConvertError> {
+pub(crate) fn calibrate(
+    graph: &Graph,
+    part: &str,
+    samples: &[Sample],
+    reference: &Reference,
+) -> Result<Ranges, ConvertError> {
     let mut ranges = Ranges::new();
     for sample in samples {
         check_sample(part, &unscaled(graph, &graph.inputs), sample)?;
@@ -32,12 +37,21 @@ pub(crate) fn calibrate(graph: &Graph, part: &str, samples: &[Sample], reference
 ///
 /// # Errors
 /// One is not; it is named.
-pub(crate) fn check_sample(part: &str, inputs: &[TensorSpec], sample: &Sample) -> Result<(), ConvertError> {
+pub(crate) fn check_sample(
+    part: &str,
+    inputs: &[TensorSpec],
+    sample: &Sample,
+) -> Result<(), ConvertError> {
     let problem = |problem: String| ConvertError::Calibration { part: part.to_owned(), problem };
     for spec in inputs {
-        let tensor = sample.get(&spec.name).ok_or_else(|| problem(format!("input {:?} is missing", spec.name)))?;
+        let tensor = sample
+            .get(&spec.name)
+            .ok_or_else(|| problem(format!("input {:?} is missing", spec.name)))?;
         if tensor.shape() != spec.shape || tensor.dtype().is_float() != (spec.dtype == DType::F32) {
-            return Err(problem(format!("input {:?} is {}{:?}, got {tensor:?}", spec.name, spec.dtype, spec.shape)));
+            return Err(problem(format!(
+                "input {:?} is {}{:?}, got {tensor:?}",
+                spec.name, spec.dtype, spec.shape
+            )));
         }
     }
     Ok(())
@@ -53,7 +67,12 @@ fn record(ranges: &mut Ranges, name: &str, tensor: &Tensor) {
 pub(crate) fn unscaled(graph: &Graph, values: &[ValueId]) -> Vec<TensorSpec> {
     let spec = |&id: &ValueId| {
         let value = graph.value(id);
-        TensorSpec { name: value.name.clone(), dtype: value.dtype, shape: value.shape.clone(), scale: 1.0 }
+        TensorSpec {
+            name: value.name.clone(),
+            dtype: value.dtype,
+            shape: value.shape.clone(),
+            scale: 1.0,
+        }
     };
     values.iter().map(spec).collect()
 }

@@ -26,7 +26,14 @@ pub(crate) fn compile_models(
     let places: Vec<(usize, usize)> = models
         .iter()
         .enumerate()
-        .flat_map(|(m, model)| model.shards.iter().enumerate().filter(|(_, s)| s.core != CoreId::Host).map(move |(i, _)| (m, i)))
+        .flat_map(|(m, model)| {
+            model
+                .shards
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.core != CoreId::Host)
+                .map(move |(i, _)| (m, i))
+        })
         .collect();
     let total = places.len();
     let mut results: Vec<Option<Compiled>> = vec![None; total];
@@ -47,7 +54,8 @@ pub(crate) fn compile_models(
         let (m, i) = places[place];
         let (model, root) = (&models[m], root.as_path());
         let shard = &model.shards[i];
-        let golden = toolkit.verify.then(|| Box::new(move || device_tensors(model, i, 0, root)) as Box<_>);
+        let golden =
+            toolkit.verify.then(|| Box::new(move || device_tensors(model, i, 0, root)) as Box<_>);
         Job { name: shard.name.clone(), model: root.join(&shard.file), golden }
     };
     let jobs: Vec<Job<'_>> = open.iter().map(job).collect();

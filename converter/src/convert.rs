@@ -8,7 +8,8 @@ use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use crate::pack::PackWriter;
 use crate::partition::{Segment, host_nodes, levels, partition};
 use crate::passes::{
-    Ranges, Scales, apply_scales, choose_scales, planes, shuffled_linears, split, split_heads, tile_attention, uniform_scales,
+    Ranges, Scales, apply_scales, choose_scales, planes, shuffled_linears, split, split_heads,
+    tile_attention, uniform_scales,
 };
 use crate::reference::Reference;
 use crate::source::{Part, Source};
@@ -17,7 +18,10 @@ use rockshard_cost::{Boundary, Rk3588};
 use rockshard_device::Device;
 use rockshard_graph::{Graph, NodeId, ValueId};
 use rockshard_import::{Options, import_model};
-use rockshard_manifest::{Conversion, CoreId, Digest, Generator, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec};
+use rockshard_manifest::{
+    Conversion, CoreId, Digest, Generator, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion,
+    Shard, TensorSpec,
+};
 use rockshard_tensor::{DType, MappedFile, Tensor};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -79,7 +83,11 @@ pub enum Progress {
 ///
 /// # Errors
 /// See [`ConvertError`]; nothing is left at the target then.
-pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnMut(Progress)) -> Result<Manifest, ConvertError> {
+pub fn convert(
+    request: &Request,
+    reference: &dyn Device,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Manifest, ConvertError> {
     check_options(request)?;
     let source = Source::open(&request.source, &request.resolutions, request.batch)?;
     let mut loras = Loras::open(&request.loras)?;
@@ -91,12 +99,20 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
     let mut models = Vec::new();
     for part in &source.parts {
         progress(Progress::Import(part.name.clone()));
-        let mut model = convert_part(request, part, &npu, &mut loras, reference, &mut writer, progress)?;
+        let mut model =
+            convert_part(request, part, &npu, &mut loras, reference, &mut writer, progress)?;
         if let Some(recording) = request.golden {
             progress(Progress::Golden(part.name.clone()));
             let mut samples = samples(request, part, &model.inputs, recording.steps);
             samples.truncate(recording.steps);
-            record_golden(&mut model, &label(part), &samples, recording.dtype, reference, &mut writer)?;
+            record_golden(
+                &mut model,
+                &label(part),
+                &samples,
+                recording.dtype,
+                reference,
+                &mut writer,
+            )?;
         }
         models.push(model);
     }
@@ -108,7 +124,10 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
         paths.sort();
         for path in paths.iter().filter(|p| p.is_file()) {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            writer.add_bytes(&format!("tokenizer/{name}"), &std::fs::read(path).map_err(ConvertError::io(path))?)?;
+            writer.add_bytes(
+                &format!("tokenizer/{name}"),
+                &std::fs::read(path).map_err(ConvertError::io(path))?,
+            )?;
         }
     }
     for (name, contents) in &request.files {
@@ -116,7 +135,10 @@ pub fn convert(request: &Request, reference: &dyn Device, progress: &mut dyn FnM
     }
     writer.finish(Manifest {
         schema: SCHEMA,
-        generator: Generator { name: "rockshard".into(), version: env!("CARGO_PKG_VERSION").into() },
+        generator: Generator {
+            name: "rockshard".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        },
         target: "rk3588".into(),
         conversion: Conversion {
             sandwich: request.sandwich.to_string(),
@@ -138,7 +160,11 @@ fn check_options(request: &Request) -> Result<(), ConvertError> {
         (Shards::Auto, _) => return Ok(()),
         (shards, _) => format!("--shards {shards}"),
     };
-    if request.placement == Placement::Split { Err(ConvertError::SplitWith { other }) } else { Ok(()) }
+    if request.placement == Placement::Split {
+        Err(ConvertError::SplitWith { other })
+    } else {
+        Ok(())
+    }
 }
 
 /// A part's name, with its resolution.
@@ -154,12 +180,19 @@ fn lora_part<'a>(request: &Request, part: &'a Part) -> Option<&'a str> {
 
 /// The samples given for a part, or `count` of seeded noise.
 fn samples(request: &Request, part: &Part, inputs: &[TensorSpec], count: usize) -> Vec<Sample> {
-    request.calibration.get(&part.name).cloned().unwrap_or_else(|| crate::noise::samples(inputs, count))
+    request
+        .calibration
+        .get(&part.name)
+        .cloned()
+        .unwrap_or_else(|| crate::noise::samples(inputs, count))
 }
 
 /// What is in a folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, ConvertError> {
-    Ok(std::fs::read_dir(folder).map_err(ConvertError::io(folder))?.filter_map(|e| Some(e.ok()?.path())).collect())
+    Ok(std::fs::read_dir(folder)
+        .map_err(ConvertError::io(folder))?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .collect())
 }
 
 /// Stands for everything the pack's contents depend on.
@@ -199,7 +232,8 @@ fn recipe(request: &Request, source: &Source) -> Result<Digest, ConvertError> {
     let mut calibration: Vec<_> = request.calibration.iter().collect();
     calibration.sort_by_key(|(name, _)| name.as_str());
     for (name, samples) in calibration {
-        let digests = samples.iter().flat_map(|s| s.values()).map(|t| Digest::of(t.bytes()).to_string());
+        let digests =
+            samples.iter().flat_map(|s| s.values()).map(|t| Digest::of(t.bytes()).to_string());
         text += &format!("{name}{}", digests.collect::<String>());
     }
     Ok(Digest::of(text.as_bytes()))
@@ -245,13 +279,19 @@ fn convert_part(
         Sandwich::Auto => {
             progress(Progress::Calibrate(part.name.clone()));
             let samples = samples(request, part, &unscaled(&graph, &graph.inputs), NOISE_SAMPLES);
-            let reference = Reference { device: reference, npu, scratch: &writer.scratch(), release: &release };
+            let reference =
+                Reference { device: reference, npu, scratch: &writer.scratch(), release: &release };
             let ranges = calibrate(&graph, &part.name, &samples, &reference)?;
             (choose_scales(&graph, &ranges), ranges)
         }
     };
     declined.extend(scales.declined.iter().cloned());
-    tracing::info!(part = part.name, shards = segments.len(), scaled = !scales.is_identity(), "cut");
+    tracing::info!(
+        part = part.name,
+        shards = segments.len(),
+        scaled = !scales.is_identity(),
+        "cut"
+    );
     let mut shards: Vec<Shard> = Vec::new();
     let mut boundaries: Vec<Boundary> = Vec::new();
     let mut load = [0.0f64; 3];
@@ -261,8 +301,10 @@ fn convert_part(
         let name = format!("{}-{i:02}-{}", label(part), segment.name);
         let original = graph.subgraph(&name, &segment.nodes, &outside.outputs[i]);
         check_weights(&original, part)?;
-        let mut device = if segment.host { original.clone() } else { apply_scales(&original, &scales)? };
-        let attention = if segment.host { Vec::new() } else { tile_attention(&mut device, request.tile, npu)? };
+        let mut device =
+            if segment.host { original.clone() } else { apply_scales(&original, &scales)? };
+        let attention =
+            if segment.host { Vec::new() } else { tile_attention(&mut device, request.tile, npu)? };
         if !segment.host
             && let Some(source) = npu.limits(&device).into_iter().next()
         {
@@ -284,8 +326,17 @@ fn convert_part(
         let spec = |graph: &Graph, id: ValueId| {
             let value = graph.value(id);
             // The host computes on unscaled values.
-            let scale = if segment.host || value.dtype != DType::F32 { 1.0 } else { scales.of(&value.name) };
-            TensorSpec { name: value.name.clone(), dtype: value.dtype, shape: value.shape.clone(), scale }
+            let scale = if segment.host || value.dtype != DType::F32 {
+                1.0
+            } else {
+                scales.of(&value.name)
+            };
+            TensorSpec {
+                name: value.name.clone(),
+                dtype: value.dtype,
+                shape: value.shape.clone(),
+                scale,
+            }
         };
         let inputs: Vec<TensorSpec> = device.inputs.iter().map(|&v| spec(&device, v)).collect();
         let outputs: Vec<TensorSpec> = device.outputs.iter().map(|&v| spec(&device, v)).collect();
@@ -302,7 +353,11 @@ fn convert_part(
             operators: device.operators(),
             weight_bytes: device.weight_bytes(),
             modelled: ModelledCost { micros, internal_bytes: cost.internal_bytes },
-            sandwich: if segment.host { Vec::new() } else { regions(&graph, segment, &scales, &ranges) },
+            sandwich: if segment.host {
+                Vec::new()
+            } else {
+                regions(&graph, segment, &scales, &ranges)
+            },
             attention,
             golden: None,
             compiled: None,
@@ -327,7 +382,10 @@ fn price_together(model: &mut Model, boundaries: &[Boundary]) {
     let stays = model.stays();
     let saved = |(shard, boundary): (&Shard, &Boundary)| match shard.core {
         CoreId::Host => 0.0,
-        CoreId::Npu(_) => boundary.cost().micros - boundary.cost_beside(&stays(&shard.inputs), &stays(&shard.outputs)).micros,
+        CoreId::Npu(_) => {
+            boundary.cost().micros
+                - boundary.cost_beside(&stays(&shard.inputs), &stays(&shard.outputs)).micros
+        }
     };
     let saved: Vec<f64> = model.shards.iter().zip(boundaries).map(saved).collect();
     drop(stays);
@@ -343,13 +401,21 @@ fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> ConvertErro
 fn import(part: &Part) -> Result<(rockshard_onnx::Model, Graph), ConvertError> {
     let wrap = in_part(part);
     let model = rockshard_onnx::load(&part.path).map_err(|e| wrap(e.into()))?;
-    let options = Options { shapes: part.shapes.iter().cloned().collect(), outputs: part.outputs.clone(), ..Options::default() };
+    let options = Options {
+        shapes: part.shapes.iter().cloned().collect(),
+        outputs: part.outputs.clone(),
+        ..Options::default()
+    };
     let graph = import_model(&model, &options).map_err(wrap)?;
     Ok((model, graph))
 }
 
 /// Keep a weight in a file of its own in `scratch` instead of in memory.
-fn stored(weight: &Tensor, scratch: &Path, files: &mut Vec<MappedFile>) -> Result<Tensor, ConvertError> {
+fn stored(
+    weight: &Tensor,
+    scratch: &Path,
+    files: &mut Vec<MappedFile>,
+) -> Result<Tensor, ConvertError> {
     let path = scratch.join(format!("weight-{}", files.len()));
     std::fs::write(&path, weight.bytes()).map_err(ConvertError::io(&path))?;
     let file = MappedFile::open(&path).map_err(ConvertError::io(&path))?;
@@ -362,10 +428,17 @@ fn check_weights(graph: &Graph, part: &Part) -> Result<(), ConvertError> {
     let mut seen = BTreeSet::new();
     for node in graph.nodes() {
         for &id in node.inputs.iter().filter(|&&id| seen.insert(id)) {
-            let nan = graph.constant(id).and_then(|t| t.to_f32().ok()).is_some_and(|v| v.iter().any(|v| v.is_nan()));
+            let nan = graph
+                .constant(id)
+                .and_then(|t| t.to_f32().ok())
+                .is_some_and(|v| v.iter().any(|v| v.is_nan()));
             if nan {
                 let weight = graph.value(id).name.clone();
-                return Err(ConvertError::NanWeight { part: part.name.clone(), weight, node: node.name.clone() });
+                return Err(ConvertError::NanWeight {
+                    part: part.name.clone(),
+                    weight,
+                    node: node.name.clone(),
+                });
             }
         }
     }
@@ -394,15 +467,25 @@ impl Outside {
             home.extend(segment.nodes.iter().map(|&n| (n, i)));
         }
         let links = graph.links();
-        let needed = |i: usize, value: ValueId| links.is_output(value) || links.users(value).iter().any(|u| home.get(u) != Some(&i));
+        let needed = |i: usize, value: ValueId| {
+            links.is_output(value) || links.users(value).iter().any(|u| home.get(u) != Some(&i))
+        };
         let made = |s: &Segment| s.nodes.iter().map(|&n| graph.node(n).output).collect::<Vec<_>>();
-        let outputs = segments.iter().enumerate().map(|(i, s)| made(s).into_iter().filter(|&v| needed(i, v)).collect());
+        let outputs = segments
+            .iter()
+            .enumerate()
+            .map(|(i, s)| made(s).into_iter().filter(|&v| needed(i, v)).collect());
         Outside { outputs: outputs.collect() }
     }
 }
 
 /// The scaled classes of values that a segment touches.
-fn regions(graph: &Graph, segment: &Segment, scales: &Scales, ranges: &Ranges) -> Vec<SandwichRegion> {
+fn regions(
+    graph: &Graph,
+    segment: &Segment,
+    scales: &Scales,
+    ranges: &Ranges,
+) -> Vec<SandwichRegion> {
     let mut found: Vec<SandwichRegion> = Vec::new();
     for &id in &segment.nodes {
         let node = graph.node(id);
@@ -412,7 +495,9 @@ fn regions(graph: &Graph, segment: &Segment, scales: &Scales, ranges: &Ranges) -
             continue;
         }
         let worst = scales.worst(name).unwrap_or(name).to_owned();
-        if let Some(region) = found.iter_mut().find(|r| r.worst_value == worst && r.factor == factor) {
+        if let Some(region) =
+            found.iter_mut().find(|r| r.worst_value == worst && r.factor == factor)
+        {
             region.nodes[1].clone_from(&node.name);
             continue;
         }

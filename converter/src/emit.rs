@@ -3,7 +3,8 @@
 use rockshard_graph::{Graph, Op, Pool, Resize, ValueId, Window};
 use rockshard_onnx::Weights;
 use rockshard_onnx::schema::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
+    TypeProto, ValueInfoProto,
     attribute_proto::AttributeType,
     tensor_proto::DataType,
     tensor_shape_proto::{Dimension, dimension},
@@ -51,7 +52,10 @@ fn to_model(graph: &Graph, weights: &mut Weights, file: &str) -> ModelProto {
         ir_version: Some(IR_VERSION),
         producer_name: Some("rockshard".into()),
         producer_version: Some(env!("CARGO_PKG_VERSION").into()),
-        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        opset_import: vec![OperatorSetIdProto {
+            domain: Some(String::new()),
+            version: Some(OPSET),
+        }],
         graph: Some(emit.proto),
         ..ModelProto::default()
     }
@@ -76,32 +80,64 @@ fn info(graph: &Graph, id: ValueId) -> ValueInfoProto {
         DType::I32 => DataType::Int32,
         DType::Bool => DataType::Bool,
     };
-    let dim =
-        value.shape.iter().map(|&d| Dimension { value: Some(dimension::Value::DimValue(d as i64)), ..Dimension::default() }).collect();
-    let tensor = type_proto::Tensor { elem_type: Some(data_type as i32), shape: Some(TensorShapeProto { dim }) };
+    let dim = value
+        .shape
+        .iter()
+        .map(|&d| Dimension {
+            value: Some(dimension::Value::DimValue(d as i64)),
+            ..Dimension::default()
+        })
+        .collect();
+    let tensor = type_proto::Tensor {
+        elem_type: Some(data_type as i32),
+        shape: Some(TensorShapeProto { dim }),
+    };
     ValueInfoProto {
         name: Some(value.name.clone()),
-        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
         ..ValueInfoProto::default()
     }
 }
 
 fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto { name: Some(name.into()), r#type: Some(AttributeType::Int as i32), i: Some(value), ..AttributeProto::default() }
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(AttributeType::Int as i32),
+        i: Some(value),
+        ..AttributeProto::default()
+    }
 }
 
 fn float(name: &str, value: f32) -> AttributeProto {
-    AttributeProto { name: Some(name.into()), r#type: Some(AttributeType::Float as i32), f: Some(value), ..AttributeProto::default() }
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(AttributeType::Float as i32),
+        f: Some(value),
+        ..AttributeProto::default()
+    }
 }
 
 fn ints(name: &str, values: &[usize]) -> AttributeProto {
     let ints = values.iter().map(|&v| v as i64).collect();
-    AttributeProto { name: Some(name.into()), r#type: Some(AttributeType::Ints as i32), ints, ..AttributeProto::default() }
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(AttributeType::Ints as i32),
+        ints,
+        ..AttributeProto::default()
+    }
 }
 
 fn text(name: &str, value: &'static str) -> AttributeProto {
     let s = Some(bytes_of(value));
-    AttributeProto { name: Some(name.into()), r#type: Some(AttributeType::String as i32), s, ..AttributeProto::default() }
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(AttributeType::String as i32),
+        s,
+        ..AttributeProto::default()
+    }
 }
 
 fn bytes_of(value: &'static str) -> bytes::Bytes {
@@ -109,7 +145,11 @@ fn bytes_of(value: &'static str) -> bytes::Bytes {
 }
 
 fn window_attributes(window: &Window) -> Vec<AttributeProto> {
-    vec![ints("kernel_shape", &window.kernel), ints("strides", &window.strides), ints("pads", &window.pads)]
+    vec![
+        ints("kernel_shape", &window.kernel),
+        ints("strides", &window.strides),
+        ints("pads", &window.pads),
+    ]
 }
 
 struct Emit<'a> {
@@ -132,13 +172,26 @@ impl Emit<'_> {
         if tensor.dtype() == DType::F16 {
             let stored = format!("{}_f16", value.name);
             self.proto.initializer.push(self.weights.initializer(&stored, tensor, self.file));
-            self.push(&format!("{}_cast", value.name), "Cast", vec![stored], value.name.clone(), vec![int("to", DataType::Float as i64)]);
+            self.push(
+                &format!("{}_cast", value.name),
+                "Cast",
+                vec![stored],
+                value.name.clone(),
+                vec![int("to", DataType::Float as i64)],
+            );
         } else {
             self.proto.initializer.push(self.weights.initializer(&value.name, tensor, self.file));
         }
     }
 
-    fn push(&mut self, name: &str, op: &str, inputs: Vec<String>, output: String, attribute: Vec<AttributeProto>) {
+    fn push(
+        &mut self,
+        name: &str,
+        op: &str,
+        inputs: Vec<String>,
+        output: String,
+        attribute: Vec<AttributeProto>,
+    ) {
         self.proto.node.push(NodeProto {
             name: Some(name.to_owned()),
             op_type: Some(op.to_owned()),
@@ -170,11 +223,20 @@ impl Emit<'_> {
     }
 
     fn sizes(&mut self, base: &str, values: &[usize]) -> String {
-        self.literal(base, &Tensor::from_i64([values.len()], values.iter().map(|&v| v as i64).collect()))
+        self.literal(
+            base,
+            &Tensor::from_i64([values.len()], values.iter().map(|&v| v as i64).collect()),
+        )
     }
 
     /// An intermediate node of an operator that ONNX spells as several.
-    fn step(&mut self, base: &str, op: &str, inputs: Vec<String>, attribute: Vec<AttributeProto>) -> String {
+    fn step(
+        &mut self,
+        base: &str,
+        op: &str,
+        inputs: Vec<String>,
+        attribute: Vec<AttributeProto>,
+    ) -> String {
         let name = self.unused(base);
         self.push(&name.clone(), op, inputs, name.clone(), attribute);
         name
@@ -185,11 +247,14 @@ impl Emit<'_> {
         let names: Vec<String> = inputs.iter().map(|&v| self.name(v)).collect();
         let x = names[0].clone();
         let shape = |i: usize| self.graph.value(inputs[i]).shape.clone();
-        let last = |emit: &mut Self, op: &str, inputs: Vec<String>, attribute| emit.push(name, op, inputs, base.clone(), attribute);
+        let last = |emit: &mut Self, op: &str, inputs: Vec<String>, attribute| {
+            emit.push(name, op, inputs, base.clone(), attribute)
+        };
         match op {
             Op::Conv { window, group } => {
                 let mut attribute = window_attributes(window);
-                attribute.extend([ints("dilations", &window.dilations), int("group", *group as i64)]);
+                attribute
+                    .extend([ints("dilations", &window.dilations), int("group", *group as i64)]);
                 last(self, "Conv", names, attribute);
             }
             Op::Pool { kind, window } => {
@@ -199,26 +264,43 @@ impl Emit<'_> {
                 }
                 last(self, op.name(), names, attribute);
             }
-            Op::Unary(rockshard_graph::Unary::LeakyRelu(alpha)) => last(self, "LeakyRelu", names, vec![float("alpha", *alpha)]),
-            Op::MatMul | Op::Unary(_) | Op::Binary(_) | Op::Where => last(self, op.name(), names, vec![]),
+            Op::Unary(rockshard_graph::Unary::LeakyRelu(alpha)) => {
+                last(self, "LeakyRelu", names, vec![float("alpha", *alpha)])
+            }
+            Op::MatMul | Op::Unary(_) | Op::Binary(_) | Op::Where => {
+                last(self, op.name(), names, vec![])
+            }
             Op::Clip { min, max } => {
                 let bounds = [self.scalar(&base, *min), self.scalar(&base, *max)];
                 last(self, "Clip", [vec![x], bounds.to_vec()].concat(), vec![]);
             }
             Op::Softmax { axis } => last(self, "Softmax", names, vec![int("axis", *axis as i64)]),
             Op::LayerNorm { axis, epsilon } => {
-                last(self, "LayerNormalization", names, vec![int("axis", *axis as i64), float("epsilon", *epsilon)]);
+                last(
+                    self,
+                    "LayerNormalization",
+                    names,
+                    vec![int("axis", *axis as i64), float("epsilon", *epsilon)],
+                );
             }
-            Op::InstanceNorm { epsilon } => last(self, "InstanceNormalization", names, vec![float("epsilon", *epsilon)]),
+            Op::InstanceNorm { epsilon } => {
+                last(self, "InstanceNormalization", names, vec![float("epsilon", *epsilon)])
+            }
             Op::GroupNorm { groups, epsilon } => {
                 let dims = shape(0);
                 let inner: usize = dims[1..].iter().product::<usize>() / groups;
-                let by_channel: Vec<usize> = std::iter::once(dims[1]).chain(dims[2..].iter().map(|_| 1)).collect();
+                let by_channel: Vec<usize> =
+                    std::iter::once(dims[1]).chain(dims[2..].iter().map(|_| 1)).collect();
                 let target = self.sizes(&base, &[dims[0], *groups, inner]);
                 let grouped = self.step(&base, "Reshape", vec![x, target], vec![]);
                 let ones = self.literal(&base, &Tensor::from_f32([*groups], vec![1.0; *groups]));
                 let zeros = self.literal(&base, &Tensor::from_f32([*groups], vec![0.0; *groups]));
-                let normal = self.step(&base, "InstanceNormalization", vec![grouped, ones, zeros], vec![float("epsilon", *epsilon)]);
+                let normal = self.step(
+                    &base,
+                    "InstanceNormalization",
+                    vec![grouped, ones, zeros],
+                    vec![float("epsilon", *epsilon)],
+                );
                 let target = self.sizes(&base, &dims);
                 let back = self.step(&base, "Reshape", vec![normal, target], vec![]);
                 let gamma = self.reshaped(inputs[1], &by_channel, &base);
@@ -267,7 +349,9 @@ impl Emit<'_> {
             Op::Concat { axis } => last(self, "Concat", names, vec![int("axis", *axis as i64)]),
             Op::Slice { begin, end, step } => {
                 let dims = shape(0);
-                let axes: Vec<usize> = (0..dims.len()).filter(|&i| begin[i] != 0 || end[i] != dims[i] || step[i] != 1).collect();
+                let axes: Vec<usize> = (0..dims.len())
+                    .filter(|&i| begin[i] != 0 || end[i] != dims[i] || step[i] != 1)
+                    .collect();
                 let pick = |list: &[usize]| axes.iter().map(|&a| list[a]).collect::<Vec<_>>();
                 let lists = [pick(begin), pick(end), axes.clone(), pick(step)];
                 let mut all = vec![x];
@@ -282,9 +366,16 @@ impl Emit<'_> {
                 let sizes = self.sizes(&base, &[dims[0], dims[1], size[0], size[1]]);
                 let attribute = match mode {
                     Resize::Nearest => {
-                        vec![text("mode", "nearest"), text("coordinate_transformation_mode", "asymmetric"), text("nearest_mode", "floor")]
+                        vec![
+                            text("mode", "nearest"),
+                            text("coordinate_transformation_mode", "asymmetric"),
+                            text("nearest_mode", "floor"),
+                        ]
                     }
-                    Resize::Linear => vec![text("mode", "linear"), text("coordinate_transformation_mode", "half_pixel")],
+                    Resize::Linear => vec![
+                        text("mode", "linear"),
+                        text("coordinate_transformation_mode", "half_pixel"),
+                    ],
                 };
                 last(self, "Resize", vec![x, String::new(), String::new(), sizes], attribute);
             }
@@ -297,8 +388,18 @@ impl Emit<'_> {
                 let axes = self.sizes(&base, axes);
                 last(self, "ReduceSum", vec![x, axes], vec![int("keepdims", i64::from(*keep))]);
             }
-            Op::Reduce { axes, keep, .. } => last(self, op.name(), names, vec![ints("axes", axes), int("keepdims", i64::from(*keep))]),
-            Op::ArgMax { axis, keep } => last(self, "ArgMax", names, vec![int("axis", *axis as i64), int("keepdims", i64::from(*keep))]),
+            Op::Reduce { axes, keep, .. } => last(
+                self,
+                op.name(),
+                names,
+                vec![ints("axes", axes), int("keepdims", i64::from(*keep))],
+            ),
+            Op::ArgMax { axis, keep } => last(
+                self,
+                "ArgMax",
+                names,
+                vec![int("axis", *axis as i64), int("keepdims", i64::from(*keep))],
+            ),
             Op::Cast(to) => {
                 let code = match to {
                     DType::F32 | DType::F16 => DataType::Float,
@@ -313,7 +414,8 @@ impl Emit<'_> {
 
     /// A constant under another shape: as a constant where it is one.
     fn reshaped(&mut self, id: ValueId, shape: &[usize], base: &str) -> String {
-        match self.graph.constant(id).and_then(|t| t.to_float(DType::F32).ok()?.reshape(shape).ok()) {
+        match self.graph.constant(id).and_then(|t| t.to_float(DType::F32).ok()?.reshape(shape).ok())
+        {
             Some(tensor) => self.literal(base, &tensor.detached()),
             None => {
                 let target = self.sizes(base, shape);
@@ -334,7 +436,8 @@ impl Emit<'_> {
         let coefficient = self.scalar(base, 0.044715);
         let cubic = self.step(base, "Mul", vec![cube, coefficient], vec![]);
         let sum = self.step(base, "Add", vec![x.to_owned(), cubic], vec![]);
-        let root = self.scalar(base, std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+        let root =
+            self.scalar(base, std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
         let argument = self.step(base, "Mul", vec![sum, root], vec![]);
         self.step(base, "Tanh", vec![argument], vec![])
     }

@@ -53,7 +53,9 @@ pub enum ConvertError {
         before: String,
     },
     /// A limit of the NPU.
-    #[error("shard {shard}: {source}; smaller tiles (--tile rows:R), more shards or a lower resolution may fit")]
+    #[error(
+        "shard {shard}: {source}; smaller tiles (--tile rows:R), more shards or a lower resolution may fit"
+    )]
     Limit {
         /// Shard.
         shard: String,

@@ -37,20 +37,31 @@ pub(crate) fn record_golden(
         check_sample(&model.name, &model.inputs, sample)?;
     }
     let stored = |tensor: &Tensor| {
-        if tensor.dtype().is_float() { tensor.to_float(dtype).unwrap_or_else(|_| tensor.clone()) } else { tensor.clone() }
+        if tensor.dtype().is_float() {
+            tensor.to_float(dtype).unwrap_or_else(|_| tensor.clone())
+        } else {
+            tensor.clone()
+        }
     };
     let add = |writer: &mut PackWriter, name: &str, tensors: BTreeMap<String, Tensor>| {
         let file = format!("golden/{name}.safetensors");
         writer.add(&file, |path| write_safetensors(tensors, path)).map(|()| file)
     };
-    let mut states: Vec<HashMap<String, Tensor>> = samples.iter().map(|s| s.clone().into_iter().collect()).collect();
+    let mut states: Vec<HashMap<String, Tensor>> =
+        samples.iter().map(|s| s.clone().into_iter().collect()).collect();
     let mut inputs = BTreeMap::new();
     for (step, sample) in samples.iter().enumerate() {
-        inputs.extend(sample.iter().map(|(name, tensor)| (Golden::key(step, name), stored(tensor))));
+        inputs
+            .extend(sample.iter().map(|(name, tensor)| (Golden::key(step, name), stored(tensor))));
     }
-    model.golden = Some(Golden { inputs: add(writer, &format!("{label}-inputs"), inputs)?, steps: samples.len(), dtype });
+    model.golden = Some(Golden {
+        inputs: add(writer, &format!("{label}-inputs"), inputs)?,
+        steps: samples.len(),
+        dtype,
+    });
     for i in 0..model.shards.len() {
-        let later: HashSet<String> = model.shards[i + 1..].iter().flat_map(|s| &s.inputs).map(|t| t.name.clone()).collect();
+        let later: HashSet<String> =
+            model.shards[i + 1..].iter().flat_map(|s| &s.inputs).map(|t| t.name.clone()).collect();
         let shard = &mut model.shards[i];
         let file = ShardFile {
             name: shard.name.clone(),
@@ -77,11 +88,17 @@ pub(crate) fn record_golden(
 ///
 /// # Errors
 /// A golden file cannot be read.
-pub(crate) fn device_tensors(model: &Model, index: usize, step: usize, root: &Path) -> Result<(Vec<Tensor>, Vec<Tensor>), ConvertError> {
+pub(crate) fn device_tensors(
+    model: &Model,
+    index: usize,
+    step: usize,
+    root: &Path,
+) -> Result<(Vec<Tensor>, Vec<Tensor>), ConvertError> {
     let shard = &model.shards[index];
     let mut open: HashMap<PathBuf, BTreeMap<String, Tensor>> = HashMap::new();
     let mut find = |spec: &TensorSpec| {
-        let maker = model.shards[..=index].iter().find(|s| s.outputs.iter().any(|o| o.name == spec.name));
+        let maker =
+            model.shards[..=index].iter().find(|s| s.outputs.iter().any(|o| o.name == spec.name));
         let file = maker.map_or(model.golden.as_ref().map(|g| &g.inputs), |s| s.golden.as_ref());
         let path = root.join(file.map_or("golden", String::as_str));
         if !open.contains_key(&path) {
@@ -90,14 +107,22 @@ pub(crate) fn device_tensors(model: &Model, index: usize, step: usize, root: &Pa
         let key = Golden::key(step, &spec.name);
         let tensor = open[&path].get(&key).ok_or_else(|| missing(&path, &key))?;
         match tensor.to_f32() {
-            Ok(values) => Ok(Tensor::from_f32(tensor.shape(), values.iter().map(|v| v * spec.scale).collect())),
+            Ok(values) => Ok(Tensor::from_f32(
+                tensor.shape(),
+                values.iter().map(|v| v * spec.scale).collect(),
+            )),
             Err(_) => Ok(tensor.clone()),
         }
     };
-    let mut all = |specs: &[TensorSpec]| specs.iter().map(&mut find).collect::<Result<Vec<_>, ConvertError>>();
+    let mut all = |specs: &[TensorSpec]| {
+        specs.iter().map(&mut find).collect::<Result<Vec<_>, ConvertError>>()
+    };
     Ok((all(&shard.inputs)?, all(&shard.outputs)?))
 }
 
 fn missing(path: &Path, key: &str) -> ConvertError {
-    ConvertError::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("has no tensor {key:?}")))
+    ConvertError::io(path)(std::io::Error::new(
+        std::io::ErrorKind::InvalidData,
+        format!("has no tensor {key:?}"),
+    ))
 }

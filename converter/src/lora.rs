@@ -37,7 +37,10 @@ impl FromStr for LoraFile {
             && let Ok(scale) = scale.parse::<f32>()
         {
             if !scale.is_finite() || path.is_empty() {
-                return Err(crate::options::OptionError { value: text.into(), expected: "FILE or FILE:SCALE with a finite scale" });
+                return Err(crate::options::OptionError {
+                    value: text.into(),
+                    expected: "FILE or FILE:SCALE with a finite scale",
+                });
             }
             return Ok(LoraFile { path: path.into(), scale });
         }
@@ -75,7 +78,9 @@ impl Loras {
     pub fn open(files: &[LoraFile]) -> Result<Self, ConvertError> {
         let open = |file: &LoraFile| {
             let fail = |problem: LoraError| ConvertError::Lora { path: file.path.clone(), problem };
-            let updates = updates(read_safetensors(&file.path)?, &Alphas::beside(&file.path)?, file.scale).map_err(fail)?;
+            let updates =
+                updates(read_safetensors(&file.path)?, &Alphas::beside(&file.path)?, file.scale)
+                    .map_err(fail)?;
             if updates.is_empty() {
                 return Err(fail(LoraError::None));
             }
@@ -88,10 +93,19 @@ impl Loras {
     ///
     /// # Errors
     /// There is one, or a part gives its error.
-    pub fn check<'a>(&self, parts: impl Iterator<Item = Result<(Option<&'a str>, Graph), ConvertError>>) -> Result<(), ConvertError> {
-        let modules = parts.map(|p| p.map(|(part, graph)| (part, module_weights(&graph)))).collect::<Result<Vec<_>, _>>()?;
+    pub fn check<'a>(
+        &self,
+        parts: impl Iterator<Item = Result<(Option<&'a str>, Graph), ConvertError>>,
+    ) -> Result<(), ConvertError> {
+        let modules = parts
+            .map(|p| p.map(|(part, graph)| (part, module_weights(&graph))))
+            .collect::<Result<Vec<_>, _>>()?;
         for (file, updates) in &self.files {
-            let fits = |u: &Update| modules.iter().any(|(part, weights)| u.is_for(*part) && weights.contains_key(&u.module));
+            let fits = |u: &Update| {
+                modules
+                    .iter()
+                    .any(|(part, weights)| u.is_for(*part) && weights.contains_key(&u.module))
+            };
             if !updates.iter().any(fits) {
                 let problem = LoraError::NoMatch(updates[0].spelling.clone());
                 return Err(ConvertError::Lora { path: file.path.clone(), problem });
@@ -105,7 +119,12 @@ impl Loras {
     ///
     /// # Errors
     /// An update does not fit its weight, or the file cannot be written.
-    pub fn fuse(&mut self, graph: &mut Graph, part: Option<&str>, scratch: &Path) -> Result<Option<MappedFile>, ConvertError> {
+    pub fn fuse(
+        &mut self,
+        graph: &mut Graph,
+        part: Option<&str>,
+        scratch: &Path,
+    ) -> Result<Option<MappedFile>, ConvertError> {
         let weights = module_weights(graph);
         let mut chosen: BTreeMap<ValueId, Vec<(&Path, &mut Update)>> = BTreeMap::new();
         for (file, updates) in &mut self.files {
@@ -119,19 +138,24 @@ impl Loras {
             return Ok(None);
         }
         let path = scratch.join(format!("{}.lora", part.unwrap_or("model")));
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(ConvertError::io(&path))?);
+        let mut out = BufWriter::with_capacity(
+            1 << 20,
+            File::create(&path).map_err(ConvertError::io(&path))?,
+        );
         let mut places: Vec<(ValueId, usize, Tensor)> = Vec::new();
         let mut end = 0;
         for (weight, updates) in chosen {
             let Some(old) = graph.constant(weight) else { continue };
-            let mut values = old.to_f32().map_err(ConvertError::tensor(&graph.value(weight).name))?.into_owned();
+            let mut values =
+                old.to_f32().map_err(ConvertError::tensor(&graph.value(weight).name))?.into_owned();
             for (file, update) in updates {
                 let fail = |problem| ConvertError::Lora { path: file.to_owned(), problem };
                 update.add_to(&mut values, old.shape()).map_err(fail)?;
                 update.matched = true;
             }
-            let new =
-                Tensor::from_f32(old.shape(), values).to_float(old.dtype()).map_err(ConvertError::tensor(&graph.value(weight).name))?;
+            let new = Tensor::from_f32(old.shape(), values)
+                .to_float(old.dtype())
+                .map_err(ConvertError::tensor(&graph.value(weight).name))?;
             out.write_all(new.bytes()).map_err(ConvertError::io(&path))?;
             // Only type and shape are needed from here on.
             places.push((weight, end, old.clone()));
@@ -141,7 +165,8 @@ impl Loras {
         let file = MappedFile::open(&path).map_err(ConvertError::io(&path))?;
         for (weight, start, old) in places {
             let bytes = file.bytes().slice(start..start + old.bytes().len());
-            let new = Tensor::new(old.dtype(), old.shape().to_vec(), bytes).map_err(ConvertError::tensor(&graph.value(weight).name))?;
+            let new = Tensor::new(old.dtype(), old.shape().to_vec(), bytes)
+                .map_err(ConvertError::tensor(&graph.value(weight).name))?;
             graph.value_mut(weight).constant = Some(new);
         }
         Ok(Some(file))
@@ -150,12 +175,22 @@ impl Loras {
     /// What was fused, for the manifest.
     pub fn finish(self) -> Vec<FusedLora> {
         let record = |(file, updates): (LoraFile, Vec<Update>)| {
-            let unmatched: Vec<String> = updates.iter().filter(|u| !u.matched).map(|u| u.spelling.clone()).collect();
-            let name = file.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+            let unmatched: Vec<String> =
+                updates.iter().filter(|u| !u.matched).map(|u| u.spelling.clone()).collect();
+            let name =
+                file.path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
             for key in &unmatched {
-                tracing::warn!("{}: {key} fits no weight of the model and was not fused", file.path.display());
+                tracing::warn!(
+                    "{}: {key} fits no weight of the model and was not fused",
+                    file.path.display()
+                );
             }
-            FusedLora { file: name, scale: file.scale, fused: updates.len() - unmatched.len(), unmatched }
+            FusedLora {
+                file: name,
+                scale: file.scale,
+                fused: updates.len() - unmatched.len(),
+                unmatched,
+            }
         };
         self.files.into_iter().map(record).collect()
     }
@@ -172,7 +207,11 @@ fn module_weights(graph: &Graph) -> BTreeMap<String, ValueId> {
     weighted.filter_map(weight).collect()
 }
 
-fn updates(tensors: BTreeMap<String, Tensor>, alphas: &Alphas, scale: f32) -> Result<Vec<Update>, LoraError> {
+fn updates(
+    tensors: BTreeMap<String, Tensor>,
+    alphas: &Alphas,
+    scale: f32,
+) -> Result<Vec<Update>, LoraError> {
     let mut modules: BTreeMap<String, BTreeMap<Half, Tensor>> = BTreeMap::new();
     for (key, tensor) in tensors {
         let (module, half) = split_key(&key)?;
@@ -181,15 +220,28 @@ fn updates(tensors: BTreeMap<String, Tensor>, alphas: &Alphas, scale: f32) -> Re
     let update = |(spelling, mut halves): (String, BTreeMap<Half, Tensor>)| {
         let (down, up) = match (halves.remove(&Half::Down), halves.remove(&Half::Up)) {
             (Some(down), Some(up)) => (down, up),
-            (down, _) => return Err(LoraError::Half { module: spelling, missing: if down.is_none() { "down" } else { "up" } }),
+            (down, _) => {
+                return Err(LoraError::Half {
+                    module: spelling,
+                    missing: if down.is_none() { "down" } else { "up" },
+                });
+            }
         };
         let rank = down.shape().first().copied().unwrap_or(0);
         if down.shape().len() < 2 || up.shape().len() < 2 || up.shape()[1] != rank || rank == 0 {
-            return Err(LoraError::Shape { module: spelling, down: down.shape().to_vec(), up: up.shape().to_vec(), weight: Vec::new() });
+            return Err(LoraError::Shape {
+                module: spelling,
+                down: down.shape().to_vec(),
+                up: up.shape().to_vec(),
+                weight: Vec::new(),
+            });
         }
         let (part, module) = keys::part_and_module(&spelling);
-        let stored = halves.remove(&Half::Alpha).and_then(|t| t.to_f32().ok().and_then(|v| v.first().copied()));
-        let factor = scale * stored.map_or_else(|| alphas.factor(part, rank), |alpha| alpha / rank as f32);
+        let stored = halves
+            .remove(&Half::Alpha)
+            .and_then(|t| t.to_f32().ok().and_then(|v| v.first().copied()));
+        let factor =
+            scale * stored.map_or_else(|| alphas.factor(part, rank), |alpha| alpha / rank as f32);
         Ok(Update { spelling, part, module, down, up, factor, matched: false })
     };
     modules.into_iter().map(update).collect()
@@ -213,9 +265,11 @@ impl Update {
         let inner = self.down.len() / rank;
         let transposed = shape.len() == 2;
         let expected = if transposed { vec![inner, out] } else { vec![out, inner] };
-        let flat = if transposed { shape.to_vec() } else { vec![shape[0], shape[1..].iter().product()] };
+        let flat =
+            if transposed { shape.to_vec() } else { vec![shape[0], shape[1..].iter().product()] };
         // A convolution's update has the kernel's extents on `down`, or is of 1x1 kernels throughout.
-        let kernels = self.down.shape()[1..] == shape[1..] || self.down.shape().len() == 2 || transposed;
+        let kernels =
+            self.down.shape()[1..] == shape[1..] || self.down.shape().len() == 2 || transposed;
         if flat != expected || self.up.len() != out * rank || !kernels {
             return Err(wrong());
         }

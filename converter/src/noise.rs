@@ -21,12 +21,21 @@ pub(crate) fn samples(inputs: &[TensorSpec], count: usize) -> Vec<Sample> {
             let elements: usize = spec.shape.iter().product();
             let whole = |i: usize| if spec.name == TIMESTEP { timestep } else { (i + index) % 100 };
             let tensor = match spec.dtype {
-                DType::F32 | DType::F16 if spec.name == TIMESTEP => Tensor::from_f32(spec.shape.clone(), vec![timestep as f32; elements]),
-                DType::F32 | DType::F16 => {
-                    Tensor::from_f32(spec.shape.clone(), (0..elements).map(|_| StandardNormal.sample(&mut rng)).collect())
+                DType::F32 | DType::F16 if spec.name == TIMESTEP => {
+                    Tensor::from_f32(spec.shape.clone(), vec![timestep as f32; elements])
                 }
-                DType::I64 => Tensor::from_i64(spec.shape.clone(), (0..elements).map(|i| whole(i) as i64).collect()),
-                DType::I32 => Tensor::from_i32(spec.shape.clone(), (0..elements).map(|i| whole(i) as i32).collect()),
+                DType::F32 | DType::F16 => Tensor::from_f32(
+                    spec.shape.clone(),
+                    (0..elements).map(|_| StandardNormal.sample(&mut rng)).collect(),
+                ),
+                DType::I64 => Tensor::from_i64(
+                    spec.shape.clone(),
+                    (0..elements).map(|i| whole(i) as i64).collect(),
+                ),
+                DType::I32 => Tensor::from_i32(
+                    spec.shape.clone(),
+                    (0..elements).map(|i| whole(i) as i32).collect(),
+                ),
                 DType::Bool => Tensor::from_bool(spec.shape.clone(), vec![true; elements]),
             };
             (spec.name.clone(), tensor)

@@ -85,7 +85,10 @@ impl FromStr for Sandwich {
             "auto" => Ok(Sandwich::Auto),
             _ => match text.parse::<f32>() {
                 Ok(f) if f.is_finite() && f > 0.0 => Ok(Sandwich::Factor(f)),
-                _ => Err(OptionError { value: text.into(), expected: "off, auto, or a positive factor" }),
+                _ => Err(OptionError {
+                    value: text.into(),
+                    expected: "off, auto, or a positive factor",
+                }),
             },
         }
     }
@@ -95,7 +98,10 @@ impl FromStr for Tile {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
-        let error = || OptionError { value: text.into(), expected: "off, auto, heads, rows:R or grid:RxC with R, C of 1 and more" };
+        let error = || OptionError {
+            value: text.into(),
+            expected: "off, auto, heads, rows:R or grid:RxC with R, C of 1 and more",
+        };
         let number = |t: &str| t.parse::<usize>().ok().filter(|&n| n > 0).ok_or_else(error);
         match text.split_once(':') {
             None if text == "off" => Ok(Tile::Off),
@@ -121,7 +127,10 @@ impl FromStr for Shards {
             "layer" => Ok(Shards::Layer),
             _ => match text.parse::<usize>() {
                 Ok(n) if n > 0 => Ok(Shards::Count(n)),
-                _ => Err(OptionError { value: text.into(), expected: "auto, block, layer, or a number of shards" }),
+                _ => Err(OptionError {
+                    value: text.into(),
+                    expected: "auto, block, layer, or a number of shards",
+                }),
             },
         }
     }
@@ -158,7 +167,13 @@ words!(
     Replicate = "replicate",
     Split = "split"
 );
-words!(Optimise, "latency, throughput or memory", Latency = "latency", Throughput = "throughput", Memory = "memory");
+words!(
+    Optimise,
+    "latency, throughput or memory",
+    Latency = "latency",
+    Throughput = "throughput",
+    Memory = "memory"
+);
 
 impl fmt::Display for Sandwich {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,6 +226,10 @@ mod tests {
         for bad in ["rows:0", "grid:32", "grid:0x4", "rows", "half"] {
             assert!(bad.parse::<Tile>().is_err(), "{bad}");
         }
-        assert!("-1".parse::<Sandwich>().is_err() && "nan".parse::<Sandwich>().is_err() && "0".parse::<Shards>().is_err());
+        assert!(
+            "-1".parse::<Sandwich>().is_err()
+                && "nan".parse::<Sandwich>().is_err()
+                && "0".parse::<Shards>().is_err()
+        );
     }
 }

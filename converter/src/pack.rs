@@ -72,7 +72,11 @@ impl PackWriter {
 
     fn log(&self, line: &str) -> Result<(), ConvertError> {
         let path = self.partial.join(JOURNAL);
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(ConvertError::io(&path))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(ConvertError::io(&path))?;
         writeln!(file, "{line}").map_err(ConvertError::io(&path))
     }
 
@@ -80,7 +84,11 @@ impl PackWriter {
     ///
     /// # Errors
     /// Writing fails.
-    pub fn add(&mut self, name: &str, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), ConvertError> {
+    pub fn add(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), ConvertError> {
         let path = self.partial.join(name);
         let data = format!("{name}_data");
         if let Some(entry) = self.finished.get(name).cloned() {
@@ -122,7 +130,9 @@ impl PackWriter {
         manifest.files = std::mem::take(&mut self.files);
         let path = self.partial.join(MANIFEST_FILE);
         fs::File::create(&path)
-            .and_then(|mut f| f.write_all(manifest.to_json().as_bytes()).and_then(|()| f.sync_all()))
+            .and_then(|mut f| {
+                f.write_all(manifest.to_json().as_bytes()).and_then(|()| f.sync_all())
+            })
             .map_err(ConvertError::io(&path))?;
         fs::remove_dir_all(self.scratch()).map_err(ConvertError::io(self.scratch()))?;
         let journal = self.partial.join(JOURNAL);
@@ -155,16 +165,26 @@ fn journal(partial: &Path, recipe: &Digest) -> Option<BTreeMap<String, FileEntry
     let mut files = BTreeMap::new();
     for line in lines {
         let mut words = line.splitn(3, ' ');
-        let (Some(digest), Some(size), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
-        let (Ok(sha256), Ok(size)) = (Digest::try_from(digest.to_owned()), size.parse()) else { continue };
+        let (Some(digest), Some(size), Some(name)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let (Ok(sha256), Ok(size)) = (Digest::try_from(digest.to_owned()), size.parse()) else {
+            continue;
+        };
         let entry = FileEntry { size, sha256 };
         if map_file(&partial.join(name)).is_ok_and(|bytes| FileEntry::of(&bytes) == entry) {
             files.insert(name.to_owned(), entry);
         }
     }
     // A file whose companion is damaged is not finished.
-    let damaged: Vec<String> =
-        files.keys().filter(|n| text.contains(&format!(" {n}_data")) && !files.contains_key(&format!("{n}_data"))).cloned().collect();
+    let damaged: Vec<String> = files
+        .keys()
+        .filter(|n| {
+            text.contains(&format!(" {n}_data")) && !files.contains_key(&format!("{n}_data"))
+        })
+        .cloned()
+        .collect();
     files.retain(|name, _| !damaged.contains(name));
     Some(files)
 }

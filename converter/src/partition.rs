@@ -38,23 +38,38 @@ const WORTH_CUTTING: f64 = 30.0;
 ///
 /// # Errors
 /// Host-only work after NPU work, or more shards asked for than nodes.
-pub fn partition(graph: &Graph, part: &str, shards: Shards, optimise: Optimise, npu: &Rk3588) -> Result<Vec<Segment>, ConvertError> {
+pub fn partition(
+    graph: &Graph,
+    part: &str,
+    shards: Shards,
+    optimise: Optimise,
+    npu: &Rk3588,
+) -> Result<Vec<Segment>, ConvertError> {
     let links = graph.links();
     let host = host_nodes(graph, part)?;
     let npu_nodes: Vec<NodeId> = graph.node_ids().filter(|n| !host.contains(n)).collect();
     let pieces = blocks(graph, &links, &npu_nodes, shards == Shards::Block);
-    let cost = |nodes: &[NodeId]| nodes.iter().map(|&n| npu.node(graph, graph.node(n)).micros).sum::<f64>();
+    let cost = |nodes: &[NodeId]| {
+        nodes.iter().map(|&n| npu.node(graph, graph.node(n)).micros).sum::<f64>()
+    };
     let pieces = match shards {
         Shards::Block | Shards::Layer => pieces,
         Shards::Count(n) if n > npu_nodes.len() => {
-            return Err(ConvertError::TooManyShards { part: part.to_owned(), asked: n, nodes: npu_nodes.len() });
+            return Err(ConvertError::TooManyShards {
+                part: part.to_owned(),
+                asked: n,
+                nodes: npu_nodes.len(),
+            });
         }
-        Shards::Count(n) if n > pieces.len() => joined(npu_nodes.iter().map(|&n| vec![n]).collect(), n, cost),
+        Shards::Count(n) if n > pieces.len() => {
+            joined(npu_nodes.iter().map(|&n| vec![n]).collect(), n, cost)
+        }
         Shards::Count(n) => joined(pieces, n, cost),
         // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
         // keeps several cores busy.
         Shards::Auto => {
-            let worthwhile = optimise == Optimise::Throughput && cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
+            let worthwhile = optimise == Optimise::Throughput
+                && cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
             let count = if worthwhile { usize::from(npu.cores).min(pieces.len()) } else { 1 };
             joined(pieces, count, cost)
         }
@@ -104,8 +119,13 @@ fn blocks(graph: &Graph, links: &Links, nodes: &[NodeId], samplers: bool) -> Vec
         if samplers && i > 0 && matches!(node.op, Op::Resize { .. }) {
             cuts[i - 1] = true;
         }
-        let after_resize = |v: ValueId| links.producer(v).is_some_and(|p| matches!(graph.node(p).op, Op::Resize { .. }));
-        if samplers && (is_strided(node) || matches!(node.op, Op::Conv { .. }) && after_resize(node.inputs[0])) {
+        let after_resize = |v: ValueId| {
+            links.producer(v).is_some_and(|p| matches!(graph.node(p).op, Op::Resize { .. }))
+        };
+        if samplers
+            && (is_strided(node)
+                || matches!(node.op, Op::Conv { .. }) && after_resize(node.inputs[0]))
+        {
             cuts[i] = true;
         }
         // A group of heads is apart from what is before and after it.
@@ -130,8 +150,10 @@ fn merged(graph: &Graph, pieces: Vec<Vec<NodeId>>) -> Vec<Vec<NodeId>> {
     for (i, piece) in pieces.into_iter().enumerate() {
         let nodes = || piece.iter().map(|&n| graph.node(n));
         let weighted = nodes().filter(|n| matches!(n.op, Op::Conv { .. } | Op::MatMul)).count();
-        let apart = nodes().any(|n| matches!(n.op, Op::Attention { .. } | Op::Resize { .. }) || is_strided(n));
-        let grouped = |list: &[NodeId]| list.first().is_some_and(|&n| head_group(graph.node(n)).is_some());
+        let apart = nodes()
+            .any(|n| matches!(n.op, Op::Attention { .. } | Op::Resize { .. }) || is_strided(n));
+        let grouped =
+            |list: &[NodeId]| list.first().is_some_and(|&n| head_group(graph.node(n)).is_some());
         let small = weighted < 2 && !apart && i > 0 && i + 1 < count;
         match out.last_mut() {
             Some(last) if small && !grouped(&piece) && !grouped(last) => last.extend(piece),
@@ -162,7 +184,11 @@ fn head_group(node: &Node) -> Option<&str> {
 }
 
 /// Join neighbouring pieces into `count` runs whose dearest is as cheap as possible (binary search over the dearest).
-fn joined(pieces: Vec<Vec<NodeId>>, count: usize, cost: impl Fn(&[NodeId]) -> f64) -> Vec<Vec<NodeId>> {
+fn joined(
+    pieces: Vec<Vec<NodeId>>,
+    count: usize,
+    cost: impl Fn(&[NodeId]) -> f64,
+) -> Vec<Vec<NodeId>> {
     let costs: Vec<f64> = pieces.iter().map(|p| cost(p)).collect();
     let runs_under = |limit: f64| {
         let (mut runs, mut sum) = (1, 0.0);
@@ -175,7 +201,8 @@ fn joined(pieces: Vec<Vec<NodeId>>, count: usize, cost: impl Fn(&[NodeId]) -> f6
         }
         runs
     };
-    let (mut low, mut high) = (costs.iter().copied().fold(0.0, f64::max), costs.iter().sum::<f64>());
+    let (mut low, mut high) =
+        (costs.iter().copied().fold(0.0, f64::max), costs.iter().sum::<f64>());
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
         if runs_under(middle) <= count { high = middle } else { low = middle }

@@ -39,9 +39,17 @@ impl Reference<'_> {
     ///
     /// # Errors
     /// The engine fails, or a scratch file cannot be written.
-    pub fn run(&self, graph: &Graph, part: &str, samples: &[Sample], see: &mut dyn FnMut(&str, &Tensor)) -> Result<(), ConvertError> {
+    pub fn run(
+        &self,
+        graph: &Graph,
+        part: &str,
+        samples: &[Sample],
+        see: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<(), ConvertError> {
         let graph = &self.tiled(graph)?;
-        let start = |s: &Sample| graph.inputs.iter().map(|&v| (v, s[&graph.value(v).name].clone())).collect();
+        let start = |s: &Sample| {
+            graph.inputs.iter().map(|&v| (v, s[&graph.value(v).name].clone())).collect()
+        };
         let mut states: Vec<HashMap<ValueId, Tensor>> = samples.iter().map(start).collect();
         let pieces = pieces(graph);
         let last_use = last_uses(graph, &pieces);
@@ -73,22 +81,38 @@ impl Reference<'_> {
     /// The graph with its attentions in tiles. What they make keeps its name.
     fn tiled(&self, graph: &Graph) -> Result<Graph, ConvertError> {
         let mut tiled = graph.clone();
-        let attentions = graph.nodes().iter().filter(|n| matches!(n.op, Op::Attention { .. })).map(|n| n.output);
+        let attentions =
+            graph.nodes().iter().filter(|n| matches!(n.op, Op::Attention { .. })).map(|n| n.output);
         tiled.outputs.extend(attentions.filter(|v| !graph.outputs.contains(v)));
         tile_attention(&mut tiled, Tile::Auto, self.npu)?;
         Ok(tiled)
     }
 
     /// Write some nodes as a graph of their own: the file, and the values it reads.
-    fn piece(&self, graph: &Graph, name: &str, nodes: &[NodeId], made: &[ValueId]) -> Result<(ShardFile, Vec<ValueId>), ConvertError> {
+    fn piece(
+        &self,
+        graph: &Graph,
+        name: &str,
+        nodes: &[NodeId],
+        made: &[ValueId],
+    ) -> Result<(ShardFile, Vec<ValueId>), ConvertError> {
         let piece = graph.subgraph(name, nodes, made);
         let mut seen: HashSet<ValueId> = made.iter().copied().collect();
         let read = nodes.iter().flat_map(|&n| &graph.node(n).inputs).copied();
-        let inputs: Vec<ValueId> = read.filter(|v| graph.constant(*v).is_none() && seen.insert(*v)).collect();
+        let inputs: Vec<ValueId> =
+            read.filter(|v| graph.constant(*v).is_none() && seen.insert(*v)).collect();
         let path = self.scratch.join(format!("{name}.onnx"));
         write_onnx(&piece, &path).map_err(ConvertError::io(&path))?;
         (self.release)();
-        Ok((ShardFile { name: name.to_owned(), path, inputs: unscaled(graph, &inputs), outputs: unscaled(graph, made) }, inputs))
+        Ok((
+            ShardFile {
+                name: name.to_owned(),
+                path,
+                inputs: unscaled(graph, &inputs),
+                outputs: unscaled(graph, made),
+            },
+            inputs,
+        ))
     }
 }
 
@@ -98,8 +122,10 @@ fn pieces(graph: &Graph) -> Vec<Vec<NodeId>> {
     let (mut weights, mut results) = (0, 0);
     for id in graph.node_ids() {
         let node = graph.node(id);
-        let more_weights: usize = node.inputs.iter().filter_map(|&v| graph.constant(v)).map(|t| t.bytes().len()).sum();
-        let mut more_results = graph.value(node.output).shape.iter().product::<usize>() * size_of::<f32>();
+        let more_weights: usize =
+            node.inputs.iter().filter_map(|&v| graph.constant(v)).map(|t| t.bytes().len()).sum();
+        let mut more_results =
+            graph.value(node.output).shape.iter().product::<usize>() * size_of::<f32>();
         if matches!(node.op, Op::Attention { .. }) {
             let AttentionShape { heads, queries, keys, .. } = attention_shape(graph, node);
             more_results += heads * queries * keys * size_of::<f32>();
@@ -143,7 +169,11 @@ mod tests {
             values.push(value);
         }
         let pieces = pieces(&graph);
-        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1], "a node over the budget is alone");
+        assert_eq!(
+            pieces.iter().map(Vec::len).collect::<Vec<_>>(),
+            [3, 1, 1],
+            "a node over the budget is alone"
+        );
         let last = last_uses(&graph, &pieces);
         let of = |i: usize| last.get(&values[i]).copied();
         assert_eq!((of(0), of(1), of(2), of(5)), (Some(0), Some(1), Some(2), None));

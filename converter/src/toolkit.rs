@@ -37,7 +37,8 @@ pub struct Toolkit {
 }
 
 /// Makes the inputs and the expected outputs of a shard, as the shard stores them and in graph order.
-type MakeGolden<'a> = dyn Fn() -> Result<(Vec<Tensor>, Vec<Tensor>), ConvertError> + Send + Sync + 'a;
+type MakeGolden<'a> =
+    dyn Fn() -> Result<(Vec<Tensor>, Vec<Tensor>), ConvertError> + Send + Sync + 'a;
 
 /// One shard to compile.
 pub(crate) struct Job<'a> {
@@ -95,7 +96,10 @@ impl Toolkit {
     /// The interpreter cannot be run, or has no rknn-toolkit2.
     pub fn version(python: &Path) -> Result<String, ConvertError> {
         let fail = |problem: String| ConvertError::Toolkit { python: python.to_owned(), problem };
-        let output = Command::new(python).args(["-c", PROBE]).output().map_err(|e| fail(format!("cannot be run ({e})")))?;
+        let output = Command::new(python)
+            .args(["-c", PROBE])
+            .output()
+            .map_err(|e| fail(format!("cannot be run ({e})")))?;
         if output.status.code() == Some(NOT_FOUND) {
             return Err(fail(format!("cannot be run ({})", output.status)));
         }
@@ -126,7 +130,9 @@ impl Toolkit {
             for _ in 0..workers {
                 let (send, next, script) = (send.clone(), &next, &script);
                 scope.spawn(move || {
-                    while let Some((index, job)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, jobs.get(i)?))) {
+                    while let Some((index, job)) = Some(next.fetch_add(1, Ordering::Relaxed))
+                        .and_then(|i| Some((i, jobs.get(i)?)))
+                    {
                         let folder = scratch.join(&job.name);
                         let done = self.one(version, job, &folder, script, workers);
                         if send.send((index, folder, done)).is_err() {
@@ -162,7 +168,8 @@ impl Toolkit {
         }
         fs::create_dir_all(folder).map_err(ConvertError::io(folder))?;
         let golden = job.golden.as_ref().map(|make| make()).transpose()?.unwrap_or_default();
-        let (status, text, answer, rknn) = self.run(job, &golden, folder, script, workers).map_err(ConvertError::io(folder))?;
+        let (status, text, answer, rknn) =
+            self.run(job, &golden, folder, script, workers).map_err(ConvertError::io(folder))?;
         tracing::debug!(shard = job.name, "{text}");
         let mut log = Log::parse(&text);
         if answer.is_none() {
@@ -189,11 +196,19 @@ impl Toolkit {
             Ok((0..tensors.len()).map(path).collect())
         };
         let (inputs, expected) = (store("input", inputs)?, store("expected", expected)?);
-        let [order, result, rknn, log] = ["order.json", "result.json", "shard.rknn", "log.txt"].map(|f| folder.join(f));
-        let text = serde_json::to_vec(&Order { model: &job.model, output: &rknn, inputs, expected, result: &result })?;
+        let [order, result, rknn, log] =
+            ["order.json", "result.json", "shard.rknn", "log.txt"].map(|f| folder.join(f));
+        let text = serde_json::to_vec(&Order {
+            model: &job.model,
+            output: &rknn,
+            inputs,
+            expected,
+            result: &result,
+        })?;
         fs::write(&order, text)?;
         let out = File::create(&log)?;
-        let threads = (std::thread::available_parallelism().map_or(1, usize::from) / workers).max(1);
+        let threads =
+            (std::thread::available_parallelism().map_or(1, usize::from) / workers).max(1);
         // The toolkit writes its own temporary files to the working directory and to TMPDIR.
         let mut child = Command::new(&self.python)
             .arg(script)
@@ -218,7 +233,8 @@ impl Toolkit {
             }
         };
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-        let answer = fs::read(&result).ok().and_then(|text| serde_json::from_slice::<Answer>(&text).ok());
+        let answer =
+            fs::read(&result).ok().and_then(|text| serde_json::from_slice::<Answer>(&text).ok());
         Ok((status, text, answer, rknn))
     }
 
@@ -232,7 +248,9 @@ impl Toolkit {
         answer: Option<Answer>,
     ) -> Result<Product, Failure> {
         let fail = |problem: String| {
-            let told = |line: &&String| !line.contains("Traceback") && !line.contains("rknn-toolkit2 version");
+            let told = |line: &&String| {
+                !line.contains("Traceback") && !line.contains("rknn-toolkit2 version")
+            };
             let lines: Vec<&str> = log.errors.iter().filter(told).map(String::as_str).collect();
             let said = lines[lines.len().saturating_sub(3)..].join("; ");
             let reason = if said.is_empty() { problem } else { format!("{problem}: {said}") };
@@ -240,7 +258,10 @@ impl Toolkit {
         };
         let at = answer.as_ref().map_or("start", |a| a.step.as_str());
         let Some(status) = status else {
-            return fail(format!("the toolkit took longer than {} s at {at}", self.timeout.as_secs()));
+            return fail(format!(
+                "the toolkit took longer than {} s at {at}",
+                self.timeout.as_secs()
+            ));
         };
         if let Some(signal) = status.signal() {
             return fail(format!("the toolkit was killed by {} at {at}", signal_name(signal)));
@@ -249,10 +270,15 @@ impl Toolkit {
             return fail(format!("the toolkit did not start ({status})"));
         };
         if answer.step != "done" {
-            let detail = if answer.error.is_empty() { format!("returned {}", answer.code) } else { answer.error };
+            let detail = if answer.error.is_empty() {
+                format!("returned {}", answer.code)
+            } else {
+                answer.error
+            };
             return fail(format!("the toolkit refused it: {} {detail}", answer.step));
         }
-        let (Some(internal_bytes), Some(weight_bytes)) = (log.internal_bytes, log.weight_bytes) else {
+        let (Some(internal_bytes), Some(weight_bytes)) = (log.internal_bytes, log.weight_bytes)
+        else {
             return fail("the toolkit's log has no memory totals".into());
         };
         let verified = job.golden.is_some().then(|| Verified {

@@ -6,7 +6,9 @@ use common::{Builder, Named, inputs, random_graph, relative_l2, run, scaled};
 use proptest::prelude::*;
 use rockshard_converter::options::{Optimise, Shards, Tile};
 use rockshard_converter::partition::partition;
-use rockshard_converter::passes::{Range, Ranges, Scales, apply_scales, choose_scales, split_heads, tile_attention, uniform_scales};
+use rockshard_converter::passes::{
+    Range, Ranges, Scales, apply_scales, choose_scales, split_heads, tile_attention, uniform_scales,
+};
 use rockshard_converter::write_onnx;
 use rockshard_cost::Rk3588;
 use rockshard_graph::{Binary, Graph, Op};
@@ -167,8 +169,12 @@ fn chosen_factors_keep_float16_finite() {
     let graph = b.finish(&[y]);
     let given = inputs(&graph, 9);
     let expected = run(&graph, &given, Precision::F32);
-    let finite = |named: &Named| named.values().all(|t| t.to_f32().unwrap().iter().all(|v| v.is_finite()));
-    assert!(!finite(&run(&graph, &given, Precision::F16)), "the unscaled graph should overflow in float16");
+    let finite =
+        |named: &Named| named.values().all(|t| t.to_f32().unwrap().iter().all(|v| v.is_finite()));
+    assert!(
+        !finite(&run(&graph, &given, Precision::F16)),
+        "the unscaled graph should overflow in float16"
+    );
     let mut ranges = Ranges::new();
     let mut all = graph.clone();
     all.outputs = graph.nodes().iter().map(|n| n.output).collect();

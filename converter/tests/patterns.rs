@@ -97,7 +97,8 @@ fn padding_that_is_not_zero_or_is_used_twice_stays() {
     for (value, twice) in [(1.0, false), (0.0, true)] {
         let mut b = Builder::new(2);
         let x = b.input("x", &[1, 3, 7, 6]);
-        let padded = b.node(Op::Pad { before: vec![0, 0, 1, 1], after: vec![0, 0, 1, 1], value }, &[x]);
+        let padded =
+            b.node(Op::Pad { before: vec![0, 0, 1, 1], after: vec![0, 0, 1, 1], value }, &[x]);
         let y = b.conv(padded, 4, 3, true);
         let graph = b.finish(&if twice { vec![y, padded] } else { vec![y] });
         assert_eq!(count(&fused(&graph), "Pad"), 1);
@@ -106,8 +107,9 @@ fn padding_that_is_not_zero_or_is_used_twice_stays() {
 
 #[test]
 fn a_slice_that_is_one_of_the_joined_values_is_that_value() {
-    let slice =
-        |b: &mut Builder, x, from: usize, to: usize| b.node(Op::Slice { begin: vec![0, from], end: vec![1, to], step: vec![1, 1] }, &[x]);
+    let slice = |b: &mut Builder, x, from: usize, to: usize| {
+        b.node(Op::Slice { begin: vec![0, from], end: vec![1, to], step: vec![1, 1] }, &[x])
+    };
     // Sines and cosines change places, as in the timestep embedding of diffusers.
     let mut b = Builder::new(3);
     let (sin, cos) = (b.input("sin", &[1, 8]), b.input("cos", &[1, 8]));

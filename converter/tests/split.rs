@@ -15,7 +15,12 @@ const TOLERANCE: f64 = 2e-5;
 
 /// Where every linear layer over a plane's tokens gains by a plane.
 fn eager() -> Rk3588 {
-    Rk3588 { flat_depth: 1.0, transpose_bytes_per_second: 1e18, copy_bytes_per_second: 1e18, ..Rk3588::default() }
+    Rk3588 {
+        flat_depth: 1.0,
+        transpose_bytes_per_second: 1e18,
+        copy_bytes_per_second: 1e18,
+        ..Rk3588::default()
+    }
 }
 
 fn on_planes(graph: &Graph, npu: &Rk3588) -> Graph {
@@ -37,10 +42,16 @@ fn assert_equal(found: &Named, expected: &Named, what: &str) {
 fn run_segments(split: &SplitGraph, given: &Named) -> Named {
     let mut values = given.clone();
     for segment in levels(split) {
-        let outputs: Vec<ValueId> = segment.nodes.iter().map(|&n| split.graph.node(n).output).collect();
+        let outputs: Vec<ValueId> =
+            segment.nodes.iter().map(|&n| split.graph.node(n).output).collect();
         let piece = split.graph.subgraph(&segment.name, &segment.nodes, &outputs);
         let early = piece.inputs.iter().find(|&&v| !values.contains_key(&piece.value(v).name));
-        assert!(early.is_none(), "{} runs before {:?} is there", segment.name, early.map(|&v| &piece.value(v).name));
+        assert!(
+            early.is_none(),
+            "{} runs before {:?} is there",
+            segment.name,
+            early.map(|&v| &piece.value(v).name)
+        );
         values.extend(run(&piece, &values, Precision::F32));
     }
     values
@@ -89,7 +100,11 @@ fn unet_block() -> Graph {
         let y = b.node(Op::Reshape { shape: vec![1, l, heads, c / heads] }, &[y]);
         b.node(Op::Transpose { perm: perm.to_vec() }, &[y])
     };
-    let (q, k, v) = (head(&mut b, n, [0, 2, 1, 3]), head(&mut b, context, [0, 2, 3, 1]), head(&mut b, context, [0, 2, 1, 3]));
+    let (q, k, v) = (
+        head(&mut b, n, [0, 2, 1, 3]),
+        head(&mut b, context, [0, 2, 3, 1]),
+        head(&mut b, context, [0, 2, 1, 3]),
+    );
     let y = b.node(Op::Attention { scale: 0.2 }, &[q, k, v]);
     let y = b.node(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y]);
     let y = b.node(Op::Reshape { shape: vec![1, tokens, c] }, &[y]);
@@ -108,7 +123,10 @@ fn unet_block() -> Graph {
     let h = b.conv(h, c, 1, true);
     let h = residual(&mut b, h, skip);
     let w = b.weight(&[c, c, 3, 3], 0.05);
-    let down = Op::Conv { window: Window { kernel: [3; 2], strides: [2; 2], pads: [1; 4], dilations: [1; 2] }, group: 1 };
+    let down = Op::Conv {
+        window: Window { kernel: [3; 2], strides: [2; 2], pads: [1; 4], dilations: [1; 2] },
+        group: 1,
+    };
     let h = b.node(down, &[h, w]);
     let h = b.node(Op::Resize { mode: Resize::Nearest, size: [side, side] }, &[h]);
     let h = b.node(Op::Concat { axis: 1 }, &[h, skip]);
@@ -142,13 +160,21 @@ fn all_that_is_heavy_is_divided_evenly() {
         let split = divided(&graph, 3);
         let mut load = [0.0f64; 3];
         for node in split.graph.nodes() {
-            if matches!(node.op, Op::Conv { .. } | Op::MatMul | Op::Attention { .. } | Op::GroupNorm { .. } | Op::LayerNorm { .. }) {
+            if matches!(
+                node.op,
+                Op::Conv { .. }
+                    | Op::MatMul
+                    | Op::Attention { .. }
+                    | Op::GroupNorm { .. }
+                    | Op::LayerNorm { .. }
+            ) {
                 load[usize::from(split.cores[&node.output])] += npu.node(&split.graph, node).micros;
             }
         }
         let most = load.iter().fold(0.0f64, |a, &b| a.max(b)) / load.iter().sum::<f64>();
         assert!(most < 0.39, "the busiest core has {most:.3} of the work: {load:?}");
-        let attentions = split.graph.nodes().iter().filter(|n| matches!(n.op, Op::Attention { .. }));
+        let attentions =
+            split.graph.nodes().iter().filter(|n| matches!(n.op, Op::Attention { .. }));
         let cores: BTreeSet<u8> = attentions.map(|n| split.cores[&n.output]).collect();
         assert_eq!(cores.len(), 3);
     }
@@ -167,7 +193,11 @@ fn a_gated_feed_forward_on_planes_has_no_slices_and_attention_no_more_moves() {
     let attention = after.nodes().iter().find(|n| matches!(n.op, Op::Attention { .. })).unwrap();
     let links = after.links();
     let maker = |v: ValueId| &after.node(links.producer(v).unwrap()).op;
-    assert!(matches!(maker(attention.inputs[1]), Op::Reshape { .. }), "{:?}", maker(attention.inputs[1]));
+    assert!(
+        matches!(maker(attention.inputs[1]), Op::Reshape { .. }),
+        "{:?}",
+        maker(attention.inputs[1])
+    );
 }
 
 #[test]
@@ -178,7 +208,11 @@ fn what_is_too_small_to_divide_is_named() {
     let graph = b.finish(&[y]);
     let split = divided(&graph, 3);
     assert_eq!(split.declined.len(), 1);
-    assert!(split.declined[0].ends_with("too few channels or rows to divide, stays on core 0"), "{:?}", split.declined);
+    assert!(
+        split.declined[0].ends_with("too few channels or rows to divide, stays on core 0"),
+        "{:?}",
+        split.declined
+    );
     assert_eq!(split.graph.nodes().len(), 1);
     assert!(divided(&unet_block(), 3).declined.iter().all(|d| !d.contains("Attention")));
 }

@@ -7,7 +7,9 @@ pub enum ValidationError {
     #[error("no layers to validate: the pack has no shards for this model")]
     Empty,
     /// Layers of two models were given as one.
-    #[error("layer {layer:?} belongs to model {found:?}, the first one to {expected:?}: validate one model at a time")]
+    #[error(
+        "layer {layer:?} belongs to model {found:?}, the first one to {expected:?}: validate one model at a time"
+    )]
     MixedModels {
         /// The layer.
         layer: String,
@@ -17,7 +19,9 @@ pub enum ValidationError {
         expected: String,
     },
     /// A layer reads a value that is neither an input nor written by an earlier layer.
-    #[error("layer {layer:?} reads {value:?}, which is neither a given input nor written by an earlier layer")]
+    #[error(
+        "layer {layer:?} reads {value:?}, which is neither a given input nor written by an earlier layer"
+    )]
     MissingValue {
         /// The layer.
         layer: String,

@@ -17,14 +17,19 @@ pub fn random_inputs(specs: &[TensorSpec], seed: u64) -> BTreeMap<String, Tensor
 
 fn random_tensor(spec: &TensorSpec, rng: &mut ChaCha8Rng) -> Tensor {
     let (shape, count) = (spec.shape.clone(), spec.shape.iter().product::<usize>());
-    let integers = |rng: &mut ChaCha8Rng| (0..count).map(|_| rng.random_range(0..=LARGEST_INTEGER)).collect::<Vec<_>>();
+    let integers = |rng: &mut ChaCha8Rng| {
+        (0..count).map(|_| rng.random_range(0..=LARGEST_INTEGER)).collect::<Vec<_>>()
+    };
     match spec.dtype {
         DType::F32 | DType::F16 => {
-            let real = Tensor::from_f32(shape, (0..count).map(|_| rng.sample(StandardNormal)).collect());
+            let real =
+                Tensor::from_f32(shape, (0..count).map(|_| rng.sample(StandardNormal)).collect());
             real.to_float(spec.dtype).unwrap_or(real)
         }
         DType::I64 => Tensor::from_i64(shape, integers(rng)),
-        DType::I32 => Tensor::from_i32(shape, integers(rng).into_iter().map(|v| v as i32).collect()),
+        DType::I32 => {
+            Tensor::from_i32(shape, integers(rng).into_iter().map(|v| v as i32).collect())
+        }
         DType::Bool => Tensor::from_bool(shape, (0..count).map(|_| rng.random()).collect()),
     }
 }
@@ -39,7 +44,11 @@ mod tests {
 
     #[test]
     fn seeded_and_of_the_declared_kind() {
-        let specs = [spec("x", DType::F32, &[100, 100]), spec("ids", DType::I64, &[64]), spec("mask", DType::Bool, &[8])];
+        let specs = [
+            spec("x", DType::F32, &[100, 100]),
+            spec("ids", DType::I64, &[64]),
+            spec("mask", DType::Bool, &[8]),
+        ];
         let inputs = random_inputs(&specs, 3);
         assert!(inputs == random_inputs(&specs, 3));
         assert!(inputs["x"] != random_inputs(&specs, 4)["x"]);

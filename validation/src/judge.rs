@@ -42,7 +42,9 @@ pub(crate) fn judge(
     let mut tensors = Vec::with_capacity(layer.device.outputs.len());
     for (at, spec) in layer.device.outputs.iter().enumerate() {
         let expected = match &run.reference {
-            Ok(values) => values.get(&spec.name).ok_or_else(|| format!("the reference has no output {:?}", spec.name)),
+            Ok(values) => values
+                .get(&spec.name)
+                .ok_or_else(|| format!("the reference has no output {:?}", spec.name)),
             Err(reason) => Err(reason.clone()),
         };
         let mut compared = |mode: Mode, outputs: &Result<Vec<Tensor>, Missing>| {
@@ -52,10 +54,17 @@ pub(crate) fn judge(
         let cumulative = compared(Mode::Cumulative, &run.cumulative);
         if wanted.contains(&spec.name) {
             let after_norm = match (&run.cumulative, &expected) {
-                (Ok(found), Ok(expected)) => after_norm_cosine(&found[at], spec.scale, expected).ok().flatten(),
+                (Ok(found), Ok(expected)) => {
+                    after_norm_cosine(&found[at], spec.scale, expected).ok().flatten()
+                }
                 _ => None,
             };
-            outputs.push(OutputReport { name: spec.name.clone(), layer: layer.shard.name.clone(), cumulative, after_norm });
+            outputs.push(OutputReport {
+                name: spec.name.clone(),
+                layer: layer.shard.name.clone(),
+                cumulative,
+                after_norm,
+            });
         }
         tensors.push(TensorReport {
             name: spec.name.clone(),
@@ -70,7 +79,9 @@ pub(crate) fn judge(
     let verdict = match (findings.failed, findings.unchecked) {
         (Some(reason), _) => Verdict::Fail { reason },
         (None, Some(reason)) => Verdict::Unchecked { reason },
-        (None, None) if tensors.is_empty() => Verdict::Unchecked { reason: "the layer has no outputs".into() },
+        (None, None) if tensors.is_empty() => {
+            Verdict::Unchecked { reason: "the layer has no outputs".into() }
+        }
         (None, None) => Verdict::Pass,
     };
     let shard = &layer.shard;
@@ -117,7 +128,9 @@ impl Findings {
                 if !metrics.passes(threshold) {
                     let (measure, value) = (metrics.measure(), metrics.agreement());
                     let needed = if measure == "cosine" { threshold } else { 1.0 };
-                    let text = || format!("{mode} {measure} {value:.6} of {:?} is below {needed}", spec.name);
+                    let text = || {
+                        format!("{mode} {measure} {value:.6} of {:?} is below {needed}", spec.name)
+                    };
                     self.failed.get_or_insert_with(text);
                 }
                 Some(metrics)
@@ -143,12 +156,22 @@ fn range(tensor: &Tensor) -> Option<[f32; 2]> {
 pub(crate) fn first_divergence(layers: &[LayerReport], threshold: f64) -> Option<Divergence> {
     let by = |mode: Mode| {
         layers.iter().enumerate().find_map(|(index, layer)| {
-            let place = |value, agreement| Divergence { layer: layer.name.clone(), index, mode, value, agreement };
+            let place = |value, agreement| Divergence {
+                layer: layer.name.clone(),
+                index,
+                mode,
+                value,
+                agreement,
+            };
             let compared = layer.tensors.iter().filter_map(|t| t.metrics(mode).map(|m| (t, m)));
-            let failing = compared.filter(|(_, m)| !m.passes(threshold)).min_by(|a, b| a.1.agreement().total_cmp(&b.1.agreement()));
+            let failing = compared
+                .filter(|(_, m)| !m.passes(threshold))
+                .min_by(|a, b| a.1.agreement().total_cmp(&b.1.agreement()));
             match failing {
                 Some((tensor, m)) => Some(place(Some(tensor.name.clone()), Some(m.agreement()))),
-                None if layer.verdict.is_fail() && layer.worst(mode).is_none() => Some(place(None, None)),
+                None if layer.verdict.is_fail() && layer.worst(mode).is_none() => {
+                    Some(place(None, None))
+                }
                 None => None,
             }
         })

@@ -20,7 +20,11 @@ mod values;
 pub use error::{ReportError, ValidationError};
 pub use html::{ReportExtras, render_html};
 pub use inputs::random_inputs;
-pub use metrics::{CompareError, F16_MIN_NORMAL, IntegerMetrics, Metrics, RealMetrics, after_norm_cosine, compare};
+pub use metrics::{
+    CompareError, F16_MIN_NORMAL, IntegerMetrics, Metrics, RealMetrics, after_norm_cosine, compare,
+};
 pub use recorded::Recorded;
-pub use report::{Divergence, LayerReport, Mode, ModelReport, OutputReport, Report, TensorReport, Verdict};
+pub use report::{
+    Divergence, LayerReport, Mode, ModelReport, OutputReport, Report, TensorReport, Verdict,
+};
 pub use validate::{LayerFiles, Options, Progress, validate_model};

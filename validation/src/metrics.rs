@@ -99,14 +99,19 @@ pub fn compare(device: &Tensor, scale: f32, reference: &Tensor) -> Result<Metric
     }
     let (found, wanted) = (device.to_i64()?, reference.to_i64()?);
     let equal = found.iter().zip(wanted.iter()).filter(|(a, b)| a == b).count();
-    Ok(Metrics::Integer(IntegerMetrics { equal: if found.is_empty() { 1.0 } else { equal as f64 / found.len() as f64 } }))
+    Ok(Metrics::Integer(IntegerMetrics {
+        equal: if found.is_empty() { 1.0 } else { equal as f64 / found.len() as f64 },
+    }))
 }
 
 fn same_shape(device: &Tensor, reference: &Tensor) -> Result<(), CompareError> {
     if device.shape() == reference.shape() {
         return Ok(());
     }
-    Err(CompareError::Shape { device: device.shape().to_vec(), reference: reference.shape().to_vec() })
+    Err(CompareError::Shape {
+        device: device.shape().to_vec(),
+        reference: reference.shape().to_vec(),
+    })
 }
 
 fn compare_real(stored: &[f32], scale: f32, wanted: &[f32]) -> RealMetrics {
@@ -128,7 +133,8 @@ fn compare_real(stored: &[f32], scale: f32, wanted: &[f32]) -> RealMetrics {
         (_, 0.0) => None,
         (error, reference) => Some((error / reference).sqrt()),
     };
-    let share = |count: usize| if stored.is_empty() { 0.0 } else { count as f64 / stored.len() as f64 };
+    let share =
+        |count: usize| if stored.is_empty() { 0.0 } else { count as f64 / stored.len() as f64 };
     RealMetrics {
         cosine: angle.cosine(),
         max_abs_error,
@@ -179,7 +185,11 @@ impl Angle {
 ///
 /// # Errors
 /// Shapes differ, or one is real-valued and the other is not.
-pub fn after_norm_cosine(device: &Tensor, scale: f32, reference: &Tensor) -> Result<Option<f64>, CompareError> {
+pub fn after_norm_cosine(
+    device: &Tensor,
+    scale: f32,
+    reference: &Tensor,
+) -> Result<Option<f64>, CompareError> {
     same_shape(device, reference)?;
     if !reference.dtype().is_float() {
         return Ok(None);
@@ -191,7 +201,10 @@ pub fn after_norm_cosine(device: &Tensor, scale: f32, reference: &Tensor) -> Res
         let (mean_a, norm_a) = moments(s, 1.0 / f64::from(scale));
         let (mean_b, norm_b) = moments(b, 1.0);
         for (&s, &b) in s.iter().zip(b) {
-            angle.add((f64::from(s) / f64::from(scale) - mean_a) / norm_a, (f64::from(b) - mean_b) / norm_b);
+            angle.add(
+                (f64::from(s) / f64::from(scale) - mean_a) / norm_a,
+                (f64::from(b) - mean_b) / norm_b,
+            );
         }
     }
     Ok(Some(angle.cosine()))
@@ -210,7 +223,9 @@ mod tests {
 
     fn real(device: Vec<f32>, scale: f32, reference: Vec<f32>) -> RealMetrics {
         let shape = [device.len()];
-        match compare(&Tensor::from_f32(shape, device), scale, &Tensor::from_f32(shape, reference)).unwrap() {
+        match compare(&Tensor::from_f32(shape, device), scale, &Tensor::from_f32(shape, reference))
+            .unwrap()
+        {
             Metrics::Real(m) => m,
             Metrics::Integer(_) => panic!("real tensors give real metrics"),
         }
@@ -227,13 +242,18 @@ mod tests {
             (vec![1.0, 0.0], vec![-1.0, 0.0], -1.0),
             (vec![], vec![], 1.0),
         ] {
-            assert_eq!(real(device.clone(), 1.0, reference.clone()).cosine, cosine, "{device:?} {reference:?}");
+            assert_eq!(
+                real(device.clone(), 1.0, reference.clone()).cosine,
+                cosine,
+                "{device:?} {reference:?}"
+            );
         }
     }
 
     #[test]
     fn errors_are_in_unscaled_units_and_shares_in_stored_ones() {
-        let m = real(vec![2.0, 4.0, 3e-5, 0.0, f32::INFINITY], 2.0, vec![1.0, 2.5, 1.5e-5, 1e-9, 7.0]);
+        let m =
+            real(vec![2.0, 4.0, 3e-5, 0.0, f32::INFINITY], 2.0, vec![1.0, 2.5, 1.5e-5, 1e-9, 7.0]);
         assert_eq!((m.max_abs_error, m.non_finite, m.subnormal, m.flushed), (0.5, 0.2, 0.2, 0.2));
         assert!((m.relative_l2.unwrap() - 0.5 / (1f64 + 6.25).sqrt()).abs() < 1e-6);
         assert_eq!(m.cosine, 0.0);
@@ -246,18 +266,27 @@ mod tests {
         let shape = [64, 64];
         let tensor = |f: &dyn Fn(usize) -> f32| Tensor::from_f32(shape, (0..4096).map(f).collect());
         let (sin, cos) = (|i: usize| (i as f32).sin(), |i: usize| (i as f32 * 1.7).cos());
-        let huge_row = |f: fn(usize) -> f32| tensor(&|i| if i < 64 { 5000.0 * sin(i) } else { f(i) });
+        let huge_row =
+            |f: fn(usize) -> f32| tensor(&|i| if i < 64 { 5000.0 * sin(i) } else { f(i) });
         let mean = |f: fn(usize) -> f32| tensor(&|i| 500.0 + f(i));
         for (device, reference) in [(huge_row(sin), huge_row(cos)), (mean(sin), mean(cos))] {
             assert!(compare(&device, 1.0, &reference).unwrap().agreement() > 0.9999);
-            assert!((after_norm_cosine(&reference, 1.0, &reference).unwrap().unwrap() - 1.0).abs() < 1e-12);
+            assert!(
+                (after_norm_cosine(&reference, 1.0, &reference).unwrap().unwrap() - 1.0).abs()
+                    < 1e-12
+            );
             assert!(after_norm_cosine(&device, 1.0, &reference).unwrap().unwrap() < 0.5);
         }
     }
 
     #[test]
     fn integers_must_be_equal() {
-        let m = compare(&Tensor::from_i64([4], vec![1, 2, 3, 4]), 1.0, &Tensor::from_i64([4], vec![1, 2, 3, 5])).unwrap();
+        let m = compare(
+            &Tensor::from_i64([4], vec![1, 2, 3, 4]),
+            1.0,
+            &Tensor::from_i64([4], vec![1, 2, 3, 5]),
+        )
+        .unwrap();
         assert_eq!(m, Metrics::Integer(IntegerMetrics { equal: 0.75 }));
         assert!(!m.passes(0.5));
         assert!(compare(&Tensor::from_i64([1], vec![1]), 1.0, &Tensor::scalar(1.0)).is_err());

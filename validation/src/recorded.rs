@@ -39,14 +39,19 @@ impl Device for Recorded {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         let find = |spec: &TensorSpec| {
-            let value = (self.lookup)(&spec.name).ok_or_else(|| format!("value {:?} was not recorded", spec.name))?;
+            let value = (self.lookup)(&spec.name)
+                .ok_or_else(|| format!("value {:?} was not recorded", spec.name))?;
             if value.shape() != spec.shape || value.dtype().is_float() != spec.dtype.is_float() {
-                return Err(format!("value {:?} was recorded as {value:?}, expected {}{:?}", spec.name, spec.dtype, spec.shape));
+                return Err(format!(
+                    "value {:?} was recorded as {value:?}, expected {}{:?}",
+                    spec.name, spec.dtype, spec.shape
+                ));
             }
             Ok(value)
         };
         let outputs = shard.outputs.iter().map(find).collect::<Result<Vec<_>, String>>();
-        let outputs = outputs.map_err(|e| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, e))?;
+        let outputs =
+            outputs.map_err(|e| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, e))?;
         Ok(Box::new(RecordedSession { outputs }))
     }
 }

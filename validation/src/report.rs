@@ -59,8 +59,12 @@ impl Verdict {
         for (name, verdict) in parts {
             any = true;
             match verdict {
-                Verdict::Fail { reason } => return Verdict::Fail { reason: format!("{name}: {reason}") },
-                Verdict::Unchecked { reason } if unchecked.is_none() => unchecked = Some(format!("{name}: {reason}")),
+                Verdict::Fail { reason } => {
+                    return Verdict::Fail { reason: format!("{name}: {reason}") };
+                }
+                Verdict::Unchecked { reason } if unchecked.is_none() => {
+                    unchecked = Some(format!("{name}: {reason}"))
+                }
                 _ => {}
             }
         }
@@ -195,7 +199,10 @@ impl ModelReport {
     /// The layer and mode with the lowest agreement; `None` when nothing was compared.
     pub fn worst(&self) -> Option<(&LayerReport, Mode, &TensorReport, &Metrics)> {
         let modes = [Mode::TeacherForced, Mode::Cumulative];
-        let all = self.layers.iter().flat_map(|l| modes.map(|mode| l.worst(mode).map(|(t, m)| (l, mode, t, m))));
+        let all = self
+            .layers
+            .iter()
+            .flat_map(|l| modes.map(|mode| l.worst(mode).map(|(t, m)| (l, mode, t, m))));
         all.flatten().min_by(|a, b| a.3.agreement().total_cmp(&b.3.agreement()))
     }
 
@@ -230,7 +237,12 @@ pub struct Report {
 
 impl Report {
     /// A report over models that were validated with this threshold.
-    pub fn new(threshold: f64, device: impl Into<String>, reference: impl Into<String>, models: Vec<ModelReport>) -> Self {
+    pub fn new(
+        threshold: f64,
+        device: impl Into<String>,
+        reference: impl Into<String>,
+        models: Vec<ModelReport>,
+    ) -> Self {
         let verdict = Verdict::of_parts(models.iter().map(|m| (m.model.as_str(), &m.verdict)));
         Report { threshold, device: device.into(), reference: reference.into(), verdict, models }
     }
@@ -257,16 +269,28 @@ impl Report {
         for model in &self.models {
             let [pass, fail, unchecked] = model.counts();
             let name = &model.model;
-            lines.push(format!("{name}: {} layers, {pass} pass, {fail} fail, {unchecked} unchecked", model.layers.len()));
+            lines.push(format!(
+                "{name}: {} layers, {pass} pass, {fail} fail, {unchecked} unchecked",
+                model.layers.len()
+            ));
             if let Some((layer, mode, tensor, metrics)) = model.worst() {
                 let (measure, value) = (metrics.measure(), metrics.agreement());
-                lines.push(format!("{name}: worst layer {} ({mode} {measure} {value:.6} of {:?})", layer.name, tensor.name));
+                lines.push(format!(
+                    "{name}: worst layer {} ({mode} {measure} {value:.6} of {:?})",
+                    layer.name, tensor.name
+                ));
             }
             if let Some(first) = &model.first_divergence {
                 lines.push(format!("{name}: first divergence in {}", first.describe()));
             }
-            if let Some(layer) = model.layers.iter().find(|l| matches!(l.verdict, Verdict::Unchecked { .. })) {
-                lines.push(format!("{name}: first unchecked layer {}: {}", layer.name, layer.verdict.reason()));
+            if let Some(layer) =
+                model.layers.iter().find(|l| matches!(l.verdict, Verdict::Unchecked { .. }))
+            {
+                lines.push(format!(
+                    "{name}: first unchecked layer {}: {}",
+                    layer.name,
+                    layer.verdict.reason()
+                ));
             }
             for output in &model.outputs {
                 lines.push(format!("{name}: output {:?} {}", output.name, output.describe()));
@@ -280,7 +304,9 @@ impl Divergence {
     /// The place and the number, in words.
     pub fn describe(&self) -> String {
         match (&self.value, self.agreement) {
-            (Some(value), Some(agreement)) => format!("{} ({} agreement {agreement:.6} of {value:?})", self.layer, self.mode),
+            (Some(value), Some(agreement)) => {
+                format!("{} ({} agreement {agreement:.6} of {value:?})", self.layer, self.mode)
+            }
             _ => format!("{}, which did not run", self.layer),
         }
     }
@@ -292,7 +318,9 @@ impl OutputReport {
         match (&self.cumulative, self.after_norm) {
             (None, _) => "was not compared".into(),
             (Some(m), None) => format!("{} {:.6}", m.measure(), m.agreement()),
-            (Some(m), Some(norm)) => format!("{} {:.6}, after a norm {norm:.6}", m.measure(), m.agreement()),
+            (Some(m), Some(norm)) => {
+                format!("{} {:.6}, after a norm {norm:.6}", m.measure(), m.agreement())
+            }
         }
     }
 }

@@ -92,7 +92,8 @@ pub fn validate_model(
             true => !values.is_read(name),
             false => options.outputs.iter().any(|o| o == name),
         };
-        let wanted: BTreeSet<String> = layer.device.outputs.iter().map(|o| o.name.clone()).filter(|n| is_output(n)).collect();
+        let wanted: BTreeSet<String> =
+            layer.device.outputs.iter().map(|o| o.name.clone()).filter(|n| is_output(n)).collect();
         let device = if layer.shard.core == CoreId::Host { host } else { npu };
         let run = run_layer(layer, device, reference, &mut values)?;
         let report = judge(layer, run, &wanted, options.threshold, &mut outputs);
@@ -110,7 +111,11 @@ pub fn validate_model(
 }
 
 /// Check that layers and inputs fit together; gives the model's name.
-fn check<'a>(layers: &'a [LayerFiles], inputs: &BTreeMap<String, Tensor>, options: &Options) -> Result<&'a str, ValidationError> {
+fn check<'a>(
+    layers: &'a [LayerFiles],
+    inputs: &BTreeMap<String, Tensor>,
+    options: &Options,
+) -> Result<&'a str, ValidationError> {
     let first = layers.first().ok_or(ValidationError::Empty)?;
     if !(0.0..=1.0).contains(&options.threshold) {
         return Err(ValidationError::Threshold(options.threshold));
@@ -125,15 +130,30 @@ fn check<'a>(layers: &'a [LayerFiles], inputs: &BTreeMap<String, Tensor>, option
         for spec in layer.device.inputs.iter().chain(&layer.reference.inputs) {
             match inputs.get(&spec.name) {
                 _ if written.contains(spec.name.as_str()) => {}
-                None => return Err(ValidationError::MissingValue { layer: name(), value: spec.name.clone() }),
-                Some(t) if t.shape() == spec.shape && t.dtype().is_float() == spec.dtype.is_float() => {}
+                None => {
+                    return Err(ValidationError::MissingValue {
+                        layer: name(),
+                        value: spec.name.clone(),
+                    });
+                }
+                Some(t)
+                    if t.shape() == spec.shape && t.dtype().is_float() == spec.dtype.is_float() => {
+                }
                 Some(t) => {
-                    let (found, expected) = (format!("{t:?}"), format!("{}{:?}", spec.dtype, spec.shape));
-                    return Err(ValidationError::InputMismatch { layer: name(), value: spec.name.clone(), found, expected });
+                    let (found, expected) =
+                        (format!("{t:?}"), format!("{}{:?}", spec.dtype, spec.shape));
+                    return Err(ValidationError::InputMismatch {
+                        layer: name(),
+                        value: spec.name.clone(),
+                        found,
+                        expected,
+                    });
                 }
             }
         }
-        written.extend(layer.device.outputs.iter().chain(&layer.reference.outputs).map(|o| o.name.as_str()));
+        written.extend(
+            layer.device.outputs.iter().chain(&layer.reference.outputs).map(|o| o.name.as_str()),
+        );
     }
     match options.outputs.iter().find(|o| !written.contains(o.as_str())) {
         Some(output) => Err(ValidationError::MissingOutput(output.clone())),
@@ -141,15 +161,28 @@ fn check<'a>(layers: &'a [LayerFiles], inputs: &BTreeMap<String, Tensor>, option
     }
 }
 
-fn run_layer(layer: &LayerFiles, device: &dyn Device, reference: &dyn Device, values: &mut Values) -> Result<LayerRun, ValidationError> {
+fn run_layer(
+    layer: &LayerFiles,
+    device: &dyn Device,
+    reference: &dyn Device,
+    values: &mut Values,
+) -> Result<LayerRun, ValidationError> {
     let taught = values.teacher_forced(&layer.device.inputs);
     let own = values.cumulative(&layer.device.inputs);
     let expected = match values.reference(&layer.reference.inputs) {
         Err(missing) => Err(missing),
         Ok(inputs) => {
             let file = &layer.reference;
-            match reference.open(file, CoreId::Host).and_then(|mut session| run(&mut *session, file, CoreId::Host, &inputs)) {
-                Ok(outputs) => Ok(file.outputs.iter().map(|o| o.name.clone()).zip(outputs).collect::<BTreeMap<_, _>>()),
+            match reference
+                .open(file, CoreId::Host)
+                .and_then(|mut session| run(&mut *session, file, CoreId::Host, &inputs))
+            {
+                Ok(outputs) => Ok(file
+                    .outputs
+                    .iter()
+                    .map(|o| o.name.clone())
+                    .zip(outputs)
+                    .collect::<BTreeMap<_, _>>()),
                 Err(error) => Err(format!("the reference failed: {}", available(error)?)),
             }
         }
@@ -178,21 +211,41 @@ fn run_layer(layer: &LayerFiles, device: &dyn Device, reference: &dyn Device, va
         outputs.iter().for_each(|(name, tensor)| values.keep_reference(name, tensor.clone()));
     }
     if let Ok(outputs) = &cumulative {
-        layer.device.outputs.iter().zip(outputs).for_each(|(spec, tensor)| values.keep_device(spec, tensor.clone()));
+        layer
+            .device
+            .outputs
+            .iter()
+            .zip(outputs)
+            .for_each(|(spec, tensor)| values.keep_device(spec, tensor.clone()));
     }
     Ok(LayerRun { reference: expected, teacher_forced, cumulative })
 }
 
 /// Run once and hold the outputs to what the shard declares.
-fn run(session: &mut dyn Session, file: &ShardFile, core: CoreId, inputs: &[Tensor]) -> Result<Vec<Tensor>, DeviceError> {
+fn run(
+    session: &mut dyn Session,
+    file: &ShardFile,
+    core: CoreId,
+    inputs: &[Tensor],
+) -> Result<Vec<Tensor>, DeviceError> {
     let outputs = session.run(inputs)?.outputs;
-    let fail = |detail: String| Err(DeviceError::new(DeviceErrorKind::Run, &file.name, core, detail));
+    let fail =
+        |detail: String| Err(DeviceError::new(DeviceErrorKind::Run, &file.name, core, detail));
     if outputs.len() != file.outputs.len() {
-        return fail(format!("gave {} outputs, the shard declares {}", outputs.len(), file.outputs.len()));
+        return fail(format!(
+            "gave {} outputs, the shard declares {}",
+            outputs.len(),
+            file.outputs.len()
+        ));
     }
-    let differs = |(spec, t): &(&TensorSpec, &Tensor)| t.shape() != spec.shape || t.dtype().is_float() != spec.dtype.is_float();
+    let differs = |(spec, t): &(&TensorSpec, &Tensor)| {
+        t.shape() != spec.shape || t.dtype().is_float() != spec.dtype.is_float()
+    };
     match file.outputs.iter().zip(&outputs).find(differs) {
-        Some((spec, t)) => fail(format!("gave output {:?} as {t:?}, the shard declares {}{:?}", spec.name, spec.dtype, spec.shape)),
+        Some((spec, t)) => fail(format!(
+            "gave output {:?} as {t:?}, the shard declares {}{:?}",
+            spec.name, spec.dtype, spec.shape
+        )),
         None => Ok(outputs),
     }
 }

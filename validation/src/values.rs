@@ -28,7 +28,9 @@ impl Values {
         }
         let used = || inputs.iter().filter(|(name, _)| last_use.contains_key(*name));
         let reference = used().map(|(name, t)| (name.clone(), t.clone())).collect();
-        let device = used().map(|(name, t)| (name.clone(), Held { tensor: t.clone(), scale: 1.0 })).collect();
+        let device = used()
+            .map(|(name, t)| (name.clone(), Held { tensor: t.clone(), scale: 1.0 }))
+            .collect();
         Values { reference, device, last_use }
     }
 
@@ -51,14 +53,19 @@ impl Values {
     /// scale than the next one reads.
     pub(crate) fn cumulative(&self, specs: &[TensorSpec]) -> Result<Vec<Tensor>, String> {
         let value = |spec: &TensorSpec| {
-            let held = self.device.get(&spec.name).ok_or_else(|| format!("the device gave no value {:?}", spec.name))?;
+            let held = self
+                .device
+                .get(&spec.name)
+                .ok_or_else(|| format!("the device gave no value {:?}", spec.name))?;
             Ok(multiplied(&held.tensor, spec.scale / held.scale))
         };
         specs.iter().map(value).collect()
     }
 
     fn reference_value(&self, spec: &TensorSpec) -> Result<&Tensor, String> {
-        self.reference.get(&spec.name).ok_or_else(|| format!("the reference gave no value {:?}", spec.name))
+        self.reference
+            .get(&spec.name)
+            .ok_or_else(|| format!("the reference gave no value {:?}", spec.name))
     }
 
     /// Keep a value of the reference if a later layer reads it.

@@ -5,13 +5,18 @@ mod common;
 use common::{Fake, Wrong, chain, inputs, layer, spec};
 use rockshard_manifest::{AttentionTiling, CoreId, SandwichRegion};
 use rockshard_tensor::{DType, Tensor};
-use rockshard_validation::{LayerFiles, Options, Report, ReportError, ReportExtras, render_html, validate_model};
+use rockshard_validation::{
+    LayerFiles, Options, Report, ReportError, ReportExtras, render_html, validate_model,
+};
 use std::collections::BTreeMap;
 
 fn report(layers: &[LayerFiles], wrong: &[(&str, Wrong)], half: bool) -> Report {
     let steady = layers.len() > 10;
-    let (npu, reference) = (Fake { half, steady, ..Fake::device(wrong) }, Fake { steady, ..Fake::reference() });
-    let model = validate_model(layers, &inputs(), &npu, &npu, &reference, &Options::default(), &mut |_| {}).unwrap();
+    let (npu, reference) =
+        (Fake { half, steady, ..Fake::device(wrong) }, Fake { steady, ..Fake::reference() });
+    let model =
+        validate_model(layers, &inputs(), &npu, &npu, &reference, &Options::default(), &mut |_| {})
+            .unwrap();
     Report::new(0.999, "sim", "cpu", vec![model])
 }
 
@@ -19,9 +24,21 @@ fn report(layers: &[LayerFiles], wrong: &[(&str, Wrong)], half: bool) -> Report 
 fn json_keeps_its_form() {
     let (x, y) = (spec("x", DType::F32, 1.0), spec("y", DType::F32, 0.5));
     let layers = [layer("only", CoreId::Npu(0), x, y)];
-    let inputs = BTreeMap::from([("x".to_owned(), Tensor::from_f32([2, 8], (0..16).map(|v| v as f32).collect()))]);
+    let inputs = BTreeMap::from([(
+        "x".to_owned(),
+        Tensor::from_f32([2, 8], (0..16).map(|v| v as f32).collect()),
+    )]);
     let npu = Fake::device(&[("only", Wrong::Overflow)]);
-    let model = validate_model(&layers, &inputs, &npu, &npu, &Fake::reference(), &Options::default(), &mut |_| {}).unwrap();
+    let model = validate_model(
+        &layers,
+        &inputs,
+        &npu,
+        &npu,
+        &Fake::reference(),
+        &Options::default(),
+        &mut |_| {},
+    )
+    .unwrap();
     let report = Report::new(0.999, "sim", "cpu", vec![model]);
     let json = report.to_json();
     assert_eq!(json, include_str!("report.json"));
@@ -33,8 +50,16 @@ fn summary_names_the_worst_layer_and_the_first_divergence() {
     let lines = report(&chain(), &[("two", Wrong::Turn(0.3))], false).summary();
     assert_eq!(lines[0], "FAIL: sim against cpu, threshold 0.999");
     assert_eq!(lines[1], "toy: 3 layers, 1 pass, 2 fail, 0 unchecked");
-    assert!(lines[2].starts_with("toy: worst layer two (teacher-forced cosine 0.955336 of \"y2\")"), "{}", lines[2]);
-    assert!(lines[3].starts_with("toy: first divergence in two (teacher-forced agreement 0.955336"), "{}", lines[3]);
+    assert!(
+        lines[2].starts_with("toy: worst layer two (teacher-forced cosine 0.955336 of \"y2\")"),
+        "{}",
+        lines[2]
+    );
+    assert!(
+        lines[3].starts_with("toy: first divergence in two (teacher-forced agreement 0.955336"),
+        "{}",
+        lines[3]
+    );
     assert!(lines[4].starts_with("toy: output \"y3\" cosine 0."), "{}", lines[4]);
 }
 
@@ -46,7 +71,18 @@ fn the_page_has_every_layer_and_stands_alone() {
         pictures: vec![("a <cat>".into(), b"\x89PNG".to_vec())],
     };
     let page = render_html(&report, &extras).unwrap();
-    for text in ["one", "two", "three", "y1", "y2", "y3", "first divergence", "core 2", "Add ×2, Mul", "<title>Validation: fail"] {
+    for text in [
+        "one",
+        "two",
+        "three",
+        "y1",
+        "y2",
+        "y3",
+        "first divergence",
+        "core 2",
+        "Add ×2, Mul",
+        "<title>Validation: fail",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     assert!(page.contains("<svg id=\"cores\">") && !page.contains("<?xml"));
@@ -54,14 +90,20 @@ fn the_page_has_every_layer_and_stands_alone() {
     for external in ["http:", "https:", "<script", "<link", "@import", "url("] {
         assert!(!page.contains(external), "{external}");
     }
-    assert!(matches!(render_html(&report, &ReportExtras { timeline_svg: Some("soon".into()), ..extras }), Err(ReportError::Timeline)));
+    assert!(matches!(
+        render_html(&report, &ReportExtras { timeline_svg: Some("soon".into()), ..extras }),
+        Err(ReportError::Timeline)
+    ));
 }
 
 #[test]
 fn names_are_escaped() {
     let hostile = "<script>alert('x')</script>\"&";
-    let layers = [layer(hostile, CoreId::Host, spec("x", DType::F32, 1.0), spec(hostile, DType::F32, 1.0))];
-    let page = render_html(&report(&layers, &[(hostile, Wrong::Zero)], false), &ReportExtras::default()).unwrap();
+    let layers =
+        [layer(hostile, CoreId::Host, spec("x", DType::F32, 1.0), spec(hostile, DType::F32, 1.0))];
+    let page =
+        render_html(&report(&layers, &[(hostile, Wrong::Zero)], false), &ReportExtras::default())
+            .unwrap();
     assert!(!page.contains("<script"));
     assert!(page.contains("&lt;script&gt;"));
 }
@@ -69,21 +111,32 @@ fn names_are_escaped() {
 /// A page with something of everything, left in the test folder of the target directory for people to look at.
 #[test]
 fn a_page_to_look_at() {
-    let names =
-        ["time-embedding", "down_blocks.0.resnets.0", "down_blocks.0.attentions.0.transformer_blocks.0.attn1", "mid_block", "up_blocks.0"];
+    let names = [
+        "time-embedding",
+        "down_blocks.0.resnets.0",
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn1",
+        "mid_block",
+        "up_blocks.0",
+    ];
     let mut layers: Vec<LayerFiles> = (0..36)
         .map(|i| {
             let name = format!("unet-{i:02}-{}", names[i % names.len()]);
-            let value = |n: usize| if n == 0 { "x".to_owned() } else { format!("/unet/block.{n}/Add_output_0") };
-            let (input, output) =
-                (spec(&value(i), DType::F32, 1.0), spec(&value(i + 1), DType::F32, if i % 7 == 3 { 0.0009765625 } else { 1.0 }));
+            let value = |n: usize| {
+                if n == 0 { "x".to_owned() } else { format!("/unet/block.{n}/Add_output_0") }
+            };
+            let (input, output) = (
+                spec(&value(i), DType::F32, 1.0),
+                spec(&value(i + 1), DType::F32, if i % 7 == 3 { 0.0009765625 } else { 1.0 }),
+            );
             let core = if i == 0 { CoreId::Host } else { CoreId::Npu((i % 3) as u8) };
             layer(&name, core, input, output)
         })
         .collect();
     for (i, layer) in layers.iter_mut().enumerate() {
         let shard = &mut layer.shard;
-        for (operator, count) in [("exSoftmax13", 2), ("ConvAdd", 3), ("exMatMul", 4)].into_iter().skip(i % 3) {
+        for (operator, count) in
+            [("exSoftmax13", 2), ("ConvAdd", 3), ("exMatMul", 4)].into_iter().skip(i % 3)
+        {
             shard.operators.insert(operator.into(), count);
         }
         if i % 7 == 3 {
@@ -120,5 +173,6 @@ fn a_page_to_look_at() {
     small.verdict = rockshard_validation::Verdict::Pass;
     report.models.insert(0, small);
     let page = render_html(&report, &ReportExtras::default()).unwrap();
-    std::fs::write(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html"), page).unwrap();
+    std::fs::write(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html"), page)
+        .unwrap();
 }

@@ -7,11 +7,16 @@ use rockshard_device::Device;
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 use rockshard_validation::{
-    LayerFiles, Metrics, Mode, ModelReport, Options, Progress, Recorded, Report, ValidationError, Verdict, validate_model,
+    LayerFiles, Metrics, Mode, ModelReport, Options, Progress, Recorded, Report, ValidationError,
+    Verdict, validate_model,
 };
 use std::collections::BTreeMap;
 
-fn validate_with(layers: &[LayerFiles], npu: &Fake, reference: &dyn Device) -> Result<ModelReport, ValidationError> {
+fn validate_with(
+    layers: &[LayerFiles],
+    npu: &Fake,
+    reference: &dyn Device,
+) -> Result<ModelReport, ValidationError> {
     validate_model(layers, &inputs(), npu, npu, reference, &Options::default(), &mut |_| {})
 }
 
@@ -45,9 +50,15 @@ fn the_layer_at_fault_is_named_though_all_after_it_fail_too() {
     let report = validate(&[("two", Wrong::Turn(0.3))]);
     assert_eq!(words(&report), ["pass", "fail", "fail"]);
     let first = report.first_divergence.clone().unwrap();
-    assert_eq!((first.layer.as_str(), first.index, first.mode, first.value.as_deref()), ("two", 1, Mode::TeacherForced, Some("y2")));
+    assert_eq!(
+        (first.layer.as_str(), first.index, first.mode, first.value.as_deref()),
+        ("two", 1, Mode::TeacherForced, Some("y2"))
+    );
     assert!((first.agreement.unwrap() - 0.3f64.cos()).abs() < 1e-6);
-    assert!(cosine(&report, 2, Mode::TeacherForced) > 0.999_999 && cosine(&report, 2, Mode::Cumulative) < 0.98);
+    assert!(
+        cosine(&report, 2, Mode::TeacherForced) > 0.999_999
+            && cosine(&report, 2, Mode::Cumulative) < 0.98
+    );
     assert!(report.layers[2].verdict.reason().starts_with("cumulative cosine 0.9"));
     let Verdict::Fail { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
     assert!(reason.starts_with("two: teacher-forced cosine 0.95"), "{reason}");
@@ -68,11 +79,22 @@ fn the_threshold_decides() {
     let npu = Fake::device(&[("two", Wrong::Turn(0.1))]);
     for (threshold, passes) in [(0.99, true), (0.999, false)] {
         let options = Options { threshold, ..Options::default() };
-        let report = validate_model(&chain(), &inputs(), &npu, &npu, &Fake::reference(), &options, &mut |_| {}).unwrap();
+        let report = validate_model(
+            &chain(),
+            &inputs(),
+            &npu,
+            &npu,
+            &Fake::reference(),
+            &options,
+            &mut |_| {},
+        )
+        .unwrap();
         assert_eq!(report.verdict.is_pass(), passes);
     }
     let options = Options { threshold: f64::NAN, ..Options::default() };
-    let error = validate_model(&chain(), &inputs(), &npu, &npu, &Fake::reference(), &options, &mut |_| {}).unwrap_err();
+    let error =
+        validate_model(&chain(), &inputs(), &npu, &npu, &Fake::reference(), &options, &mut |_| {})
+            .unwrap_err();
     assert!(matches!(error, ValidationError::Threshold(_)));
 }
 
@@ -80,13 +102,19 @@ fn the_threshold_decides() {
 fn values_that_are_not_finite_fail_and_are_counted() {
     for wrong in [Wrong::Overflow, Wrong::NotANumber] {
         let report = validate(&[("one", wrong)]);
-        let Some(Metrics::Real(m)) = report.layers[0].tensors[0].teacher_forced else { panic!("real metrics") };
+        let Some(Metrics::Real(m)) = report.layers[0].tensors[0].teacher_forced else {
+            panic!("real metrics")
+        };
         assert_eq!((m.cosine, m.non_finite), (0.0, 1.0 / 16.0));
         assert!(m.max_abs_error < 1e-6 && m.relative_l2 == Some(0.0), "finite elements agree");
         assert_eq!(report.first_divergence.unwrap().layer, "one");
         assert!(!report.layers[2].verdict.is_pass());
     }
-    let Some(Metrics::Real(m)) = validate(&[("one", Wrong::Zero)]).layers[0].tensors[0].teacher_forced else { panic!() };
+    let Some(Metrics::Real(m)) =
+        validate(&[("one", Wrong::Zero)]).layers[0].tensors[0].teacher_forced
+    else {
+        panic!()
+    };
     assert_eq!((m.cosine, m.flushed), (0.0, 1.0));
 }
 
@@ -107,14 +135,17 @@ fn scales_are_applied_between_domains() {
     assert_eq!(taught, y1.iter().map(|v| v * 0.5).collect::<Vec<_>>());
     let own = runs[2].1[0].to_f32().unwrap();
     assert!(own.iter().zip(&taught).all(|(a, b)| (a - b).abs() < 1e-3) && *own != taught[..]);
-    let Some(Metrics::Real(m)) = report.layers[2].tensors[0].cumulative else { panic!("real metrics") };
+    let Some(Metrics::Real(m)) = report.layers[2].tensors[0].cumulative else {
+        panic!("real metrics")
+    };
     assert!(m.relative_l2.unwrap() < 1e-3);
 }
 
 #[test]
 fn a_layer_without_a_reference_is_unchecked_and_so_is_what_depends_on_it() {
     for wrong in [Wrong::Load, Wrong::Run] {
-        let reference = Fake { wrong: BTreeMap::from([("two".to_owned(), wrong)]), ..Fake::reference() };
+        let reference =
+            Fake { wrong: BTreeMap::from([("two".to_owned(), wrong)]), ..Fake::reference() };
         let model = validate_with(&chain(), &Fake::device(&[]), &reference).unwrap();
         assert_eq!(words(&model), ["pass", "unchecked", "unchecked"]);
         assert!(model.layers[1].verdict.reason().contains("the reference failed"));
@@ -122,7 +153,11 @@ fn a_layer_without_a_reference_is_unchecked_and_so_is_what_depends_on_it() {
         assert_eq!(model.outputs[0].cumulative, None);
         let report = Report::new(0.999, "fake", "fake", vec![model]);
         assert!(!report.passed() && !report.verdict.is_fail());
-        assert!(report.summary().iter().any(|l| l.contains("first unchecked layer two")), "{:?}", report.summary());
+        assert!(
+            report.summary().iter().any(|l| l.contains("first unchecked layer two")),
+            "{:?}",
+            report.summary()
+        );
     }
     let nothing = Report::new(0.999, "fake", "fake", vec![]);
     assert_eq!(nothing.verdict.word(), "unchecked");
@@ -140,12 +175,18 @@ fn a_layer_the_device_cannot_run_fails_and_the_next_is_judged_alone() {
     }
     let report = validate(&[("two", Wrong::Shape)]);
     assert_eq!(words(&report), ["pass", "fail", "unchecked"]);
-    assert!(report.layers[1].verdict.reason().contains("float32[16]"), "{}", report.layers[1].verdict.reason());
+    assert!(
+        report.layers[1].verdict.reason().contains("float32[16]"),
+        "{}",
+        report.layers[1].verdict.reason()
+    );
 }
 
 #[test]
 fn a_device_that_is_not_there_ends_the_validation() {
-    let error = validate_with(&chain(), &Fake::device(&[("two", Wrong::Unavailable)]), &Fake::reference()).unwrap_err();
+    let error =
+        validate_with(&chain(), &Fake::device(&[("two", Wrong::Unavailable)]), &Fake::reference())
+            .unwrap_err();
     assert_eq!(error.to_string(), "shard two on core 1: no driver");
 }
 
@@ -156,13 +197,27 @@ fn host_layers_run_on_the_host_and_integers_must_be_equal() {
     layers.insert(0, layer("look-up", CoreId::Host, ids.clone(), next));
     let mut inputs = inputs();
     inputs.insert("ids".into(), Tensor::from_i64([2, 8], (0..16).collect()));
-    for (wrong, passes, equal) in [(vec![], true, 1.0), (vec![("look-up", Wrong::OffByOne)], false, 15.0 / 16.0)] {
+    for (wrong, passes, equal) in
+        [(vec![], true, 1.0), (vec![("look-up", Wrong::OffByOne)], false, 15.0 / 16.0)]
+    {
         let (npu, host) = (Fake::device(&[]), Fake::device(&wrong));
         let options = Options { threshold: 0.5, outputs: vec!["next".into(), "y3".into()] };
-        let report = validate_model(&layers, &inputs, &npu, &host, &Fake::reference(), &options, &mut |_| {}).unwrap();
+        let report = validate_model(
+            &layers,
+            &inputs,
+            &npu,
+            &host,
+            &Fake::reference(),
+            &options,
+            &mut |_| {},
+        )
+        .unwrap();
         assert_eq!(host.layers(), ["look-up"]);
         assert_eq!(npu.layers(), ["one", "two", "three"], "equal values are run once");
-        assert_eq!((report.verdict.is_pass(), report.outputs[0].cumulative.unwrap().agreement()), (passes, equal));
+        assert_eq!(
+            (report.verdict.is_pass(), report.outputs[0].cumulative.unwrap().agreement()),
+            (passes, equal)
+        );
         assert_eq!((report.outputs[0].after_norm, report.outputs.len()), (None, 2));
         assert_eq!(report.first_divergence.is_none(), passes);
     }
@@ -172,10 +227,15 @@ fn host_layers_run_on_the_host_and_integers_must_be_equal() {
 fn recorded_values_stand_in_for_a_reference() {
     let reference = Fake::reference();
     validate_with(&chain(), &Fake::device(&[]), &reference).unwrap();
-    let inputs_of: BTreeMap<String, Tensor> = reference.runs.lock().unwrap().iter().map(|(n, i)| (n.clone(), i[0].clone())).collect();
-    let values = BTreeMap::from([("y1".to_owned(), inputs_of["two"].clone()), ("y2".to_owned(), inputs_of["three"].clone())]);
+    let inputs_of: BTreeMap<String, Tensor> =
+        reference.runs.lock().unwrap().iter().map(|(n, i)| (n.clone(), i[0].clone())).collect();
+    let values = BTreeMap::from([
+        ("y1".to_owned(), inputs_of["two"].clone()),
+        ("y2".to_owned(), inputs_of["three"].clone()),
+    ]);
     let golden = Recorded::new(move |name| values.get(name).cloned());
-    let report = validate_with(&chain(), &Fake::device(&[("two", Wrong::Turn(0.3))]), &golden).unwrap();
+    let report =
+        validate_with(&chain(), &Fake::device(&[("two", Wrong::Turn(0.3))]), &golden).unwrap();
     assert_eq!(words(&report), ["pass", "fail", "unchecked"]);
     assert!(report.layers[2].verdict.reason().contains("\"y3\" was not recorded"));
 }
@@ -184,18 +244,23 @@ fn recorded_values_stand_in_for_a_reference() {
 fn layers_and_inputs_must_fit_together() {
     let npu = Fake::device(&[]);
     let go = |layers: &[LayerFiles], inputs: &BTreeMap<String, Tensor>| {
-        validate_model(layers, inputs, &npu, &npu, &npu, &Options::default(), &mut |_| {}).unwrap_err()
+        validate_model(layers, inputs, &npu, &npu, &npu, &Options::default(), &mut |_| {})
+            .unwrap_err()
     };
     assert!(matches!(go(&[], &inputs()), ValidationError::Empty));
     assert!(matches!(go(&chain(), &BTreeMap::new()), ValidationError::MissingValue { .. }));
     assert!(matches!(go(&chain()[1..], &inputs()), ValidationError::MissingValue { .. }));
     let short = BTreeMap::from([("x".to_owned(), Tensor::scalar(1.0))]);
-    assert_eq!(go(&chain(), &short).to_string(), "input \"x\" of layer \"one\" is float32[], expected float32[2, 8]");
+    assert_eq!(
+        go(&chain(), &short).to_string(),
+        "input \"x\" of layer \"one\" is float32[], expected float32[2, 8]"
+    );
     let mut mixed = chain();
     mixed[2].model = "other".into();
     assert!(matches!(go(&mixed, &inputs()), ValidationError::MixedModels { .. }));
     let options = Options { outputs: vec!["y4".into()], ..Options::default() };
-    let error = validate_model(&chain(), &inputs(), &npu, &npu, &npu, &options, &mut |_| {}).unwrap_err();
+    let error =
+        validate_model(&chain(), &inputs(), &npu, &npu, &npu, &options, &mut |_| {}).unwrap_err();
     assert!(matches!(error, ValidationError::MissingOutput(name) if name == "y4"));
     assert!(npu.layers().is_empty(), "nothing ran");
 }
@@ -205,9 +270,22 @@ fn progress_names_each_layer_before_and_after() {
     let npu = Fake::device(&[]);
     let mut seen = Vec::new();
     let mut note = |p: Progress<'_>| match p {
-        Progress::Started { model, layer, index, total } => seen.push(format!("{model} {layer} {index}/{total}")),
-        Progress::Finished { layer, .. } => seen.push(format!("{} {}", layer.name, layer.verdict.word())),
+        Progress::Started { model, layer, index, total } => {
+            seen.push(format!("{model} {layer} {index}/{total}"))
+        }
+        Progress::Finished { layer, .. } => {
+            seen.push(format!("{} {}", layer.name, layer.verdict.word()))
+        }
     };
-    validate_model(&chain()[..1], &inputs(), &npu, &npu, &Fake::reference(), &Options::default(), &mut note).unwrap();
+    validate_model(
+        &chain()[..1],
+        &inputs(),
+        &npu,
+        &npu,
+        &Fake::reference(),
+        &Options::default(),
+        &mut note,
+    )
+    .unwrap();
     assert_eq!(seen, ["toy one 0/1", "one pass"]);
 }

@@ -9,7 +9,9 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoraError {
     /// A key of an unknown form.
-    #[error("key {0:?} is not a LoRA key that is known (kohya, PEFT and diffusers spellings are; LoHa, LoKr and DoRA are not)")]
+    #[error(
+        "key {0:?} is not a LoRA key that is known (kohya, PEFT and diffusers spellings are; LoHa, LoKr and DoRA are not)"
+    )]
     Key(String),
     /// One half of an update.
     #[error("module {module:?} has no {missing} weight")]
@@ -35,7 +37,9 @@ pub enum LoraError {
     #[error("has no LoRA weights")]
     None,
     /// No module of the file is in the model.
-    #[error("none of its modules is in this model (the first is {0:?}); it was made for another architecture")]
+    #[error(
+        "none of its modules is in this model (the first is {0:?}); it was made for another architecture"
+    )]
     NoMatch(String),
     /// A configuration beside or in the file that is not understood.
     #[error("its configuration has {0}, which is not supported")]
@@ -86,13 +90,17 @@ const TEXT: &str = "text_encoder";
 
 /// Module and half that a key names.
 pub(super) fn split_key(key: &str) -> Result<(String, Half), LoraError> {
-    let ending = ENDINGS.iter().find_map(|(ending, half)| Some((key.strip_suffix(ending)?.to_owned(), *half)));
+    let ending = ENDINGS
+        .iter()
+        .find_map(|(ending, half)| Some((key.strip_suffix(ending)?.to_owned(), *half)));
     ending.ok_or_else(|| LoraError::Key(key.to_owned()))
 }
 
 /// The part a module is for, where its spelling says so, and its path in the common spelling.
 pub(super) fn part_and_module(spelling: &str) -> (Option<&'static str>, String) {
-    let found = BEGINNINGS.iter().find_map(|(beginning, part)| Some((*part, spelling.strip_prefix(beginning)?)));
+    let found = BEGINNINGS
+        .iter()
+        .find_map(|(beginning, part)| Some((*part, spelling.strip_prefix(beginning)?)));
     let (part, rest) = found.unwrap_or((None, spelling));
     (part, module(&rest.replace(".processor.", ".")))
 }
@@ -101,7 +109,9 @@ pub(super) fn part_and_module(spelling: &str) -> (Option<&'static str>, String) 
 pub(super) fn module(path: &str) -> String {
     let joined = path.trim_matches('/').replace(['.', '/'], "_");
     let mut rest = joined.as_str();
-    while let Some(inner) = ["model_", "unet_", "text_model_"].iter().find_map(|wrap| rest.strip_prefix(wrap)) {
+    while let Some(inner) =
+        ["model_", "unet_", "text_model_"].iter().find_map(|wrap| rest.strip_prefix(wrap))
+    {
         rest = inner;
     }
     rest.to_owned()
@@ -117,14 +127,21 @@ pub(super) struct Alphas {
 impl Alphas {
     /// Read what there is for a LoRA file.
     pub fn beside(file: &Path) -> Result<Self, ConvertError> {
-        let fail = |what: &str| ConvertError::Lora { path: file.to_owned(), problem: LoraError::Configuration(what.to_owned()) };
+        let fail = |what: &str| ConvertError::Lora {
+            path: file.to_owned(),
+            problem: LoraError::Configuration(what.to_owned()),
+        };
         let beside = std::fs::read(file.with_file_name("adapter_config.json")).ok();
-        let inside = safetensors_metadata(file)?.remove("lora_adapter_metadata").map(String::into_bytes);
+        let inside =
+            safetensors_metadata(file)?.remove("lora_adapter_metadata").map(String::into_bytes);
         let Some(text) = inside.or(beside) else { return Ok(Alphas::default()) };
-        let Ok(Json::Object(config)) = serde_json::from_slice(&text) else { return Err(fail("no JSON object")) };
+        let Ok(Json::Object(config)) = serde_json::from_slice(&text) else {
+            return Err(fail("no JSON object"));
+        };
         for (name, value) in &config {
             let last = name.rsplit('.').next().unwrap_or(name);
-            let pattern = matches!(last, "alpha_pattern" | "rank_pattern") && value.as_object().is_some_and(|o| !o.is_empty());
+            let pattern = matches!(last, "alpha_pattern" | "rank_pattern")
+                && value.as_object().is_some_and(|o| !o.is_empty());
             let dora = last == "use_dora" && value.as_bool() == Some(true);
             if pattern || dora {
                 return Err(fail(name));
@@ -135,7 +152,10 @@ impl Alphas {
 
     /// Alpha over rank (over its root with `use_rslora`); 1 where nothing is said.
     pub fn factor(&self, part: Option<&str>, rank: usize) -> f32 {
-        let get = |name: &str| part.and_then(|p| self.config.get(&format!("{p}.{name}"))).or_else(|| self.config.get(name));
+        let get = |name: &str| {
+            part.and_then(|p| self.config.get(&format!("{p}.{name}")))
+                .or_else(|| self.config.get(name))
+        };
         let Some(alpha) = get("lora_alpha").and_then(Json::as_f64) else { return 1.0 };
         let rooted = get("use_rslora").and_then(Json::as_bool) == Some(true);
         let rank = rank as f32;
@@ -161,10 +181,17 @@ mod tests {
         ];
         for (key, part, half) in spellings {
             let (spelling, found) = split_key(&key).unwrap();
-            assert_eq!((part_and_module(&spelling), found), ((part, MODULE.to_owned()), half), "{key}");
+            assert_eq!(
+                (part_and_module(&spelling), found),
+                ((part, MODULE.to_owned()), half),
+                "{key}"
+            );
         }
         let old = split_key("unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_q_lora.down.weight").unwrap();
-        assert_eq!(part_and_module(&old.0).1, "mid_block_attentions_0_transformer_blocks_0_attn2_to_q");
+        assert_eq!(
+            part_and_module(&old.0).1,
+            "mid_block_attentions_0_transformer_blocks_0_attn2_to_q"
+        );
         let text = part_and_module("lora_te_text_model_encoder_layers_0_self_attn_q_proj");
         assert_eq!(text, (Some(TEXT), "encoder_layers_0_self_attn_q_proj".to_owned()));
         assert!(matches!(split_key("lora_unet_x.hada_w1_a"), Err(LoraError::Key(_))));

@@ -9,13 +9,21 @@ use std::collections::BTreeSet;
 ///
 /// Sine and cosine are on the host for accuracy as well: a timestep near 1000 times a frequency, rounded to float16, is off by
 /// up to a quarter of a radian.
-pub(super) fn host_nodes(graph: &Graph, links: &Links) -> Result<BTreeSet<NodeId>, (NodeId, NodeId)> {
+pub(super) fn host_nodes(
+    graph: &Graph,
+    links: &Links,
+) -> Result<BTreeSet<NodeId>, (NodeId, NodeId)> {
     let mut host = BTreeSet::new();
     for id in graph.node_ids() {
         let node = graph.node(id);
-        let integer = |&v: &rockshard_graph::ValueId| graph.constant(v).is_none() && graph.value(v).dtype != DType::F32;
+        let integer = |&v: &rockshard_graph::ValueId| {
+            graph.constant(v).is_none() && graph.value(v).dtype != DType::F32
+        };
         let only_host = matches!(node.op, Op::Unary(Unary::Sin | Unary::Cos) | Op::ArgMax { .. });
-        if !only_host && !node.inputs.iter().any(integer) && graph.value(node.output).dtype == DType::F32 {
+        if !only_host
+            && !node.inputs.iter().any(integer)
+            && graph.value(node.output).dtype == DType::F32
+        {
             continue;
         }
         let mut open = vec![id];

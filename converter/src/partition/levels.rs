@@ -19,8 +19,10 @@ pub fn levels(split: &SplitGraph) -> Vec<Segment> {
             host.push(id);
             continue;
         };
-        let from = node.inputs.iter().filter_map(|&v| Some((links.producer(v)?, split.cores.get(&v)?)));
-        level[id.index()] = from.map(|(p, &c)| level[p.index()] + usize::from(c != core)).max().unwrap_or(0);
+        let from =
+            node.inputs.iter().filter_map(|&v| Some((links.producer(v)?, split.cores.get(&v)?)));
+        level[id.index()] =
+            from.map(|(p, &c)| level[p.index()] + usize::from(c != core)).max().unwrap_or(0);
         found.entry((level[id.index()], core)).or_default().push(id);
     }
     let count = found.len();

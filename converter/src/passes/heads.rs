@@ -22,7 +22,13 @@ impl Rule for SplitHeads {
         "split heads"
     }
 
-    fn propose(&self, graph: &Graph, _: &Links, id: NodeId, declined: &mut Vec<String>) -> Option<Patch> {
+    fn propose(
+        &self,
+        graph: &Graph,
+        _: &Links,
+        id: NodeId,
+        declined: &mut Vec<String>,
+    ) -> Option<Patch> {
         let node = graph.node(id);
         if !matches!(node.op, Op::Attention { .. }) || node.name.contains(GROUP_MARK) {
             return None;
@@ -53,9 +59,19 @@ impl Rule for SplitHeads {
                 let (mut begin, mut end) = (vec![0; dims.len()], dims.clone());
                 (begin[a], end[a]) = (from, to);
                 let op = Op::Slice { begin, end, step: vec![1; dims.len()] };
-                inputs.push(patch.node(graph, format!("{}{GROUP_MARK}{g}/input{i}", node.name), op, vec![input]));
+                inputs.push(patch.node(
+                    graph,
+                    format!("{}{GROUP_MARK}{g}/input{i}", node.name),
+                    op,
+                    vec![input],
+                ));
             }
-            parts.push(patch.node(graph, format!("{}{GROUP_MARK}{g}", node.name), node.op.clone(), inputs));
+            parts.push(patch.node(
+                graph,
+                format!("{}{GROUP_MARK}{g}", node.name),
+                node.op.clone(),
+                inputs,
+            ));
         }
         let out = patch.node(graph, format!("{}/joined", node.name), Op::Concat { axis }, parts);
         patch.replace(node.output, out);

@@ -40,7 +40,11 @@ struct Planes<'a> {
 ///
 /// # Errors
 /// `store` fails, or the rewrite broke the graph (a defect, with the node named).
-pub fn planes(graph: &Graph, npu: &Rk3588, store: &mut dyn FnMut(Tensor) -> Result<Tensor, ConvertError>) -> Result<Graph, ConvertError> {
+pub fn planes(
+    graph: &Graph,
+    npu: &Rk3588,
+    store: &mut dyn FnMut(Tensor) -> Result<Tensor, ConvertError>,
+) -> Result<Graph, ConvertError> {
     let mut p = Planes {
         source: graph,
         links: graph.links(),
@@ -68,7 +72,8 @@ pub fn planes(graph: &Graph, npu: &Rk3588, store: &mut dyn FnMut(Tensor) -> Resu
     }
     p.out.outputs = graph.outputs.iter().map(|&v| p.plain(v)).collect();
     let mut out = p.out;
-    out.tidy().map_err(|node| VerifyError { node, problem: "moving to planes made a cycle".into() })?;
+    out.tidy()
+        .map_err(|node| VerifyError { node, problem: "moving to planes made a cycle".into() })?;
     out.verify()?;
     Ok(out)
 }
@@ -88,13 +93,20 @@ impl Planes<'_> {
     /// Height and width for a number of tokens; the most square of those that leave some height.
     fn extents(&self, tokens: usize) -> Option<[usize; 2]> {
         const LEAST: usize = 4;
-        let square = || (LEAST..=tokens.isqrt()).rev().find(|h| tokens.is_multiple_of(*h)).map(|h| [h, tokens / h]);
+        let square = || {
+            (LEAST..=tokens.isqrt())
+                .rev()
+                .find(|h| tokens.is_multiple_of(*h))
+                .map(|h| [h, tokens / h])
+        };
         self.known.get(&tokens).copied().or_else(square)
     }
 
     /// Product of tokens by a constant, with `[batch, tokens, channels]`.
     fn linear(&self, node: &Node) -> Option<[usize; 3]> {
-        let &[batch, tokens, channels] = &self.source.value(node.inputs[0]).shape[..] else { return None };
+        let &[batch, tokens, channels] = &self.source.value(node.inputs[0]).shape[..] else {
+            return None;
+        };
         let weight = self.source.constant(*node.inputs.get(1)?)?;
         let fits = node.op == Op::MatMul && weight.shape().len() == 2 && weight.dtype().is_float();
         (fits && self.extents(tokens).is_some()).then_some([batch, tokens, channels])
@@ -104,9 +116,11 @@ impl Planes<'_> {
     fn is_deep(&self, node: &Node) -> bool {
         let Some([_, _, channels]) = self.linear(node) else { return false };
         let flat = channels as f64 / self.npu.flat_depth;
-        let gain = self.npu.node(self.source, node).micros * (1.0 - self.npu.convolution_factor / flat);
+        let gain =
+            self.npu.node(self.source, node).micros * (1.0 - self.npu.convolution_factor / flat);
         let bytes = self.source.value(node.output).npu_bytes() as f64;
-        let there = 2.0 * bytes / self.npu.transpose_bytes_per_second + 2.0 * bytes / self.npu.copy_bytes_per_second;
+        let there = 2.0 * bytes / self.npu.transpose_bytes_per_second
+            + 2.0 * bytes / self.npu.copy_bytes_per_second;
         flat > self.npu.convolution_factor && gain > 2.0 * there * 1e6
     }
 
@@ -116,12 +130,17 @@ impl Planes<'_> {
             let users = self.links.users(output);
             let good = |node: &Node| match node.op {
                 Op::MatMul => node.inputs[0] == output && self.is_deep(node),
-                Op::Unary(_) | Op::Swish { .. } | Op::Gelu { .. } | Op::Clip { .. } | Op::Binary(_) => self.wanted[node.output.index()],
+                Op::Unary(_)
+                | Op::Swish { .. }
+                | Op::Gelu { .. }
+                | Op::Clip { .. }
+                | Op::Binary(_) => self.wanted[node.output.index()],
                 Op::Slice { .. } => self.wanted[node.output.index()] && self.channels_only(node),
                 _ => false,
             };
-            self.wanted[output.index()] =
-                !users.is_empty() && !self.links.is_output(output) && users.iter().all(|&u| good(self.source.node(u)));
+            self.wanted[output.index()] = !users.is_empty()
+                && !self.links.is_output(output)
+                && users.iter().all(|&u| good(self.source.node(u)));
         }
     }
 
@@ -129,12 +148,15 @@ impl Planes<'_> {
     fn channels_only(&self, node: &Node) -> bool {
         let Op::Slice { begin, end, step } = &node.op else { return false };
         let shape = &self.source.value(node.inputs[0]).shape;
-        shape.len() == 3 && step.iter().all(|&s| s == 1) && (0..2).all(|a| begin[a] == 0 && end[a] == shape[a])
+        shape.len() == 3
+            && step.iter().all(|&s| s == 1)
+            && (0..2).all(|a| begin[a] == 0 && end[a] == shape[a])
     }
 
     fn add(&mut self, name: String, op: Op, inputs: Vec<ValueId>) -> ValueId {
         let values: Vec<_> = inputs.iter().map(|&v| self.out.value(v)).collect();
-        let (dtype, shape) = infer(&op, &values).unwrap_or_else(|e| panic!("plane, node {name}: {e}"));
+        let (dtype, shape) =
+            infer(&op, &values).unwrap_or_else(|e| panic!("plane, node {name}: {e}"));
         let output = self.out.add_value(name.clone(), dtype, shape);
         self.out.add_node(name, op, inputs, output);
         output
@@ -149,17 +171,32 @@ impl Planes<'_> {
                 let shape = self.source.value(value).shape.clone();
                 let name = self.source.value(value).name.clone();
                 let id = if let &[batch, tokens, channels] = &shape[..] {
-                    let rows = self.add(format!("{name}/rows"), Op::Reshape { shape: vec![batch, channels, tokens] }, vec![plane]);
-                    self.add(format!("{name}/tokens"), Op::Transpose { perm: vec![0, 2, 1] }, vec![rows])
+                    let rows = self.add(
+                        format!("{name}/rows"),
+                        Op::Reshape { shape: vec![batch, channels, tokens] },
+                        vec![plane],
+                    );
+                    self.add(
+                        format!("{name}/tokens"),
+                        Op::Transpose { perm: vec![0, 2, 1] },
+                        vec![rows],
+                    )
                 } else {
-                    self.add(format!("{name}/tokens"), Op::Transpose { perm: vec![0, 3, 1, 2] }, vec![plane])
+                    self.add(
+                        format!("{name}/tokens"),
+                        Op::Transpose { perm: vec![0, 3, 1, 2] },
+                        vec![plane],
+                    )
                 };
                 self.out.value_mut(id).name = name;
                 id
             }
             (None, None) => {
                 let constant = self.source.value(value);
-                let tensor = constant.constant.clone().unwrap_or_else(|| panic!("plane: value {:?} has no maker", constant.name));
+                let tensor = constant
+                    .constant
+                    .clone()
+                    .unwrap_or_else(|| panic!("plane: value {:?} has no maker", constant.name));
                 self.out.add_constant(constant.name.clone(), tensor)
             }
         };
@@ -186,14 +223,26 @@ impl Planes<'_> {
             let columns = match self.heads_behind(value) {
                 Some(heads) => {
                     let heads = self.plain(heads);
-                    self.add(format!("{name}/columns"), Op::Transpose { perm: vec![0, 1, 3, 2] }, vec![heads])
+                    self.add(
+                        format!("{name}/columns"),
+                        Op::Transpose { perm: vec![0, 1, 3, 2] },
+                        vec![heads],
+                    )
                 }
                 None => {
                     let plain = self.plain(value);
-                    self.add(format!("{name}/columns"), Op::Transpose { perm: vec![0, 2, 1] }, vec![plain])
+                    self.add(
+                        format!("{name}/columns"),
+                        Op::Transpose { perm: vec![0, 2, 1] },
+                        vec![plain],
+                    )
                 }
             };
-            self.add(format!("{name}/plane"), Op::Reshape { shape: vec![batch, channels, h, w] }, vec![columns])
+            self.add(
+                format!("{name}/plane"),
+                Op::Reshape { shape: vec![batch, channels, h, w] },
+                vec![columns],
+            )
         };
         self.forms.entry(value).or_default().plane = Some(id);
         Some(id)
@@ -204,37 +253,55 @@ impl Planes<'_> {
         let maker = |v: ValueId| self.links.producer(v).map(|id| self.source.node(id));
         let reshape = maker(value).filter(|n| matches!(n.op, Op::Reshape { .. }))?;
         let transpose = maker(reshape.inputs[0])?;
-        let &[_, tokens, _, _] = &self.source.value(transpose.output).shape[..] else { return None };
+        let &[_, tokens, _, _] = &self.source.value(transpose.output).shape[..] else {
+            return None;
+        };
         let fits = matches!(&transpose.op, Op::Transpose { perm } if perm[..] == [0, 2, 1, 3]);
-        (fits && self.source.value(value).shape.get(1) == Some(&tokens)).then(|| transpose.inputs[0])
+        (fits && self.source.value(value).shape.get(1) == Some(&tokens))
+            .then(|| transpose.inputs[0])
     }
 
     fn only_plane(&self, value: ValueId) -> bool {
-        self.forms.get(&value).is_some_and(|f| f.plane.is_some() && f.plain.is_none()) && self.source.value(value).shape.len() == 3
+        self.forms.get(&value).is_some_and(|f| f.plane.is_some() && f.plain.is_none())
+            && self.source.value(value).shape.len() == 3
     }
 
     /// The node on planes, where it belongs there.
     fn node(&mut self, node: &Node) -> Result<Option<ValueId>, ConvertError> {
         let x = node.inputs.first().copied();
         Ok(match &node.op {
-            Op::MatMul if self.is_deep(node) || (self.linear(node).is_some() && self.wanted[node.output.index()]) => {
+            Op::MatMul
+                if self.is_deep(node)
+                    || (self.linear(node).is_some() && self.wanted[node.output.index()]) =>
+            {
                 self.conv(node, &node.name, None)?
             }
-            Op::Unary(_) | Op::Swish { .. } | Op::Gelu { .. } | Op::Clip { .. } if x.is_some_and(|x| self.only_plane(x)) => {
+            Op::Unary(_) | Op::Swish { .. } | Op::Gelu { .. } | Op::Clip { .. }
+                if x.is_some_and(|x| self.only_plane(x)) =>
+            {
                 let input = x.and_then(|x| self.plane(x));
                 input.map(|input| self.add(node.name.clone(), node.op.clone(), vec![input]))
             }
             Op::Binary(op) => self.binary(node, *op),
-            Op::Slice { begin, end, .. } if x.is_some_and(|x| self.only_plane(x)) && self.channels_only(node) => {
+            Op::Slice { begin, end, .. }
+                if x.is_some_and(|x| self.only_plane(x)) && self.channels_only(node) =>
+            {
                 self.part(node, begin[2], end[2])?
             }
-            Op::Reshape { shape } if x.is_some_and(|x| self.only_plane(x)) => self.heads(node, shape),
+            Op::Reshape { shape } if x.is_some_and(|x| self.only_plane(x)) => {
+                self.heads(node, shape)
+            }
             _ => None,
         })
     }
 
     /// A linear layer, or some of its outputs.
-    fn conv(&mut self, node: &Node, name: &str, outputs: Option<(usize, usize)>) -> Result<Option<ValueId>, ConvertError> {
+    fn conv(
+        &mut self,
+        node: &Node,
+        name: &str,
+        outputs: Option<(usize, usize)>,
+    ) -> Result<Option<ValueId>, ConvertError> {
         let Some(x) = self.plane(node.inputs[0]) else { return Ok(None) };
         let id = node.inputs[1];
         let weight = match (self.weights.get(&id), self.source.constant(id).and_then(transposed)) {
@@ -250,29 +317,49 @@ impl Planes<'_> {
             Some((from, to)) => super::split::constant_part(&weight, 0, from, to),
             None => weight,
         };
-        let weight = self.out.add_constant(format!("{}/{name}", self.source.value(id).name), weight);
+        let weight =
+            self.out.add_constant(format!("{}/{name}", self.source.value(id).name), weight);
         let window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4], dilations: [1, 1] };
         Ok(Some(self.add(name.to_owned(), Op::Conv { window, group: 1 }, vec![x, weight])))
     }
 
     /// Channels `from..to` of a value: of a linear layer with or without a bias, a convolution of its own.
-    fn part(&mut self, node: &Node, from: usize, to: usize) -> Result<Option<ValueId>, ConvertError> {
+    fn part(
+        &mut self,
+        node: &Node,
+        from: usize,
+        to: usize,
+    ) -> Result<Option<ValueId>, ConvertError> {
         let x = node.inputs[0];
         let maker = |v: ValueId| self.links.producer(v).map(|id| self.source.node(id));
         let bias = maker(x).and_then(|n| {
-            let constant = n.inputs.iter().copied().find(|&v| self.source.constant(v).is_some_and(|t| t.len() > 1))?;
-            (n.op == Op::Binary(Binary::Add)).then(|| (constant, n.inputs.iter().copied().find(|&v| v != constant)))
+            let constant = n
+                .inputs
+                .iter()
+                .copied()
+                .find(|&v| self.source.constant(v).is_some_and(|t| t.len() > 1))?;
+            (n.op == Op::Binary(Binary::Add))
+                .then(|| (constant, n.inputs.iter().copied().find(|&v| v != constant)))
         });
-        let linear = maker(bias.and_then(|b| b.1).unwrap_or(x)).filter(|n| self.linear(n).is_some()).cloned();
-        let sliced = |u: &rockshard_graph::NodeId| matches!(self.source.node(*u).op, Op::Slice { .. });
+        let linear = maker(bias.and_then(|b| b.1).unwrap_or(x))
+            .filter(|n| self.linear(n).is_some())
+            .cloned();
+        let sliced =
+            |u: &rockshard_graph::NodeId| matches!(self.source.node(*u).op, Op::Slice { .. });
         if let Some(linear) = linear.filter(|_| self.links.users(x).iter().all(sliced)) {
             let name = format!("{}.{from}-{to}", linear.name);
-            let Some(mut out) = self.conv(&linear, &name, Some((from, to)))? else { return Ok(None) };
+            let Some(mut out) = self.conv(&linear, &name, Some((from, to)))? else {
+                return Ok(None);
+            };
             if let Some((constant, _)) = bias
-                && let Some(tensor) = self.source.constant(constant).and_then(|t| t.reshape([t.len(), 1, 1]).ok())
+                && let Some(tensor) =
+                    self.source.constant(constant).and_then(|t| t.reshape([t.len(), 1, 1]).ok())
             {
                 let part = super::split::constant_part(&tensor, 0, from, to);
-                let part = self.out.add_constant(format!("{}/{}", self.source.value(constant).name, node.name), part);
+                let part = self.out.add_constant(
+                    format!("{}/{}", self.source.value(constant).name, node.name),
+                    part,
+                );
                 out = self.add(node.name.clone(), Op::Binary(Binary::Add), vec![out, part]);
             }
             return Ok(Some(out));
@@ -281,17 +368,29 @@ impl Planes<'_> {
         let shape = self.out.value(input).shape.clone();
         let (mut begin, mut end) = (vec![0; 4], shape);
         (begin[1], end[1]) = (from, to);
-        Ok(Some(self.add(node.name.clone(), Op::Slice { begin, end, step: vec![1; 4] }, vec![input])))
+        Ok(Some(self.add(
+            node.name.clone(),
+            Op::Slice { begin, end, step: vec![1; 4] },
+            vec![input],
+        )))
     }
 
     fn binary(&mut self, node: &Node, op: Binary) -> Option<ValueId> {
         let shape = &self.source.value(node.output).shape;
         let moved = node.inputs.iter().any(|&v| self.only_plane(v));
         let fits = |p: &Self, v: ValueId| {
-            let constant = p.source.constant(v).is_some_and(|t| t.len() == 1 || p.source.value(v).shape.last() == Some(&t.len()));
-            constant || p.source.value(v).shape == *shape && (p.only_plane(v) || p.wanted[node.output.index()])
+            let constant = p
+                .source
+                .constant(v)
+                .is_some_and(|t| t.len() == 1 || p.source.value(v).shape.last() == Some(&t.len()));
+            constant
+                || p.source.value(v).shape == *shape
+                    && (p.only_plane(v) || p.wanted[node.output.index()])
         };
-        if !moved || self.source.value(node.output).dtype != DType::F32 || !node.inputs.iter().all(|&v| fits(self, v)) {
+        if !moved
+            || self.source.value(node.output).dtype != DType::F32
+            || !node.inputs.iter().all(|&v| fits(self, v))
+        {
             return None;
         }
         let inputs = node.inputs.iter().map(|&v| self.plane(v)).collect::<Option<Vec<_>>>()?;
@@ -302,12 +401,17 @@ impl Planes<'_> {
     fn heads(&mut self, node: &Node, shape: &[usize]) -> Option<ValueId> {
         let &[batch, tokens, _] = &self.source.value(node.inputs[0]).shape[..] else { return None };
         let &[b, t, heads, width] = shape else { return None };
-        let transposes = |u: &rockshard_graph::NodeId| matches!(self.source.node(*u).op, Op::Transpose { .. });
+        let transposes =
+            |u: &rockshard_graph::NodeId| matches!(self.source.node(*u).op, Op::Transpose { .. });
         if (b, t) != (batch, tokens) || !self.links.users(node.output).iter().all(transposes) {
             return None;
         }
         let input = self.plane(node.inputs[0])?;
-        Some(self.add(node.name.clone(), Op::Reshape { shape: vec![batch, heads, width, tokens] }, vec![input]))
+        Some(self.add(
+            node.name.clone(),
+            Op::Reshape { shape: vec![batch, heads, width, tokens] },
+            vec![input],
+        ))
     }
 
     /// The node in the source's layout.
@@ -316,7 +420,9 @@ impl Planes<'_> {
         const KEPT: [usize; 4] = [0, 3, 1, 2];
         let kept = self.forms.get(&node.inputs[0]).and_then(|f| f.plane);
         let id = match (&node.op, kept) {
-            (Op::Transpose { perm }, Some(kept)) if perm.len() == 4 && self.source.value(node.inputs[0]).shape.len() == 4 => {
+            (Op::Transpose { perm }, Some(kept))
+                if perm.len() == 4 && self.source.value(node.inputs[0]).shape.len() == 4 =>
+            {
                 let perm: Vec<usize> = perm.iter().map(|&p| KEPT[p]).collect();
                 if perm.is_sorted() {
                     return kept;

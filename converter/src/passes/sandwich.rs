@@ -48,7 +48,8 @@ impl Range {
             self.max = self.max.max(magnitude);
             self.square_sum += f64::from(magnitude).powi(2);
             if magnitude > 0.0 {
-                self.bins[(exponent(magnitude).clamp(-BIN_ZERO, BINS as i32 - BIN_ZERO - 1) + BIN_ZERO) as usize] += 1;
+                self.bins[(exponent(magnitude).clamp(-BIN_ZERO, BINS as i32 - BIN_ZERO - 1)
+                    + BIN_ZERO) as usize] += 1;
             }
         }
         self.count += values.len() as u64;
@@ -134,15 +135,19 @@ impl Classes {
     }
 
     fn of(graph: &Graph) -> Self {
-        let mut classes = Classes { parent: (0..graph.values().len()).collect(), fixed: HashMap::new() };
+        let mut classes =
+            Classes { parent: (0..graph.values().len()).collect(), fixed: HashMap::new() };
         for node in graph.nodes() {
-            let real = |id: &&ValueId| graph.constant(**id).is_none() && graph.value(**id).dtype == DType::F32;
+            let real = |id: &&ValueId| {
+                graph.constant(**id).is_none() && graph.value(**id).dtype == DType::F32
+            };
             let inputs: Vec<ValueId> = node.inputs.iter().filter(real).copied().collect();
             let constant = |i: usize| graph.constant(node.inputs[i]).is_some();
             match &node.op {
                 // The constants absorb any change of factor.
                 Op::Conv { .. } | Op::MatMul => {}
-                Op::LayerNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. } if constant(1) && constant(2) => {}
+                Op::LayerNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. }
+                    if constant(1) && constant(2) => {}
                 Op::Binary(Binary::Mul | Binary::Div) | Op::Unary(Unary::Sqrt) => {}
                 Op::Binary(Binary::Pow) if graph.scalar(node.inputs[1]) == Some(2.0) => {}
                 Op::Attention { .. } => classes.join(node.inputs[2], node.output),
@@ -160,7 +165,9 @@ impl Classes {
                 | Op::Pad { .. }
                 | Op::Expand { .. }
                 | Op::Pool { .. }
-                | Op::Reduce { kind: Reduce::Mean | Reduce::Sum | Reduce::Max | Reduce::Min, .. } => {
+                | Op::Reduce {
+                    kind: Reduce::Mean | Reduce::Sum | Reduce::Max | Reduce::Min, ..
+                } => {
                     inputs.iter().for_each(|&i| classes.join(i, node.output));
                 }
                 other => classes.fix(node.output, other.name()),
@@ -197,11 +204,19 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
     let mut scales = Scales::default();
     let mut classes = Classes::of(graph);
     for (root, members) in classes.members(graph) {
-        let known: Vec<(&str, &Range)> =
-            members.iter().filter_map(|&v| ranges.get_key_value(&graph.value(v).name)).map(|(n, r)| (n.as_str(), r)).collect();
+        let known: Vec<(&str, &Range)> = members
+            .iter()
+            .filter_map(|&v| ranges.get_key_value(&graph.value(v).name))
+            .map(|(n, r)| (n.as_str(), r))
+            .collect();
         let nonzero = || known.iter().filter(|(_, r)| r.max > 0.0);
-        let Some(&(largest, high)) = nonzero().max_by(|a, b| a.1.max.total_cmp(&b.1.max)) else { continue };
-        let Some(&(smallest, low)) = nonzero().min_by(|a, b| a.1.rms().total_cmp(&b.1.rms())) else { continue };
+        let Some(&(largest, high)) = nonzero().max_by(|a, b| a.1.max.total_cmp(&b.1.max)) else {
+            continue;
+        };
+        let Some(&(smallest, low)) = nonzero().min_by(|a, b| a.1.rms().total_cmp(&b.1.rms()))
+        else {
+            continue;
+        };
         let top = high.max.log2().ceil() as i32;
         let bottom = low.rms().log2().floor() as i32;
         let room = TARGET_LARGEST - top;
@@ -221,7 +236,9 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
             continue;
         }
         if !high.max.is_finite() {
-            scales.declined.push(format!("sandwich: {worst}: not finite in the reference, scaling cannot help"));
+            scales.declined.push(format!(
+                "sandwich: {worst}: not finite in the reference, scaling cannot help"
+            ));
             continue;
         }
         for &v in &members {

@@ -21,7 +21,13 @@ struct Rescaler<'a> {
 /// # Errors
 /// The rewrite broke the graph (a defect, with the node named).
 pub fn apply_scales(graph: &Graph, scales: &Scales) -> Result<Graph, VerifyError> {
-    let mut r = Rescaler { source: graph, scales, out: Graph::new(graph.name.clone()), ids: HashMap::new(), fresh: 0 };
+    let mut r = Rescaler {
+        source: graph,
+        scales,
+        out: Graph::new(graph.name.clone()),
+        ids: HashMap::new(),
+        fresh: 0,
+    };
     for &input in &graph.inputs {
         let value = graph.value(input);
         let id = r.out.add_value(value.name.clone(), value.dtype, value.shape.clone());
@@ -39,7 +45,11 @@ pub fn apply_scales(graph: &Graph, scales: &Scales) -> Result<Graph, VerifyError
 
 impl Rescaler<'_> {
     fn scale(&self, id: ValueId) -> f32 {
-        if self.source.constant(id).is_some() { 1.0 } else { self.scales.of(&self.source.value(id).name) }
+        if self.source.constant(id).is_some() {
+            1.0
+        } else {
+            self.scales.of(&self.source.value(id).name)
+        }
     }
 
     fn is_constant(&self, id: ValueId) -> bool {
@@ -68,7 +78,8 @@ impl Rescaler<'_> {
     /// A real constant times a factor.
     fn folded(&mut self, id: ValueId, factor: f32) -> ValueId {
         let value = self.source.value(id);
-        match value.constant.as_ref().and_then(|t| t.to_f32().ok().map(|v| (t.shape().to_vec(), v))) {
+        match value.constant.as_ref().and_then(|t| t.to_f32().ok().map(|v| (t.shape().to_vec(), v)))
+        {
             Some((shape, values)) if factor != 1.0 => {
                 let scaled = Tensor::from_f32(shape, values.iter().map(|v| v * factor).collect());
                 let name = self.fresh(&value.name);
@@ -119,16 +130,37 @@ impl Rescaler<'_> {
             Op::MatMul | Op::Binary(Binary::Mul) => {
                 let factor = wanted / (s(self, 0) * s(self, 1));
                 match (self.is_constant(node.inputs[0]), self.is_constant(node.inputs[1])) {
-                    (_, true) => (vec![self.plain(node.inputs[0]), self.folded(node.inputs[1], factor)], wanted),
-                    (true, _) => (vec![self.folded(node.inputs[0], factor), self.plain(node.inputs[1])], wanted),
-                    _ => (vec![self.plain(node.inputs[0]), self.plain(node.inputs[1])], s(self, 0) * s(self, 1)),
+                    (_, true) => (
+                        vec![self.plain(node.inputs[0]), self.folded(node.inputs[1], factor)],
+                        wanted,
+                    ),
+                    (true, _) => (
+                        vec![self.folded(node.inputs[0], factor), self.plain(node.inputs[1])],
+                        wanted,
+                    ),
+                    _ => (
+                        vec![self.plain(node.inputs[0]), self.plain(node.inputs[1])],
+                        s(self, 0) * s(self, 1),
+                    ),
                 }
             }
             Op::Binary(Binary::Div) => {
                 let natural = s(self, 0) / s(self, 1);
                 match (self.is_constant(node.inputs[0]), self.is_constant(node.inputs[1])) {
-                    (_, true) => (vec![self.plain(node.inputs[0]), self.folded(node.inputs[1], natural / wanted)], wanted),
-                    (true, _) => (vec![self.folded(node.inputs[0], wanted / natural), self.plain(node.inputs[1])], wanted),
+                    (_, true) => (
+                        vec![
+                            self.plain(node.inputs[0]),
+                            self.folded(node.inputs[1], natural / wanted),
+                        ],
+                        wanted,
+                    ),
+                    (true, _) => (
+                        vec![
+                            self.folded(node.inputs[0], wanted / natural),
+                            self.plain(node.inputs[1]),
+                        ],
+                        wanted,
+                    ),
                     _ => (vec![self.plain(node.inputs[0]), self.plain(node.inputs[1])], natural),
                 }
             }
@@ -136,16 +168,26 @@ impl Rescaler<'_> {
                 (vec![self.plain(node.inputs[0]), self.plain(node.inputs[1])], s(self, 0).powi(2))
             }
             Op::Unary(Unary::Sqrt) => (vec![self.plain(node.inputs[0])], s(self, 0).sqrt()),
-            Op::LayerNorm { epsilon, .. } | Op::InstanceNorm { epsilon } | Op::GroupNorm { epsilon, .. }
+            Op::LayerNorm { epsilon, .. }
+            | Op::InstanceNorm { epsilon }
+            | Op::GroupNorm { epsilon, .. }
                 if self.is_constant(node.inputs[1]) && self.is_constant(node.inputs[2]) =>
             {
                 *epsilon *= s(self, 0).powi(2);
-                let inputs = vec![self.plain(node.inputs[0]), self.folded(node.inputs[1], wanted), self.folded(node.inputs[2], wanted)];
+                let inputs = vec![
+                    self.plain(node.inputs[0]),
+                    self.folded(node.inputs[1], wanted),
+                    self.folded(node.inputs[2], wanted),
+                ];
                 (inputs, wanted)
             }
             Op::Attention { scale } => {
                 *scale /= s(self, 0) * s(self, 1);
-                let mut inputs = vec![self.plain(node.inputs[0]), self.plain(node.inputs[1]), self.plain(node.inputs[2])];
+                let mut inputs = vec![
+                    self.plain(node.inputs[0]),
+                    self.plain(node.inputs[1]),
+                    self.plain(node.inputs[2]),
+                ];
                 if let Some(&mask) = node.inputs.get(3) {
                     inputs.push(self.at(mask, 1.0));
                 }
@@ -163,7 +205,9 @@ impl Rescaler<'_> {
                 *value *= s(self, 0);
                 (vec![self.plain(node.inputs[0])], s(self, 0))
             }
-            Op::Binary(Binary::Add | Binary::Sub | Binary::Min | Binary::Max) | Op::Where | Op::Concat { .. } => {
+            Op::Binary(Binary::Add | Binary::Sub | Binary::Min | Binary::Max)
+            | Op::Where
+            | Op::Concat { .. } => {
                 (node.inputs.iter().map(|&i| self.at(i, wanted)).collect(), wanted)
             }
             Op::Gather { .. }
@@ -178,7 +222,9 @@ impl Rescaler<'_> {
                 (inputs, wanted)
             }
             Op::Reduce { kind: Reduce::Mean | Reduce::Sum | Reduce::Max | Reduce::Min, .. }
-            | Op::Unary(Unary::Relu | Unary::LeakyRelu(_) | Unary::Neg | Unary::Abs) => (vec![self.at(node.inputs[0], wanted)], wanted),
+            | Op::Unary(Unary::Relu | Unary::LeakyRelu(_) | Unary::Neg | Unary::Abs) => {
+                (vec![self.at(node.inputs[0], wanted)], wanted)
+            }
             // No rule: a barrier.
             _ => (node.inputs.iter().map(|&i| self.at(i, 1.0)).collect(), 1.0),
         };
@@ -195,6 +241,11 @@ impl Rescaler<'_> {
         let constant = self.fresh(&output.name);
         let constant = self.out.add_constant(constant, Tensor::scalar(factor));
         let id = self.plain(node.output);
-        self.out.add_node(format!("{}/rescale", node.name), Op::Binary(Binary::Mul), vec![unscaled, constant], id);
+        self.out.add_node(
+            format!("{}/rescale", node.name),
+            Op::Binary(Binary::Mul),
+            vec![unscaled, constant],
+            id,
+        );
     }
 }

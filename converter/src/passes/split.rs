@@ -101,7 +101,9 @@ enum Longer {
 fn even(total: usize, unit: usize, parts: u8, longer: Longer) -> Vec<(usize, usize)> {
     let (unit, parts) = (unit.max(1), usize::from(parts));
     let units = total.div_ceil(unit);
-    let share = |p: usize| if longer == Longer::First { (units * p).div_ceil(parts) } else { units * p / parts };
+    let share = |p: usize| {
+        if longer == Longer::First { (units * p).div_ceil(parts) } else { units * p / parts }
+    };
     let at = |p: usize| (share(p) * unit).min(total);
     (0..parts).map(|p| (at(p), at(p + 1))).filter(|(from, to)| from < to).collect()
 }
@@ -115,7 +117,8 @@ impl Splitter<'_> {
     fn add(&mut self, name: String, op: Op, inputs: Vec<ValueId>, core: Option<u8>) -> ValueId {
         let values: Vec<_> = inputs.iter().map(|&v| self.out.value(v)).collect();
         // Every part is made so that it fits; a defect here shows in every test.
-        let (dtype, shape) = infer(&op, &values).unwrap_or_else(|e| panic!("split, node {name}: {e}"));
+        let (dtype, shape) =
+            infer(&op, &values).unwrap_or_else(|e| panic!("split, node {name}: {e}"));
         let output = self.out.add_value(name.clone(), dtype, shape);
         self.out.add_node(name, op, inputs, output);
         if let Some(core) = core {
@@ -124,7 +127,15 @@ impl Splitter<'_> {
         output
     }
 
-    fn cut(&mut self, name: String, id: ValueId, axis: usize, from: usize, to: usize, core: u8) -> ValueId {
+    fn cut(
+        &mut self,
+        name: String,
+        id: ValueId,
+        axis: usize,
+        from: usize,
+        to: usize,
+        core: u8,
+    ) -> ValueId {
         let shape = self.out.value(id).shape.clone();
         if (from, to) == (0, shape[axis]) {
             return id;
@@ -147,26 +158,41 @@ impl Splitter<'_> {
     }
 
     /// A part of a value along an axis, on a core.
-    fn range(&mut self, value: ValueId, axis: usize, (from, to): (usize, usize), core: u8) -> ValueId {
+    fn range(
+        &mut self,
+        value: ValueId,
+        axis: usize,
+        (from, to): (usize, usize),
+        core: u8,
+    ) -> ValueId {
         let all = (from, to) == (0, self.shape(value)[axis]);
         self.part(value, (!all).then_some((axis, from, to)), core)
     }
 
     fn part(&mut self, value: ValueId, wanted: Wanted, core: u8) -> ValueId {
         // A constant and an undivided value are the same for every core.
-        let key = (value, wanted, if wanted.is_none() && !self.is_divided(value) { 0 } else { core });
+        let key =
+            (value, wanted, if wanted.is_none() && !self.is_divided(value) { 0 } else { core });
         if let Some(&known) = self.made.get(&key) {
             return known;
         }
         let name = self.source.value(value).name.clone();
-        let label = wanted.map_or("all".to_owned(), |(axis, from, to)| format!("{axis}.{from}-{to}"));
+        let label =
+            wanted.map_or("all".to_owned(), |(axis, from, to)| format!("{axis}.{from}-{to}"));
         let id = match (self.source.constant(value).cloned(), self.forms.get(&value).cloned()) {
             (Some(tensor), _) => {
-                let tensor = wanted.map_or(tensor.clone(), |(axis, from, to)| constant_part(&tensor, axis, from, to));
-                self.out.add_constant(if wanted.is_some() { format!("{name}.{label}.{core}") } else { name }, tensor)
+                let tensor = wanted.map_or(tensor.clone(), |(axis, from, to)| {
+                    constant_part(&tensor, axis, from, to)
+                });
+                self.out.add_constant(
+                    if wanted.is_some() { format!("{name}.{label}.{core}") } else { name },
+                    tensor,
+                )
             }
             (None, Some(Form::Whole(id))) => match wanted {
-                Some((axis, from, to)) => self.cut(format!("{name}.{label}.core{core}"), id, axis, from, to, core),
+                Some((axis, from, to)) => {
+                    self.cut(format!("{name}.{label}.core{core}"), id, axis, from, to, core)
+                }
                 None => id,
             },
             (None, Some(Form::Pieces { axis, pieces })) => {
@@ -175,13 +201,27 @@ impl Splitter<'_> {
                     match wanted {
                         // Cut where the piece is; it then crosses to this core.
                         Some((other, from, to)) if other != axis => {
-                            found.push(self.cut(format!("{name}.{label}.piece{i}.core{core}"), piece.id, other, from, to, piece.core));
+                            found.push(self.cut(
+                                format!("{name}.{label}.piece{i}.core{core}"),
+                                piece.id,
+                                other,
+                                from,
+                                to,
+                                piece.core,
+                            ));
                         }
                         Some((_, from, to)) => {
                             let (a, b) = (from.max(piece.from), to.min(piece.to));
                             if a < b {
                                 let name = format!("{name}.{label}.piece{i}.core{core}");
-                                found.push(self.cut(name, piece.id, axis, a - piece.from, b - piece.from, piece.core));
+                                found.push(self.cut(
+                                    name,
+                                    piece.id,
+                                    axis,
+                                    a - piece.from,
+                                    b - piece.from,
+                                    piece.core,
+                                ));
                             }
                         }
                         None => found.push(piece.id),
@@ -209,7 +249,8 @@ impl Splitter<'_> {
 
     /// The whole operator on one core.
     fn undivided(&mut self, node: &Node, core: Option<u8>) -> Form {
-        let inputs: Vec<ValueId> = node.inputs.iter().map(|&v| self.whole(v, core.unwrap_or(0))).collect();
+        let inputs: Vec<ValueId> =
+            node.inputs.iter().map(|&v| self.whole(v, core.unwrap_or(0))).collect();
         let id = self.add(node.name.clone(), node.op.clone(), inputs, core);
         self.out.value_mut(id).name.clone_from(&self.source.value(node.output).name);
         Form::Whole(id)
@@ -230,13 +271,16 @@ pub(super) fn constant_part(tensor: &Tensor, axis: usize, from: usize, to: usize
     part[axis] = to - from;
     if shape[..axis].iter().all(|&d| d == 1) {
         let row = tensor.bytes().len() / shape[axis].max(1);
-        if let Ok(part) = Tensor::new(tensor.dtype(), part, tensor.bytes().slice(from * row..to * row)) {
+        if let Ok(part) =
+            Tensor::new(tensor.dtype(), part, tensor.bytes().slice(from * row..to * row))
+        {
             return part;
         }
     }
     let (mut begin, mut end) = (vec![0; shape.len()], shape.to_vec());
     (begin[axis], end[axis]) = (from, to);
     let slice = Op::Slice { begin, end, step: vec![1; shape.len()] };
-    let cut = evaluate(&slice, &[tensor], Precision::F32).unwrap_or_else(|e| panic!("split: part of a constant: {e}"));
+    let cut = evaluate(&slice, &[tensor], Precision::F32)
+        .unwrap_or_else(|e| panic!("split: part of a constant: {e}"));
     cut.to_float(tensor.dtype()).unwrap_or(cut)
 }

@@ -3,7 +3,9 @@
 
 use crate::options::Tile;
 use rockshard_cost::Rk3588;
-use rockshard_graph::{Binary, Graph, Node, NodeId, Op, Patch, Reduce, Unary, ValueId, VerifyError};
+use rockshard_graph::{
+    Binary, Graph, Node, NodeId, Op, Patch, Reduce, Unary, ValueId, VerifyError,
+};
 use rockshard_manifest::AttentionTiling;
 use rockshard_tensor::Tensor;
 
@@ -29,18 +31,34 @@ const AUTO_ROWS: [usize; 6] = [2048, 1024, 512, 256, 128, 64];
 pub fn attention_shape(graph: &Graph, node: &Node) -> AttentionShape {
     let (q, k) = (&graph.value(node.inputs[0]).shape, &graph.value(node.inputs[1]).shape);
     let n = q.len();
-    AttentionShape { heads: q[..n - 2].iter().product(), queries: q[n - 2], keys: k[k.len() - 1], channels: q[n - 1] }
+    AttentionShape {
+        heads: q[..n - 2].iter().product(),
+        queries: q[n - 2],
+        keys: k[k.len() - 1],
+        channels: q[n - 1],
+    }
 }
 
 /// Lower every attention of a graph as asked; gives what was done to each, in running order.
 ///
 /// # Errors
 /// A lowering broke the graph (a defect, with the node named).
-pub fn tile_attention(graph: &mut Graph, tile: Tile, npu: &Rk3588) -> Result<Vec<AttentionTiling>, VerifyError> {
+pub fn tile_attention(
+    graph: &mut Graph,
+    tile: Tile,
+    npu: &Rk3588,
+) -> Result<Vec<AttentionTiling>, VerifyError> {
     let mut done = Vec::new();
-    let targets: Vec<ValueId> = graph.nodes().iter().filter(|n| matches!(n.op, Op::Attention { .. })).map(|n| n.output).collect();
+    let targets: Vec<ValueId> = graph
+        .nodes()
+        .iter()
+        .filter(|n| matches!(n.op, Op::Attention { .. }))
+        .map(|n| n.output)
+        .collect();
     for output in targets {
-        let Some(id) = graph.node_ids().find(|&id| graph.node(id).output == output) else { continue };
+        let Some(id) = graph.node_ids().find(|&id| graph.node(id).output == output) else {
+            continue;
+        };
         let shape = attention_shape(graph, graph.node(id));
         let whole = npu.attention_bytes(shape.heads, shape.queries, shape.keys);
         let value = graph.value(output).name.clone();
@@ -75,7 +93,8 @@ fn automatic(shape: AttentionShape, npu: &Rk3588) -> Tile {
     if bytes(shape.queries) <= AUTO_BUDGET {
         return Tile::Off;
     }
-    let rows = AUTO_ROWS.into_iter().filter(|&r| r < shape.queries).find(|&r| bytes(r) <= AUTO_BUDGET);
+    let rows =
+        AUTO_ROWS.into_iter().filter(|&r| r < shape.queries).find(|&r| bytes(r) <= AUTO_BUDGET);
     Tile::Rows(rows.unwrap_or(AUTO_ROWS[AUTO_ROWS.len() - 1]))
 }
 
@@ -84,7 +103,15 @@ fn apply(graph: &mut Graph, patch: Patch) -> Result<(), VerifyError> {
 }
 
 /// A part of one axis.
-fn part(patch: &mut Patch, graph: &Graph, name: String, value: ValueId, axis_from_end: usize, from: usize, to: usize) -> ValueId {
+fn part(
+    patch: &mut Patch,
+    graph: &Graph,
+    name: String,
+    value: ValueId,
+    axis_from_end: usize,
+    from: usize,
+    to: usize,
+) -> ValueId {
     let shape = patch.shape(graph, value).to_vec();
     let axis = shape.len() - axis_from_end;
     if (from, to) == (0, shape[axis]) {
@@ -96,7 +123,14 @@ fn part(patch: &mut Patch, graph: &Graph, name: String, value: ValueId, axis_fro
 }
 
 /// The part of a mask (`[.., L or 1, S or 1]`) for a block of rows and keys.
-fn mask_part(patch: &mut Patch, graph: &Graph, name: &str, mask: ValueId, rows: (usize, usize), keys: (usize, usize)) -> ValueId {
+fn mask_part(
+    patch: &mut Patch,
+    graph: &Graph,
+    name: &str,
+    mask: ValueId,
+    rows: (usize, usize),
+    keys: (usize, usize),
+) -> ValueId {
     let shape = patch.shape(graph, mask).to_vec();
     let mut out = mask;
     if shape.len() >= 2 && shape[shape.len() - 2] != 1 {
@@ -143,11 +177,13 @@ fn grid_patch(graph: &Graph, id: NodeId, rows: usize, columns: usize) -> Patch {
     let node = graph.node(id).clone();
     let Op::Attention { scale } = node.op else { unreachable!("targets are attentions") };
     let shape = attention_shape(graph, &node);
-    let mut patch = Patch::new(graph, id, format!("{} in blocks of {rows}x{columns} scores", node.name));
+    let mut patch =
+        Patch::new(graph, id, format!("{} in blocks of {rows}x{columns} scores", node.name));
     let factor = patch.constant(format!("{}/scale", node.name), Tensor::scalar(scale));
     let mut tiles = Vec::new();
     for (r, row) in blocks(shape.queries, rows).enumerate() {
-        let q = part(&mut patch, graph, format!("{}/q{r}", node.name), node.inputs[0], 2, row.0, row.1);
+        let q =
+            part(&mut patch, graph, format!("{}/q{r}", node.name), node.inputs[0], 2, row.0, row.1);
         let mut state: Option<Running> = None;
         for (c, key) in blocks(shape.keys, columns).enumerate() {
             let name = format!("{}/grid{r}x{c}", node.name);
@@ -155,37 +191,83 @@ fn grid_patch(graph: &Graph, id: NodeId, rows: usize, columns: usize) -> Patch {
             let k = part(p, graph, format!("{name}/k"), node.inputs[1], 1, key.0, key.1);
             let v = part(p, graph, format!("{name}/v"), node.inputs[2], 2, key.0, key.1);
             let product = p.node(graph, format!("{name}/qk"), Op::MatMul, vec![q, k]);
-            let mut scores = p.node(graph, format!("{name}/scores"), Op::Binary(Binary::Mul), vec![product, factor]);
+            let mut scores = p.node(
+                graph,
+                format!("{name}/scores"),
+                Op::Binary(Binary::Mul),
+                vec![product, factor],
+            );
             if let Some(&mask) = node.inputs.get(3) {
                 let mask = mask_part(p, graph, &name, mask, row, key);
-                scores = p.node(graph, format!("{name}/masked"), Op::Binary(Binary::Add), vec![scores, mask]);
+                scores = p.node(
+                    graph,
+                    format!("{name}/masked"),
+                    Op::Binary(Binary::Add),
+                    vec![scores, mask],
+                );
             }
             let last = p.shape(graph, scores).len() - 1;
             let reduce = |kind| Op::Reduce { kind, axes: vec![last], keep: true };
             let highest = p.node(graph, format!("{name}/max"), reduce(Reduce::Max), vec![scores]);
             let maximum = match &state {
                 None => highest,
-                Some(s) => p.node(graph, format!("{name}/running_max"), Op::Binary(Binary::Max), vec![s.maximum, highest]),
+                Some(s) => p.node(
+                    graph,
+                    format!("{name}/running_max"),
+                    Op::Binary(Binary::Max),
+                    vec![s.maximum, highest],
+                ),
             };
-            let shifted = p.node(graph, format!("{name}/shifted"), Op::Binary(Binary::Sub), vec![scores, maximum]);
-            let weights = p.node(graph, format!("{name}/weights"), Op::Unary(Unary::Exp), vec![shifted]);
+            let shifted = p.node(
+                graph,
+                format!("{name}/shifted"),
+                Op::Binary(Binary::Sub),
+                vec![scores, maximum],
+            );
+            let weights =
+                p.node(graph, format!("{name}/weights"), Op::Unary(Unary::Exp), vec![shifted]);
             let sum = p.node(graph, format!("{name}/sum"), reduce(Reduce::Sum), vec![weights]);
             let output = p.node(graph, format!("{name}/weighted"), Op::MatMul, vec![weights, v]);
             state = Some(match state {
                 None => Running { maximum, sum, output },
                 Some(s) => {
-                    let change = p.node(graph, format!("{name}/change"), Op::Binary(Binary::Sub), vec![s.maximum, maximum]);
-                    let decay = p.node(graph, format!("{name}/decay"), Op::Unary(Unary::Exp), vec![change]);
+                    let change = p.node(
+                        graph,
+                        format!("{name}/change"),
+                        Op::Binary(Binary::Sub),
+                        vec![s.maximum, maximum],
+                    );
+                    let decay =
+                        p.node(graph, format!("{name}/decay"), Op::Unary(Unary::Exp), vec![change]);
                     let mut carried = |label: &str, old: ValueId, new: ValueId| {
-                        let kept = p.node(graph, format!("{name}/kept_{label}"), Op::Binary(Binary::Mul), vec![old, decay]);
-                        p.node(graph, format!("{name}/running_{label}"), Op::Binary(Binary::Add), vec![kept, new])
+                        let kept = p.node(
+                            graph,
+                            format!("{name}/kept_{label}"),
+                            Op::Binary(Binary::Mul),
+                            vec![old, decay],
+                        );
+                        p.node(
+                            graph,
+                            format!("{name}/running_{label}"),
+                            Op::Binary(Binary::Add),
+                            vec![kept, new],
+                        )
                     };
-                    Running { maximum, sum: carried("sum", s.sum, sum), output: carried("output", s.output, output) }
+                    Running {
+                        maximum,
+                        sum: carried("sum", s.sum, sum),
+                        output: carried("output", s.output, output),
+                    }
                 }
             });
         }
         if let Some(s) = state {
-            tiles.push(patch.node(graph, format!("{}/row{r}", node.name), Op::Binary(Binary::Div), vec![s.output, s.sum]));
+            tiles.push(patch.node(
+                graph,
+                format!("{}/row{r}", node.name),
+                Op::Binary(Binary::Div),
+                vec![s.output, s.sum],
+            ));
         }
     }
     let axis = graph.value(node.output).shape.len() - 2;

@@ -84,11 +84,19 @@ fn layer(row: &str) -> Option<CompiledLayer> {
     let _dtype = words.next()?;
     let target = words.next().filter(|t| matches!(*t, "CPU" | "NPU" | "GPU"))?.to_owned();
     let (_inputs, output) = (words.next()?, words.next()?.to_owned());
-    let cycles: Vec<u64> = words.next()?.split('/').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+    let cycles: Vec<u64> =
+        words.next()?.split('/').map(|n| n.parse().ok()).collect::<Option<_>>()?;
     let kilobytes: f64 = words.next()?.parse().ok()?;
     let name = words.collect::<Vec<_>>().join(" ");
     let name = name.strip_prefix(&format!("{op}:")).unwrap_or(&name).to_owned();
-    Some(CompiledLayer { name, op, target, output, cycles: cycles.try_into().ok()?, moved_bytes: (kilobytes * 1024.0) as u64 })
+    Some(CompiledLayer {
+        name,
+        op,
+        target,
+        output,
+        cycles: cycles.try_into().ok()?,
+        moved_bytes: (kilobytes * 1024.0) as u64,
+    })
 }
 
 /// `358.188KB` in bytes.
@@ -131,7 +139,10 @@ D RKNN: [10:25:39.156] Total Weight Memory Size: 1.5MB
         let log = Log::parse(SAMPLE);
         assert_eq!(log.layers.len(), 2);
         assert_eq!(log.layers[0].name, "/attn/to_k/MatMul#2");
-        assert_eq!((log.layers[0].op.as_str(), log.layers[0].target.as_str(), log.layers[0].cycles), ("Conv", "NPU", [1562, 960, 1562]));
+        assert_eq!(
+            (log.layers[0].op.as_str(), log.layers[0].target.as_str(), log.layers[0].cycles),
+            ("Conv", "NPU", [1562, 960, 1562])
+        );
         assert_eq!(log.layers[0].moved_bytes, 26 * 1024);
         assert_eq!((log.layers[1].target.as_str(), log.layers[1].moved_bytes), ("CPU", 9728));
         assert_eq!((log.internal_bytes, log.weight_bytes), (Some(366_784), Some(1_572_864)));

@@ -19,8 +19,13 @@ pub fn run(graph: &Graph, inputs: &Named, precision: Precision) -> Named {
         values.insert(input, inputs[&graph.value(input).name].clone());
     }
     for node in graph.nodes() {
-        let given: Vec<Tensor> = node.inputs.iter().map(|v| values.get(v).or(graph.constant(*v)).unwrap().clone()).collect();
-        let result = evaluate(&node.op, &given.iter().collect::<Vec<_>>(), precision).unwrap_or_else(|e| panic!("{}: {e}", node.name));
+        let given: Vec<Tensor> = node
+            .inputs
+            .iter()
+            .map(|v| values.get(v).or(graph.constant(*v)).unwrap().clone())
+            .collect();
+        let result = evaluate(&node.op, &given.iter().collect::<Vec<_>>(), precision)
+            .unwrap_or_else(|e| panic!("{}: {e}", node.name));
         values.insert(node.output, result);
     }
     graph.outputs.iter().map(|v| (graph.value(*v).name.clone(), values[v].clone())).collect()
@@ -89,7 +94,12 @@ impl Builder {
     pub fn conv(&mut self, x: ValueId, out: usize, kernel: usize, bias: bool) -> ValueId {
         let c = self.shape(x)[1];
         let w = self.weight(&[out, c, kernel, kernel], 1.0 / ((c * kernel * kernel) as f32).sqrt());
-        let window = Window { kernel: [kernel; 2], strides: [1; 2], pads: [kernel / 2; 4], dilations: [1; 2] };
+        let window = Window {
+            kernel: [kernel; 2],
+            strides: [1; 2],
+            pads: [kernel / 2; 4],
+            dilations: [1; 2],
+        };
         let mut inputs = vec![x, w];
         if bias {
             inputs.push(self.weight(&[out], 0.5));
@@ -127,7 +137,11 @@ impl Builder {
             let y = b.node(Op::Reshape { shape: vec![1, l, heads, d / heads] }, &[y]);
             b.node(Op::Transpose { perm: perm.to_vec() }, &[y])
         };
-        let mut inputs = vec![split(self, &[0, 2, 1, 3]), split(self, &[0, 2, 3, 1]), split(self, &[0, 2, 1, 3])];
+        let mut inputs = vec![
+            split(self, &[0, 2, 1, 3]),
+            split(self, &[0, 2, 3, 1]),
+            split(self, &[0, 2, 1, 3]),
+        ];
         if mask {
             inputs.push(self.weight(&[1, 1, l, l], 1.0));
         }
@@ -204,7 +218,8 @@ fn step(b: &mut Builder, x: ValueId, side: ValueId, kind: usize) -> ValueId {
             b.node(Op::Binary(Binary::Div), &[x, divisor])
         }
         6 => {
-            let mean = b.node(Op::Reduce { kind: Reduce::Mean, axes: vec![2, 3], keep: true }, &[x]);
+            let mean =
+                b.node(Op::Reduce { kind: Reduce::Mean, axes: vec![2, 3], keep: true }, &[x]);
             b.node(Op::Binary(Binary::Sub), &[x, mean])
         }
         7 => {
@@ -219,7 +234,8 @@ fn step(b: &mut Builder, x: ValueId, side: ValueId, kind: usize) -> ValueId {
         }
         9 => {
             let square = b.node(mul.clone(), &[x, x]);
-            let mean = b.node(Op::Reduce { kind: Reduce::Mean, axes: vec![1], keep: true }, &[square]);
+            let mean =
+                b.node(Op::Reduce { kind: Reduce::Mean, axes: vec![1], keep: true }, &[square]);
             let one = b.constant(Tensor::scalar(1.0));
             let sum = b.node(add, &[mean, one]);
             let root = b.node(Op::Unary(Unary::Sqrt), &[sum]);
@@ -237,7 +253,8 @@ fn step(b: &mut Builder, x: ValueId, side: ValueId, kind: usize) -> ValueId {
             b.node(mul, &[x, gate])
         }
         13 => {
-            let padded = b.node(Op::Pad { before: vec![0, 0, 1, 1], after: vec![0; 4], value: 0.5 }, &[x]);
+            let padded =
+                b.node(Op::Pad { before: vec![0, 0, 1, 1], after: vec![0; 4], value: 0.5 }, &[x]);
             let (begin, end) = (vec![0; 4], vec![1, 4, 6, 6]);
             b.node(Op::Slice { begin, end, step: vec![1; 4] }, &[padded])
         }
@@ -256,5 +273,9 @@ fn step(b: &mut Builder, x: ValueId, side: ValueId, kind: usize) -> ValueId {
 /// Standard normal inputs for a graph.
 pub fn inputs(graph: &Graph, seed: u64) -> Named {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xabcd);
-    graph.inputs.iter().map(|&v| (graph.value(v).name.clone(), noise(&graph.value(v).shape, &mut rng))).collect()
+    graph
+        .inputs
+        .iter()
+        .map(|&v| (graph.value(v).name.clone(), noise(&graph.value(v).shape, &mut rng)))
+        .collect()
 }

@@ -145,7 +145,13 @@ pub struct ConvertArgs {
     #[arg(long)]
     pub compile: bool,
     /// Python interpreter that has rknn-toolkit2.
-    #[arg(long, requires = "compile", env = "ROCKSHARD_RKNN_PYTHON", default_value = "python3", value_name = "PATH")]
+    #[arg(
+        long,
+        requires = "compile",
+        env = "ROCKSHARD_RKNN_PYTHON",
+        default_value = "python3",
+        value_name = "PATH"
+    )]
     pub rknn_python: PathBuf,
     /// Run Rockchip's simulator on the golden tensors too (recorded in float32 if --golden does not say otherwise).
     #[arg(long, requires = "compile")]
@@ -334,8 +340,11 @@ fn bytes(text: &str) -> Result<u64, String> {
         "GiB" => 1024.0 * 1024.0 * 1024.0,
         _ => return Err(format!("{text:?} is not a size, e.g. 2GB, 900MB or 1.5GiB")),
     };
-    let value = number.parse::<f64>().ok().map(|n| n * factor).filter(|&b| b >= 1.0 && b < u64::MAX as f64);
-    value.map(|b| b as u64).ok_or_else(|| format!("{text:?} is not a size, e.g. 2GB, 900MB or 1.5GiB"))
+    let value =
+        number.parse::<f64>().ok().map(|n| n * factor).filter(|&b| b >= 1.0 && b < u64::MAX as f64);
+    value
+        .map(|b| b as u64)
+        .ok_or_else(|| format!("{text:?} is not a size, e.g. 2GB, 900MB or 1.5GiB"))
 }
 
 fn strength(text: &str) -> Result<f64, String> {
@@ -354,7 +363,13 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, value) in [("900MB", 900_000_000), ("1.5GiB", 1_610_612_736), ("2 GB", 2_000_000_000), ("4096", 4096), ("1kB", 1000)] {
+        for (text, value) in [
+            ("900MB", 900_000_000),
+            ("1.5GiB", 1_610_612_736),
+            ("2 GB", 2_000_000_000),
+            ("4096", 4096),
+            ("1kB", 1000),
+        ] {
             assert_eq!(bytes(text), Ok(value), "{text}");
         }
         for text in ["", "GB", "-1GB", "2gb", "1..5MB", "0", "inf"] {

@@ -24,9 +24,11 @@ const RKNN_MEMORY: &str = "ROCKSHARD_RKNN_MEMORY";
 pub fn open(name: DeviceName) -> Result<Devices> {
     let host: Arc<dyn Device> = Arc::new(CpuDevice::new());
     Ok(match name {
-        DeviceName::Sim => {
-            Devices { npu: Arc::new(SimDevice::new(Numerics::default(), Rk3588::from_environment()?)), host, variant: Variant::Device }
-        }
+        DeviceName::Sim => Devices {
+            npu: Arc::new(SimDevice::new(Numerics::default(), Rk3588::from_environment()?)),
+            host,
+            variant: Variant::Device,
+        },
         DeviceName::Cpu => Devices { npu: host.clone(), host, variant: Variant::Reference },
         DeviceName::Rknn => {
             let npu = rknn()?;
@@ -40,7 +42,11 @@ pub fn open(name: DeviceName) -> Result<Devices> {
 fn rknn() -> Result<Arc<dyn Device>> {
     use anyhow::Context;
     let named = std::env::var_os(RKNNRT).is_some();
-    let context = if named { "device rknn".to_owned() } else { format!("device rknn ({RKNNRT} may name the library's path)") };
+    let context = if named {
+        "device rknn".to_owned()
+    } else {
+        format!("device rknn ({RKNNRT} may name the library's path)")
+    };
     Ok(Arc::new(load_rknn().context(context)?))
 }
 
@@ -53,7 +59,9 @@ pub fn load_rknn() -> Result<rockshard_device_rknn::RknnDevice> {
         None => Ok(device),
         Some(shared) if shared == "shared" => Ok(device),
         Some(runtime) if runtime == "runtime" => Ok(device.copying()),
-        Some(other) => anyhow::bail!("{RKNN_MEMORY}={} is neither shared nor runtime", other.display()),
+        Some(other) => {
+            anyhow::bail!("{RKNN_MEMORY}={} is neither shared nor runtime", other.display())
+        }
     }
 }
 
@@ -66,7 +74,11 @@ fn rknn() -> Result<Arc<dyn Device>> {
 
 /// How a pack is to be run.
 pub fn options(args: &DeviceArgs, pack: &Pack) -> Result<Options> {
-    let space = if args.device == DeviceName::Cpu { None } else { Some(Rk3588::from_environment()?.address_space) };
+    let space = if args.device == DeviceName::Cpu {
+        None
+    } else {
+        Some(Rk3588::from_environment()?.address_space)
+    };
     let usual = if args.device == DeviceName::Rknn { Options::TIME_LIMIT } else { COMPUTED_HERE };
     Ok(Options {
         time_limit: args.time_limit.map_or(usual, Duration::from_secs),
@@ -78,5 +90,9 @@ pub fn options(args: &DeviceArgs, pack: &Pack) -> Result<Options> {
 
 /// Options for what the program runs by itself, on a device that computes on this machine.
 pub fn own_options(pack: &Pack, cores: u8) -> Options {
-    Options { time_limit: COMPUTED_HERE, cancel: interrupt::cancel(), ..Options::new(cores, Placement::of(pack.manifest())) }
+    Options {
+        time_limit: COMPUTED_HERE,
+        cancel: interrupt::cancel(),
+        ..Options::new(cores, Placement::of(pack.manifest()))
+    }
 }

@@ -33,7 +33,12 @@ pub struct Choice {
 
 impl PackModels {
     /// Open models of a pack.
-    pub fn open(pack: &Pack, devices: &Devices, choice: &Choice, options: &Options) -> Result<Self> {
+    pub fn open(
+        pack: &Pack,
+        devices: &Devices,
+        choice: &Choice,
+        options: &Options,
+    ) -> Result<Self> {
         let models = &pack.manifest().models;
         let mut sizes: Vec<[u32; 2]> = models.iter().filter_map(|m| m.resolution).collect();
         sizes.sort_unstable();
@@ -60,18 +65,29 @@ impl PackModels {
 
 impl Choice {
     fn of<'a>(&self, models: &'a [Model], name: &str) -> Option<&'a Model> {
-        let fits = |m: &&Model| m.name == name && (self.size.is_none() || m.resolution.is_none() || m.resolution == self.size);
+        let fits = |m: &&Model| {
+            m.name == name
+                && (self.size.is_none() || m.resolution.is_none() || m.resolution == self.size)
+        };
         models.iter().find(fits).or_else(|| models.iter().find(|m| m.name == name))
     }
 
     /// The decoder: that of the tile asked for, or that of the picture's size where it fits the memory, or the largest smaller one
     /// that does.
     fn decoder<'a>(&self, models: &'a [Model], options: &Options) -> Result<Option<&'a Model>> {
-        let sides = |m: &Model| m.inputs.first().and_then(|t| Some([*t.shape.get(2)?, *t.shape.get(3)?]));
+        let sides =
+            |m: &Model| m.inputs.first().and_then(|t| Some([*t.shape.get(2)?, *t.shape.get(3)?]));
         let decoders: Vec<&Model> = models.iter().filter(|m| m.name == DECODER).collect();
         if let Some(tile) = self.tile {
             let found = decoders.iter().find(|m| sides(m) == Some([tile as usize; 2]));
-            let known = || decoders.iter().filter_map(|m| sides(m)).map(|[h, w]| format!("{w}x{h}")).collect::<Vec<_>>().join(", ");
+            let known = || {
+                decoders
+                    .iter()
+                    .filter_map(|m| sides(m))
+                    .map(|[h, w]| format!("{w}x{h}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
             return match found {
                 Some(found) => Ok(Some(found)),
                 None => bail!(
@@ -81,14 +97,23 @@ impl Choice {
             };
         }
         let Some(whole) = self.of(models, DECODER) else { return Ok(None) };
-        let fits = |m: &Model| options.memory_limit.is_none_or(|limit| modelled_bytes(m, options.cores, options.placement) <= limit);
+        let fits = |m: &Model| {
+            options
+                .memory_limit
+                .is_none_or(|limit| modelled_bytes(m, options.cores, options.placement) <= limit)
+        };
         if fits(whole) {
             return Ok(Some(whole));
         }
         let area = |m: &Model| sides(m).map_or(0, |[h, w]| h * w);
-        let smaller = decoders.into_iter().filter(|m| area(m) < area(whole) && fits(m)).max_by_key(|m| area(m));
+        let smaller = decoders
+            .into_iter()
+            .filter(|m| area(m) < area(whole) && fits(m))
+            .max_by_key(|m| area(m));
         if let Some([h, w]) = smaller.and_then(sides) {
-            tracing::warn!("the decoder of the picture's size does not fit the memory limit: decoding in tiles of {w}x{h} latent values");
+            tracing::warn!(
+                "the decoder of the picture's size does not fit the memory limit: decoding in tiles of {w}x{h} latent values"
+            );
         }
         Ok(Some(smaller.unwrap_or(whole)))
     }
@@ -140,7 +165,8 @@ impl TextToImage {
             bail!("{}: not a text-to-image pack (it has no {SAMPLER_FILE})", pack.root().display());
         }
         let text = std::fs::read_to_string(pack.file(SAMPLER_FILE)?)?;
-        let config = PipelineConfig::from_json(&text).with_context(|| format!("{}/{SAMPLER_FILE}", pack.root().display()))?;
+        let config = PipelineConfig::from_json(&text)
+            .with_context(|| format!("{}/{SAMPLER_FILE}", pack.root().display()))?;
         for name in pack.manifest().files.keys().filter(|n| n.starts_with("tokenizer/")) {
             pack.file(name)?;
         }
@@ -148,10 +174,17 @@ impl TextToImage {
         let unet = pack.manifest().models.iter().find(|m| m.name == "unet");
         let batch = unet.and_then(|m| m.inputs.first()?.shape.first().copied()).unwrap_or(1);
         if batch != 1 {
-            bail!("{}: converted with --batch {batch}; making pictures from text needs a pack of batch 1", pack.root().display());
+            bail!(
+                "{}: converted with --batch {batch}; making pictures from text needs a pack of batch 1",
+                pack.root().display()
+            );
         }
         let size = unet.and_then(|m| m.resolution);
-        Ok(TextToImage { tokenizer, config, size: size.context("the pack's U-Net has no resolution")? })
+        Ok(TextToImage {
+            tokenizer,
+            config,
+            size: size.context("the pack's U-Net has no resolution")?,
+        })
     }
 }
 
@@ -160,8 +193,11 @@ pub fn read_inputs(arguments: &[String]) -> Result<Vec<(String, rockshard_tensor
     arguments
         .iter()
         .map(|argument| {
-            let (name, file) = argument.split_once('=').with_context(|| format!("input {argument:?} is not NAME=FILE.npy"))?;
-            let bytes = rockshard_tensor::map_file(Path::new(file)).with_context(|| file.to_owned())?;
+            let (name, file) = argument
+                .split_once('=')
+                .with_context(|| format!("input {argument:?} is not NAME=FILE.npy"))?;
+            let bytes =
+                rockshard_tensor::map_file(Path::new(file)).with_context(|| file.to_owned())?;
             let tensor = rockshard_tensor::read_npy(&bytes).with_context(|| file.to_owned())?;
             Ok((name.to_owned(), tensor))
         })

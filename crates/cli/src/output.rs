@@ -16,8 +16,12 @@ pub struct Output {
 impl Output {
     /// Print the result: `value` as JSON, or else `text`.
     pub fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        let text =
-            if self.json { serde_json::to_string_pretty(value).unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}")) } else { text() };
+        let text = if self.json {
+            serde_json::to_string_pretty(value)
+                .unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}"))
+        } else {
+            text()
+        };
         // A reader that has enough, as `head`, closes the pipe.
         let _ = writeln!(std::io::stdout(), "{text}");
     }
@@ -27,14 +31,20 @@ impl Output {
         let terminal = std::io::stderr().is_terminal() && !self.quiet;
         let bar = terminal.then(|| {
             let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{prefix:>10} [{bar:32}] {pos}/{len} {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{prefix:>10} [{bar:32}] {pos}/{len} {wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
             bar.set_prefix(title.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Progress { bar, title: title.to_owned(), lines: !terminal && !self.quiet, last: String::new() }
+        Progress {
+            bar,
+            title: title.to_owned(),
+            lines: !terminal && !self.quiet,
+            last: String::new(),
+        }
     }
 }
 
@@ -76,8 +86,13 @@ pub fn start_logging(verbose: u8, quiet: bool) {
         (_, 1) => "info",
         _ => "debug",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }
 
 /// Microseconds as a readable time.

@@ -44,14 +44,22 @@ fn short(package: &Value) -> Option<&str> {
 fn broken(metadata: &Value) -> Vec<String> {
     let mut broken = Vec::new();
     for package in list(&metadata["packages"]) {
-        let Some((name, may)) = short(package).and_then(|name| ALLOWED.iter().find(|(n, _)| *n == name)) else {
+        let Some((name, may)) =
+            short(package).and_then(|name| ALLOWED.iter().find(|(n, _)| *n == name))
+        else {
             broken.push(format!("crate {} is not in the table: add it with what it may depend on, here and in the page", package["name"]));
             continue;
         };
         // The kind of a dependency that only tests have is "dev", that of a normal one is null.
-        let used = list(&package["dependencies"]).iter().filter(|d| d["kind"] != "dev").filter_map(short);
-        let forbidden = used.collect::<BTreeSet<_>>().into_iter().filter(|u| *may != ANY && may.split(' ').all(|m| m != *u));
-        broken.extend(forbidden.map(|used| format!("{name} -> {used}: {name} may depend on [{may}]")));
+        let used =
+            list(&package["dependencies"]).iter().filter(|d| d["kind"] != "dev").filter_map(short);
+        let forbidden = used
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter(|u| *may != ANY && may.split(' ').all(|m| m != *u));
+        broken.extend(
+            forbidden.map(|used| format!("{name} -> {used}: {name} may depend on [{may}]")),
+        );
     }
     broken
 }
@@ -60,14 +68,27 @@ fn broken(metadata: &Value) -> Vec<String> {
 fn crates_depend_only_as_the_picture_shows() {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path", manifest]);
+    cargo.args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--offline",
+        "--manifest-path",
+        manifest,
+    ]);
     let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let broken = broken(&metadata);
-    assert!(broken.is_empty(), "dependencies that docs/architecture.md does not show:\n{}", broken.join("\n"));
+    assert!(
+        broken.is_empty(),
+        "dependencies that docs/architecture.md does not show:\n{}",
+        broken.join("\n")
+    );
     let present: BTreeSet<&str> = list(&metadata["packages"]).iter().filter_map(short).collect();
-    let gone: Vec<&str> = ALLOWED.iter().map(|(name, _)| *name).filter(|name| !present.contains(name)).collect();
+    let gone: Vec<&str> =
+        ALLOWED.iter().map(|(name, _)| *name).filter(|name| !present.contains(name)).collect();
     assert!(gone.is_empty(), "in the table but not in the workspace: {gone:?}");
 }
 

@@ -16,7 +16,11 @@ fn the_simulator_with_faults_gives_what_it_gives_without() {
     work.convert(&work.path("pack"), &["--shards", "block"]);
     let pack = Pack::open(&work.path("pack")).unwrap();
     let inputs = random_inputs(&pack.manifest().model("unet", None).unwrap().inputs, 1);
-    let sim = Devices { npu: Arc::new(SimDevice::default()), host: Arc::new(CpuDevice::new()), variant: Variant::Device };
+    let sim = Devices {
+        npu: Arc::new(SimDevice::default()),
+        host: Arc::new(CpuDevice::new()),
+        variant: Variant::Device,
+    };
     let run = |devices: &Devices| {
         let runner = Runner::new(&pack, &["unet"], devices, 3, Placement::Pinned).unwrap();
         let outputs = runner.run("unet", vec![inputs.clone(); 2]).unwrap();
@@ -27,7 +31,15 @@ fn the_simulator_with_faults_gives_what_it_gives_without() {
     for seed in 0..3 {
         let faulty = FaultyDevice::new(sim.npu.clone());
         let kinds = [DeviceErrorKind::Memory, DeviceErrorKind::Run].map(Fault::Open);
-        faulty.inject_randomly(seed, &[(kinds[0], 50), (kinds[1], 50), (Fault::Run(DeviceErrorKind::Run), 100), (Fault::Glitch, 100)]);
+        faulty.inject_randomly(
+            seed,
+            &[
+                (kinds[0], 50),
+                (kinds[1], 50),
+                (Fault::Run(DeviceErrorKind::Run), 100),
+                (Fault::Glitch, 100),
+            ],
+        );
         let (found, incidents) = run(&Devices { npu: Arc::new(faulty), ..sim.clone() });
         assert!(found == expected && incidents > 0, "seed {seed}: {incidents} incidents");
     }

@@ -35,7 +35,8 @@ fn recorded_tensors_stand_in_for_the_reference() {
         }
     }
     let inputs = read_safetensors(&pack.join(&model.golden.as_ref().unwrap().inputs)).unwrap();
-    let timesteps: Vec<i64> = (0..2).map(|i| inputs[&format!("{i}/timestep")].to_i64().unwrap()[0]).collect();
+    let timesteps: Vec<i64> =
+        (0..2).map(|i| inputs[&format!("{i}/timestep")].to_i64().unwrap()[0]).collect();
     assert_eq!(timesteps, [999, 500], "noise is drawn at timesteps over the whole schedule");
 
     let report = |options: &[&str]| {
@@ -58,10 +59,26 @@ fn inputs_that_do_not_fit_are_named() {
     let source = model().join("unet/model_dynamo.onnx").display().to_string();
     let file = work.path("x.npy");
     let mut bytes = Vec::new();
-    rockshard_tensor::write_npy(&rockshard_tensor::Tensor::from_f32([1, 4, 16, 16], vec![0.0; 1024]), &mut bytes).unwrap();
+    rockshard_tensor::write_npy(
+        &rockshard_tensor::Tensor::from_f32([1, 4, 16, 16], vec![0.0; 1024]),
+        &mut bytes,
+    )
+    .unwrap();
     std::fs::write(&file, bytes).unwrap();
-    let (given, out) = (format!("sample={}", file.display()), work.path("pack").display().to_string());
-    let args = ["convert", &source, "--out", &out, "--sandwich", "off", "--golden", "--quiet", "--calibrate", &given];
+    let (given, out) =
+        (format!("sample={}", file.display()), work.path("pack").display().to_string());
+    let args = [
+        "convert",
+        &source,
+        "--out",
+        &out,
+        "--sandwich",
+        "off",
+        "--golden",
+        "--quiet",
+        "--calibrate",
+        &given,
+    ];
     let error = rockshard(&args).exits(1);
     assert!(error.contains("input \"timestep\" is missing"), "{error}");
 }
@@ -73,15 +90,24 @@ fn float16_takes_half_the_size_and_a_pack_without_golden_tensors_says_so() {
     convert(&f32, &["--golden", "--sandwich", "off"]);
     convert(&f16, &["--golden=f16", "--sandwich", "off"]);
     convert(&none, &["--sandwich", "off"]);
-    let size = |pack: &Path| manifest(pack).files.iter().filter(|(n, _)| n.starts_with("golden/")).map(|(_, e)| e.size).sum::<u64>();
+    let size = |pack: &Path| {
+        manifest(pack)
+            .files
+            .iter()
+            .filter(|(n, _)| n.starts_with("golden/"))
+            .map(|(_, e)| e.size)
+            .sum::<u64>()
+    };
     assert!((size(&f16) as f64) < 0.6 * size(&f32) as f64, "{} {}", size(&f16), size(&f32));
     rockshard(&["validate", &f16.display().to_string(), "--golden", "--quiet"]).success();
-    let error = rockshard(&["validate", &none.display().to_string(), "--golden", "--quiet"]).exits(1);
+    let error =
+        rockshard(&["validate", &none.display().to_string(), "--golden", "--quiet"]).exits(1);
     assert!(error.contains("has no golden tensors; convert it with --golden"), "{error}");
     let file = f32.join(manifest(&f32).models[0].shards[3].golden.as_ref().unwrap());
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let error = rockshard(&["validate", &f32.display().to_string(), "--golden", "--quiet"]).exits(1);
+    let error =
+        rockshard(&["validate", &f32.display().to_string(), "--golden", "--quiet"]).exits(1);
     assert!(error.contains("its SHA-256 is not the manifest's"), "{error}");
 }

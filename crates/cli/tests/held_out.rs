@@ -19,7 +19,18 @@ fn score(scenes: &[Scene], pack: &Path, work: &Work, device: &str) -> f64 {
     for scene in scenes {
         let out = work.path(&format!("{device}.png"));
         let (seed, path) = (scene.seed.to_string(), out.to_str().unwrap());
-        let args = ["generate", "--prompt", &scene.caption, "--seed", &seed, "--device", device, "--out", path, "--quiet"];
+        let args = [
+            "generate",
+            "--prompt",
+            &scene.caption,
+            "--seed",
+            &seed,
+            "--device",
+            device,
+            "--out",
+            path,
+            "--quiet",
+        ];
         rockshard(&[&args[..], &[pack.to_str().unwrap()]].concat()).success();
         let picture = Picture::from_bytes(&std::fs::read(&out).unwrap()).unwrap();
         match describe(&picture) {
@@ -40,7 +51,11 @@ fn held_out_captions_are_drawn_on_both_devices() {
     let pack = work.path("pack");
     work.convert(&pack, &["--sandwich", "off"]);
     let (sim, cpu) = (score(&scenes, &pack, &work, "sim"), score(&scenes, &pack, &work, "cpu"));
-    eprintln!("held-out captions right: simulator {:.1} %, CPU reference {:.1} %", sim * 100.0, cpu * 100.0);
+    eprintln!(
+        "held-out captions right: simulator {:.1} %, CPU reference {:.1} %",
+        sim * 100.0,
+        cpu * 100.0
+    );
     assert!((sim - cpu).abs() <= DIFFERENCE, "simulator {sim}, reference {cpu}");
     assert!(sim >= REQUIRED && cpu >= REQUIRED, "simulator {sim}, reference {cpu}");
 }

@@ -14,7 +14,8 @@ const PROMPTLY: Duration = Duration::from_secs(20);
 /// Start the program, wait until it prints `line` on standard error, and type Ctrl-C; gives what it printed after.
 fn interrupt(args: &[&str], line: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rockshard"));
-    let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
     let mut text = String::new();
     while !text.contains(line) {
@@ -52,14 +53,31 @@ fn commands_end_between_shards() {
     common::rockshard(&[&convert[..], &["--resume", "--quiet"]].concat()).success();
 
     let out = work.path("picture.png");
-    let args = ["generate", pack_name, "--prompt", "a red ring", "--steps", "50", "--count", "8", "--out", out.to_str().unwrap()];
+    let args = [
+        "generate",
+        pack_name,
+        "--prompt",
+        "a red ring",
+        "--steps",
+        "50",
+        "--count",
+        "8",
+        "--out",
+        out.to_str().unwrap(),
+    ];
     let text = interrupt(&args, "generate: sampling");
-    assert!(text.contains("rockshard: stopping after what is running now") && text.contains("rockshard: interrupted"), "{text}");
+    assert!(
+        text.contains("rockshard: stopping after what is running now")
+            && text.contains("rockshard: interrupted"),
+        "{text}"
+    );
 
     let report = work.path("report.html");
-    let text = interrupt(&["validate", pack_name, "--report", report.to_str().unwrap()], "validate: unet");
+    let text =
+        interrupt(&["validate", pack_name, "--report", report.to_str().unwrap()], "validate: unet");
     assert!(text.contains("interrupted; no report was written"), "{text}");
 
-    let left: Vec<_> = std::fs::read_dir(work.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(work.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["pack"]);
 }

@@ -18,14 +18,30 @@ fn data(name: &str) -> PathBuf {
 fn judge(model: &str, loras: &[String], expected: &str, tolerance: f64) -> Manifest {
     let work = Work::new();
     let (pack, out) = (work.path("pack"), work.path("out"));
-    let mut args = vec!["convert".to_owned(), data(model).display().to_string(), "--out".into(), pack.display().to_string()];
-    args.extend(["--sandwich", "off", "--tile", "off", "--shards", "block", "--quiet"].map(String::from));
+    let mut args = vec![
+        "convert".to_owned(),
+        data(model).display().to_string(),
+        "--out".into(),
+        pack.display().to_string(),
+    ];
+    args.extend(
+        ["--sandwich", "off", "--tile", "off", "--shards", "block", "--quiet"].map(String::from),
+    );
     args.extend(loras.iter().flat_map(|l| ["--lora".to_owned(), l.clone()]));
     rockshard(&args.iter().map(String::as_str).collect::<Vec<_>>()).success();
-    let mut args = vec!["run".to_owned(), pack.display().to_string(), "--device".into(), "cpu".into(), "--quiet".into()];
+    let mut args = vec![
+        "run".to_owned(),
+        pack.display().to_string(),
+        "--device".into(),
+        "cpu".into(),
+        "--quiet".into(),
+    ];
     args.extend(["--out".to_owned(), out.display().to_string()]);
     for name in ["sample", "timestep", "encoder_hidden_states", "timestep_cond"] {
-        args.extend(["--input".to_owned(), format!("{name}={}", data(&format!("{name}.npy")).display())]);
+        args.extend([
+            "--input".to_owned(),
+            format!("{name}={}", data(&format!("{name}.npy")).display()),
+        ]);
     }
     rockshard(&args.iter().map(String::as_str).collect::<Vec<_>>()).success();
     let error = relative_l2(&npy(&out.join("out_sample.npy")), &npy(&data(expected)));
@@ -43,7 +59,11 @@ fn every_spelling_gives_what_peft_gives() {
     for model in ["unet.onnx", "unet_dynamo.onnx"] {
         judge(model, &[], "base.npy", 1e-5);
         // The diffusers file is stored in float16.
-        for (file, tolerance) in [("peft/adapter_model.safetensors", 1e-5), ("kohya.safetensors", 1e-5), ("diffusers.safetensors", 2e-3)] {
+        for (file, tolerance) in [
+            ("peft/adapter_model.safetensors", 1e-5),
+            ("kohya.safetensors", 1e-5),
+            ("diffusers.safetensors", 2e-3),
+        ] {
             let manifest = judge(model, &[lora(file)], "merged-1.npy", tolerance);
             assert_eq!(manifest.conversion.loras[0].fused, MODULES, "{model} {file}");
         }
@@ -55,20 +75,43 @@ fn the_scale_is_the_fraction_of_the_update() {
     let file = lora("kohya.safetensors");
     judge("unet.onnx", &[format!("{file}:0.5")], "merged-0.5.npy", 1e-5);
     judge("unet.onnx", &[format!("{file}:0")], "base.npy", 1e-5);
-    judge("unet_dynamo.onnx", &[format!("{file}:0.75"), format!("{file}:0.25")], "merged-1.npy", 1e-5);
+    judge(
+        "unet_dynamo.onnx",
+        &[format!("{file}:0.75"), format!("{file}:0.25")],
+        "merged-1.npy",
+        1e-5,
+    );
 }
 
 #[test]
 fn what_does_not_fit_is_reported() {
     let manifest = judge("unet.onnx", &[lora("kohya.safetensors")], "merged-1.npy", 1e-5);
-    assert_eq!(manifest.conversion.loras[0].unmatched, ["lora_te_text_model_encoder_layers_0_self_attn_q_proj"]);
+    assert_eq!(
+        manifest.conversion.loras[0].unmatched,
+        ["lora_te_text_model_encoder_layers_0_self_attn_q_proj"]
+    );
     let work = Work::new();
     let convert = |file: &PathBuf| {
         let pack = work.path("pack");
         let [model, out, lora] = [&data("unet.onnx"), &pack, file].map(|p| p.display().to_string());
-        let error = rockshard(&["convert", &model, "--out", &out, "--sandwich", "off", "--quiet", "--resume", "--lora", &lora]).exits(1);
+        let error = rockshard(&[
+            "convert",
+            &model,
+            "--out",
+            &out,
+            "--sandwich",
+            "off",
+            "--quiet",
+            "--resume",
+            "--lora",
+            &lora,
+        ])
+        .exits(1);
         // Interrupted work would be kept for another `--resume`.
-        assert!(!pack.exists() && !work.path(".pack.partial").exists(), "refused before the work starts");
+        assert!(
+            !pack.exists() && !work.path(".pack.partial").exists(),
+            "refused before the work starts"
+        );
         error
     };
     let bytes = std::fs::read(data("kohya.safetensors")).unwrap();
@@ -77,12 +120,23 @@ fn what_does_not_fit_is_reported() {
     assert!(convert(&broken).contains("short.safetensors: not a safetensors file, or cut short"));
     assert!(convert(&work.path("absent.safetensors")).contains("absent.safetensors"));
     let other = work.path("other.safetensors");
-    let tensors = [("lora_unet_nowhere.lora_down.weight", [2usize, 3]), ("lora_unet_nowhere.lora_up.weight", [3, 2])];
-    let tensors = tensors.map(|(name, shape)| (name.to_owned(), Tensor::from_f32(shape, vec![1.0; 6])));
+    let tensors = [
+        ("lora_unet_nowhere.lora_down.weight", [2usize, 3]),
+        ("lora_unet_nowhere.lora_up.weight", [3, 2]),
+    ];
+    let tensors =
+        tensors.map(|(name, shape)| (name.to_owned(), Tensor::from_f32(shape, vec![1.0; 6])));
     rockshard_tensor::write_safetensors(tensors.clone().into(), &other).unwrap();
-    assert!(convert(&other).contains("none of its modules is in this model (the first is \"lora_unet_nowhere\")"));
+    assert!(
+        convert(&other)
+            .contains("none of its modules is in this model (the first is \"lora_unet_nowhere\")")
+    );
     rockshard_tensor::write_safetensors([tensors[0].clone()].into(), &other).unwrap();
     assert!(convert(&other).contains("module \"lora_unet_nowhere\" has no up weight"));
-    rockshard_tensor::write_safetensors([("x.hada_w1_a".to_owned(), tensors[0].1.clone())].into(), &other).unwrap();
+    rockshard_tensor::write_safetensors(
+        [("x.hada_w1_a".to_owned(), tensors[0].1.clone())].into(),
+        &other,
+    )
+    .unwrap();
     assert!(convert(&other).contains("key \"x.hada_w1_a\" is not a LoRA key"));
 }

@@ -19,11 +19,28 @@ fn pattern(shape: &[usize]) -> Tensor {
 }
 
 /// Run one model of a pack on both devices and compare with the recorded output.
-fn judge(work: &Work, pack: &Path, part: &str, recorded: &str, output: &str, inputs: &[(&str, Tensor)]) {
-    let expected = npy(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/onnxruntime/{recorded}.npy")));
-    for (device, rewritten, tolerance) in [("cpu", false, FLOAT32), ("cpu", true, FLOAT32), ("sim", false, FLOAT16)] {
+fn judge(
+    work: &Work,
+    pack: &Path,
+    part: &str,
+    recorded: &str,
+    output: &str,
+    inputs: &[(&str, Tensor)],
+) {
+    let expected = npy(&Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("tests/data/onnxruntime/{recorded}.npy")));
+    for (device, rewritten, tolerance) in
+        [("cpu", false, FLOAT32), ("cpu", true, FLOAT32), ("sim", false, FLOAT16)]
+    {
         let out = work.path(&format!("{recorded}-{device}"));
-        let mut args = vec!["run".to_owned(), pack.display().to_string(), "--model".into(), part.into(), "--device".into(), device.into()];
+        let mut args = vec![
+            "run".to_owned(),
+            pack.display().to_string(),
+            "--model".into(),
+            part.into(),
+            "--device".into(),
+            device.into(),
+        ];
         args.extend(rewritten.then(|| "--rewritten".to_owned()));
         args.extend(["--quiet".to_owned(), "--out".into(), out.display().to_string()]);
         for (name, tensor) in inputs {
@@ -35,7 +52,10 @@ fn judge(work: &Work, pack: &Path, part: &str, recorded: &str, output: &str, inp
         }
         rockshard(&args.iter().map(String::as_str).collect::<Vec<_>>()).success();
         let error = relative_l2(&npy(&out.join(format!("{output}.npy"))), &expected);
-        eprintln!("{recorded} on {device}{}: relative L2 {error:.2e} from ONNX Runtime", if rewritten { ", rewritten" } else { "" });
+        eprintln!(
+            "{recorded} on {device}{}: relative L2 {error:.2e} from ONNX Runtime",
+            if rewritten { ", rewritten" } else { "" }
+        );
         assert!(error <= tolerance, "{recorded} on {device}: {error:.2e}");
     }
 }
@@ -57,7 +77,14 @@ fn shards_give_what_onnx_runtime_gives() {
     let ids = Tensor::from_i64([1, 77], (0..77).map(|i| i * 7 % 500).collect());
     judge(&work, &pack, "text_encoder", "text_encoder", "last_hidden_state", &[("input_ids", ids)]);
     judge(&work, &pack, "unet", "unet", "out_sample", &unet_inputs());
-    judge(&work, &pack, "vae_encoder", "vae_encoder", "latent_parameters", &[("sample", pattern(&[1, 3, 128, 128]))]);
+    judge(
+        &work,
+        &pack,
+        "vae_encoder",
+        "vae_encoder",
+        "latent_parameters",
+        &[("sample", pattern(&[1, 3, 128, 128]))],
+    );
 }
 
 #[test]
@@ -67,6 +94,17 @@ fn the_dynamo_export_gives_the_same() {
     let source: PathBuf = model().join("unet/model_dynamo.onnx");
     assert!(import_file(&source, &Options::fixed()).is_ok());
     let (source, target) = (source.display().to_string(), pack.display().to_string());
-    rockshard(&["convert", &source, "--out", &target, "--shards", "layer", "--sandwich", "off", "--quiet"]).success();
+    rockshard(&[
+        "convert",
+        &source,
+        "--out",
+        &target,
+        "--shards",
+        "layer",
+        "--sandwich",
+        "off",
+        "--quiet",
+    ])
+    .success();
     judge(&work, &pack, "model_dynamo", "unet_dynamo", "out_sample", &unet_inputs());
 }

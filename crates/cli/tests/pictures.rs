@@ -6,15 +6,29 @@ use common::{Work, rockshard};
 use std::path::Path;
 
 fn draw(pack: &Path, out: &Path, cores: &str, count: &str) {
-    let args = ["generate", "--prompt", "a large red circle on a blue background", "--seed", "3", "--cores", cores, "--count", count];
-    rockshard(&[&args[..], &["--out", out.to_str().unwrap(), "--quiet", pack.to_str().unwrap()]].concat()).success();
+    let args = [
+        "generate",
+        "--prompt",
+        "a large red circle on a blue background",
+        "--seed",
+        "3",
+        "--cores",
+        cores,
+        "--count",
+        count,
+    ];
+    rockshard(
+        &[&args[..], &["--out", out.to_str().unwrap(), "--quiet", pack.to_str().unwrap()]].concat(),
+    )
+    .success();
 }
 
 #[test]
 fn cores_placements_and_company_do_not_change_a_picture() {
     let work = Work::new();
     let mut pictures = Vec::new();
-    for (placement, shards) in [("round-robin", "block"), ("balanced", "auto"), ("replicate", "5")] {
+    for (placement, shards) in [("round-robin", "block"), ("balanced", "auto"), ("replicate", "5")]
+    {
         let pack = work.path(placement);
         work.convert(&pack, &["--placement", placement, "--shards", shards, "--sandwich", "off"]);
         for cores in ["1", "2", "3"] {

@@ -19,7 +19,20 @@ fn write_input(path: &Path, shape: &[usize], factor: f32) {
 fn validate(work: &Work, part: &Path, input: &str, sandwich: &str) -> (i32, serde_json::Value) {
     let pack = work.path(&format!("pack-{sandwich}"));
     let (pack, part) = (pack.to_str().unwrap(), part.to_str().unwrap());
-    rockshard(&["convert", part, "--out", pack, "--shards", "block", "--sandwich", sandwich, "--calibrate", input, "--quiet"]).success();
+    rockshard(&[
+        "convert",
+        part,
+        "--out",
+        pack,
+        "--shards",
+        "block",
+        "--sandwich",
+        sandwich,
+        "--calibrate",
+        input,
+        "--quiet",
+    ])
+    .success();
     let run = rockshard(&["validate", pack, "--input", input, "--json", "--quiet"]);
     (run.output.status.code().unwrap(), serde_json::from_str(&run.stdout()).unwrap())
 }
@@ -77,7 +90,8 @@ fn write_chain(path: &Path) {
     graph.inputs.push(x);
     let window = Window { kernel: [3, 3], strides: [1, 1], pads: [1; 4], dilations: [1, 1] };
     for i in 0..3 {
-        let weights = (0..8 * 8 * 9).map(|j| ((j * 31 + i * 17) % 23) as f32 / 80.0 - 0.1).collect();
+        let weights =
+            (0..8 * 8 * 9).map(|j| ((j * 31 + i * 17) % 23) as f32 / 80.0 - 0.1).collect();
         let weight = graph.add_constant(format!("w{i}"), Tensor::from_f32([8, 8, 3, 3], weights));
         let mut node = |op: Op, inputs: Vec<_>, name: String| {
             let out = graph.add_value(name.clone(), DType::F32, shape.clone());
@@ -85,7 +99,11 @@ fn write_chain(path: &Path) {
             out
         };
         let active = node(Op::Unary(Unary::LeakyRelu(0.2)), vec![x], format!("active{i}"));
-        let conv = node(Op::Conv { window: window.clone(), group: 1 }, vec![active, weight], format!("conv{i}"));
+        let conv = node(
+            Op::Conv { window: window.clone(), group: 1 },
+            vec![active, weight],
+            format!("conv{i}"),
+        );
         x = node(Op::Binary(Binary::Add), vec![x, conv], format!("sum{i}"));
     }
     graph.outputs.push(x);
@@ -96,7 +114,11 @@ fn write_chain(path: &Path) {
 fn fixed_part(work: &Work, part: &str, shapes: &[(&str, &[usize])]) -> PathBuf {
     use rockshard_import::{Options, import_file};
     let shapes = shapes.iter().map(|(n, s)| ((*n).to_owned(), s.to_vec())).collect();
-    let graph = import_file(&model().join(part).join("model.onnx"), &Options { shapes, ..Options::default() }).unwrap();
+    let graph = import_file(
+        &model().join(part).join("model.onnx"),
+        &Options { shapes, ..Options::default() },
+    )
+    .unwrap();
     let path = work.path(&format!("{part}.onnx"));
     rockshard_converter::write_onnx(&graph, &path).unwrap();
     path

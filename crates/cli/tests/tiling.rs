@@ -9,17 +9,36 @@ use rockshard_manifest::Manifest;
 fn a_grid_of_tiles_needs_less_memory_and_still_passes() {
     let work = Work::new();
     let pack = work.path("grid");
-    let json = work.convert(&pack, &["--tile", "grid:32x32", "--shards", "block", "--sandwich", "off", "--json"]);
+    let json = work.convert(
+        &pack,
+        &["--tile", "grid:32x32", "--shards", "block", "--sandwich", "off", "--json"],
+    );
     let manifest = Manifest::parse(json.as_bytes()).unwrap();
-    let tiled: Vec<_> =
-        manifest.models.iter().flat_map(|m| &m.shards).flat_map(|s| &s.attention).filter(|a| a.lowering == "grid:32x32").collect();
+    let tiled: Vec<_> = manifest
+        .models
+        .iter()
+        .flat_map(|m| &m.shards)
+        .flat_map(|s| &s.attention)
+        .filter(|a| a.lowering == "grid:32x32")
+        .collect();
     assert!(tiled.len() >= 10, "{} attentions tiled", tiled.len());
     for attention in &tiled {
         assert!(attention.peak_after < attention.peak_before, "{attention:?}");
     }
-    let (before, after) = (tiled.iter().map(|a| a.peak_before).max().unwrap(), tiled.iter().map(|a| a.peak_after).max().unwrap());
+    let (before, after) = (
+        tiled.iter().map(|a| a.peak_before).max().unwrap(),
+        tiled.iter().map(|a| a.peak_after).max().unwrap(),
+    );
     assert!(after * 10 < before, "modelled peak of scores {before} bytes whole, {after} tiled");
-    let report = rockshard(&["validate", pack.to_str().unwrap(), "--threshold", "0.9999", "--json", "--quiet"]).success();
+    let report = rockshard(&[
+        "validate",
+        pack.to_str().unwrap(),
+        "--threshold",
+        "0.9999",
+        "--json",
+        "--quiet",
+    ])
+    .success();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["models"].as_array().unwrap().len(), 4);
 }

@@ -45,17 +45,28 @@ fn the_log_goes_into_the_manifest_and_into_inspect() {
     let output = convert(&work, "-02-=cpu", &["--jobs", "2"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let manifest = manifest(&work);
-    let shards: Vec<_> = manifest.models[0].shards.iter().filter(|s| s.core != CoreId::Host).collect();
+    let shards: Vec<_> =
+        manifest.models[0].shards.iter().filter(|s| s.core != CoreId::Host).collect();
     assert_eq!((shards.len(), compiled(&work)), (3, 3));
     for (i, shard) in shards.iter().enumerate() {
         let c = shard.compiled.as_ref().unwrap();
-        assert_eq!((c.toolkit.as_str(), c.internal_bytes, c.weight_bytes, c.cycles(), c.layers.len()), ("2.5.0", 12_800, 2048, 20, 2));
+        assert_eq!(
+            (c.toolkit.as_str(), c.internal_bytes, c.weight_bytes, c.cycles(), c.layers.len()),
+            ("2.5.0", 12_800, 2048, 20, 2)
+        );
         assert_eq!(c.on_cpu().count(), usize::from(i == 1), "{}", shard.name);
         assert!(manifest.files.contains_key(&c.file) && work.path("pack").join(&c.file).is_file());
     }
     assert_eq!(shards[1].compiled.as_ref().unwrap().warnings, ["Softmax falls back to CPU"]);
-    let text = common::rockshard(&["inspect", &work.path("pack").display().to_string(), "--layers"]).success();
-    assert!(text.contains("rknn-toolkit2 2.5.0") && text.contains("Softmax /softmax on the CPU") && text.contains("/conv"), "{text}");
+    let text =
+        common::rockshard(&["inspect", &work.path("pack").display().to_string(), "--layers"])
+            .success();
+    assert!(
+        text.contains("rknn-toolkit2 2.5.0")
+            && text.contains("Softmax /softmax on the CPU")
+            && text.contains("/conv"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -65,16 +76,28 @@ fn every_shard_that_fails_is_named_with_the_reason_and_the_rest_is_kept_for_resu
     let error = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("2 of 3 shards were not compiled"), "{error}");
-    assert!(error.contains("-01-") && error.contains("the toolkit was killed by SIGSEGV at build: the last words"), "{error}");
     assert!(
-        error.contains("-02-") && error.contains("the toolkit refused it: build returned -1: build: Op type:Mystery is not supported"),
+        error.contains("-01-")
+            && error.contains("the toolkit was killed by SIGSEGV at build: the last words"),
+        "{error}"
+    );
+    assert!(
+        error.contains("-02-")
+            && error.contains(
+                "the toolkit refused it: build returned -1: build: Op type:Mystery is not supported"
+            ),
         "{error}"
     );
     assert!(!work.path("pack").exists());
     let output = convert(&work, "", &["--resume"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(compiled(&work), 5, "the third shard is not compiled again");
-    assert!(manifest(&work).models[0].shards.iter().all(|s| s.compiled.is_some() == (s.core != CoreId::Host)));
+    assert!(
+        manifest(&work).models[0]
+            .shards
+            .iter()
+            .all(|s| s.compiled.is_some() == (s.core != CoreId::Host))
+    );
 }
 
 #[test]
@@ -85,14 +108,18 @@ fn a_toolkit_that_hangs_or_raises_is_named() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("the toolkit took longer than 3 s at build"), "{error}");
     assert!(error.contains("the toolkit refused it: build ValueError: a surprise"), "{error}");
-    let left: Vec<_> = std::fs::read_dir(work.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(work.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["count"], "nothing but the double's own file is left");
 }
 
 #[test]
 fn a_python_without_the_toolkit_is_refused_before_anything_is_converted() {
     let work = Work::new();
-    for (python, problem) in [("/nonexistent/python", "cannot be run"), ("false", "has no rknn-toolkit2 in its environment")] {
+    for (python, problem) in [
+        ("/nonexistent/python", "cannot be run"),
+        ("false", "has no rknn-toolkit2 in its environment"),
+    ] {
         let output = convert(&work, "", &["--rknn-python", python]);
         let error = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{error}");

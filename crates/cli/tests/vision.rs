@@ -25,19 +25,28 @@ fn a_vision_encoder_is_cut_into_attention_and_mlp_shards_on_cores_in_turn() {
     let pack = work.path("pack");
     let manifest = convert(&pack, &["--tile", "rows:16"]);
     let shards = &manifest.models[0].shards;
-    assert_eq!((manifest.models[0].name.as_str(), manifest.models[0].resolution), ("vision", Some([64, 64])));
+    assert_eq!(
+        (manifest.models[0].name.as_str(), manifest.models[0].resolution),
+        ("vision", Some([64, 64]))
+    );
     let of = |part: &str| shards.iter().filter(|s| s.name.contains(part)).count();
     assert_eq!((of("self_attn"), of("mlp"), shards.len()), (2, 2, 6), "and the stem and the head");
     assert!(shards.iter().enumerate().all(|(i, s)| s.core == CoreId::Npu((i % 3) as u8)));
     let head = &shards[5].operators;
-    assert!(head.contains_key("Conv") && !head.contains_key("MatMul"), "the connector is a convolution: {head:?}");
+    assert!(
+        head.contains_key("Conv") && !head.contains_key("MatMul"),
+        "the connector is a convolution: {head:?}"
+    );
 
     let input = format!("pixel_values={}", data("pixel_values.npy").display());
     let expected = npy(&data("image_features.npy"));
-    for (device, rewritten, tolerance) in [("cpu", false, 1e-5), ("cpu", true, 1e-5), ("sim", false, 1e-2)] {
+    for (device, rewritten, tolerance) in
+        [("cpu", false, 1e-5), ("cpu", true, 1e-5), ("sim", false, 1e-2)]
+    {
         let (pack, out) = (pack.display().to_string(), work.path("out"));
         let folder = out.display().to_string();
-        let mut args = vec!["run", &pack, "--device", device, "--input", &input, "--out", &folder, "--quiet"];
+        let mut args =
+            vec!["run", &pack, "--device", device, "--input", &input, "--out", &folder, "--quiet"];
         args.extend(rewritten.then_some("--rewritten"));
         rockshard(&args).success();
         let error = relative_l2(&npy(&out.join("image_features.npy")), &expected);
@@ -57,12 +66,35 @@ fn batches_and_what_cannot_be_asked_for() {
         rockshard(&args).exits(1)
     };
     assert!(refuse(&data(""), &["--resolution", "64x64"]).contains("leave --resolution out"));
-    assert!(refuse(&model().join("unet/model_dynamo.onnx"), &["--batch", "2"]).contains("leave --batch out"));
+    assert!(
+        refuse(&model().join("unet/model_dynamo.onnx"), &["--batch", "2"])
+            .contains("leave --batch out")
+    );
 
     let pair = work.path("pair");
     work.convert(&pair, &["--batch", "2", "--sandwich", "off"]);
-    let error = rockshard(&["generate", &pair.display().to_string(), "--prompt", "a red circle", "--quiet"]).exits(1);
-    assert!(error.contains("converted with --batch 2; making pictures from text needs a pack of batch 1"), "{error}");
-    let error = rockshard(&["run", &pair.display().to_string(), "--model", "unet", "--rewritten", "--quiet"]).exits(1);
+    let error = rockshard(&[
+        "generate",
+        &pair.display().to_string(),
+        "--prompt",
+        "a red circle",
+        "--quiet",
+    ])
+    .exits(1);
+    assert!(
+        error.contains(
+            "converted with --batch 2; making pictures from text needs a pack of batch 1"
+        ),
+        "{error}"
+    );
+    let error = rockshard(&[
+        "run",
+        &pair.display().to_string(),
+        "--model",
+        "unet",
+        "--rewritten",
+        "--quiet",
+    ])
+    .exits(1);
     assert!(error.contains("--rewritten is for --device cpu"), "{error}");
 }

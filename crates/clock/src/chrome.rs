@@ -32,5 +32,9 @@ pub fn chrome_trace(tasks: &[Task], schedule: &Schedule) -> Value {
 }
 
 fn lanes_of(task: &Task) -> Vec<Lane> {
-    if task.cores.is_empty() { vec![Lane::Host] } else { task.cores.iter().map(|&c| Lane::Core(c)).collect() }
+    if task.cores.is_empty() {
+        vec![Lane::Host]
+    } else {
+        task.cores.iter().map(|&c| Lane::Core(c)).collect()
+    }
 }

@@ -29,7 +29,11 @@ impl Schedule {
 
     /// Microsecond at which the last task of an item ends.
     pub fn item_end_us(&self, tasks: &[Task], item: usize) -> f64 {
-        self.spans.iter().filter(|s| tasks[s.task].item == item).map(|s| s.end_us).fold(0.0, f64::max)
+        self.spans
+            .iter()
+            .filter(|s| tasks[s.task].item == item)
+            .map(|s| s.end_us)
+            .fold(0.0, f64::max)
     }
 
     /// Microseconds that a core is busy between two times.
@@ -45,14 +49,27 @@ impl Schedule {
 
     /// The tasks that decide when the last one ends, first to last: each starts when the one before it ends, because it needs it or its core.
     pub fn critical_path(&self, tasks: &[Task]) -> Vec<usize> {
-        let Some(last) = self.spans.iter().max_by(|a, b| a.end_us.total_cmp(&b.end_us)) else { return Vec::new() };
+        let Some(last) = self.spans.iter().max_by(|a, b| a.end_us.total_cmp(&b.end_us)) else {
+            return Vec::new();
+        };
         let mut path = vec![last.task];
         let mut at = *last;
         loop {
             let needs = tasks[at.task].needs.iter().map(|&n| &self.spans[n]);
-            let shares = |s: &&Span| tasks[s.task].cores.iter().any(|c| tasks[at.task].cores.contains(c));
-            let before = self.spans.iter().filter(|s| s.task != at.task && s.end_us <= at.start_us).filter(shares);
-            let Some(previous) = needs.chain(before).max_by(|a, b| a.end_us.total_cmp(&b.end_us)).filter(|s| s.end_us > 0.0) else { break };
+            let shares =
+                |s: &&Span| tasks[s.task].cores.iter().any(|c| tasks[at.task].cores.contains(c));
+            let before = self
+                .spans
+                .iter()
+                .filter(|s| s.task != at.task && s.end_us <= at.start_us)
+                .filter(shares);
+            let Some(previous) = needs
+                .chain(before)
+                .max_by(|a, b| a.end_us.total_cmp(&b.end_us))
+                .filter(|s| s.end_us > 0.0)
+            else {
+                break;
+            };
             path.push(previous.task);
             at = *previous;
         }

@@ -21,7 +21,10 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
     let mut waiting: Vec<usize> = Vec::with_capacity(tasks.len());
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
     for (i, task) in tasks.iter().enumerate() {
-        assert!(task.needs.iter().all(|&n| n < i), "task {i} needs one that does not come before it");
+        assert!(
+            task.needs.iter().all(|&n| n < i),
+            "task {i} needs one that does not come before it"
+        );
         waiting.push(task.needs.len());
         task.needs.iter().for_each(|&n| users[n].push(i));
     }
@@ -43,7 +46,10 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
         for core in 0..lanes {
             let Some(&task) = queues[core].front() else { continue };
             let cores = &tasks[task].cores;
-            if cores.iter().all(|&c| !busy[usize::from(c)] && queues[usize::from(c)].front() == Some(&task)) {
+            if cores
+                .iter()
+                .all(|&c| !busy[usize::from(c)] && queues[usize::from(c)].front() == Some(&task))
+            {
                 for &c in cores {
                     busy[usize::from(c)] = true;
                     queues[usize::from(c)].pop_front();
@@ -54,9 +60,11 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
         if running.is_empty() {
             break;
         }
-        let phases: Vec<Phase> = running.iter().map(|r| under_way(&tasks[r.task], r.phase)).collect();
+        let phases: Vec<Phase> =
+            running.iter().map(|r| under_way(&tasks[r.task], r.phase)).collect();
         let stretch = memory.stretch(&phases);
-        let step = running.iter().zip(&stretch).map(|(r, s)| r.left * s).fold(f64::INFINITY, f64::min);
+        let step =
+            running.iter().zip(&stretch).map(|(r, s)| r.left * s).fold(f64::INFINITY, f64::min);
         now += step;
         for (r, s) in running.iter_mut().zip(&stretch) {
             // The phase that decided the step is done, whatever rounding says.
@@ -66,10 +74,12 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
                 r.left = tasks[r.task].phases.get(r.phase).map_or(0.0, |p| p.micros);
             }
         }
-        let (done, on): (Vec<Running>, Vec<Running>) = running.into_iter().partition(|r| r.phase >= tasks[r.task].phases.len());
+        let (done, on): (Vec<Running>, Vec<Running>) =
+            running.into_iter().partition(|r| r.phase >= tasks[r.task].phases.len());
         running = on;
         for r in done {
-            spans[r.task] = Span { task: r.task, start_us: r.start_us, end_us: now, ..spans[r.task] };
+            spans[r.task] =
+                Span { task: r.task, start_us: r.start_us, end_us: now, ..spans[r.task] };
             tasks[r.task].cores.iter().for_each(|&c| busy[usize::from(c)] = false);
             for &user in &users[r.task] {
                 waiting[user] -= 1;
@@ -90,5 +100,10 @@ fn under_way(task: &Task, phase: usize) -> Phase {
 }
 
 fn begin(tasks: &[Task], task: usize, now: f64) -> Running {
-    Running { task, start_us: now, phase: 0, left: tasks[task].phases.first().map_or(0.0, |p| p.micros) }
+    Running {
+        task,
+        start_us: now,
+        phase: 0,
+        left: tasks[task].phases.first().map_or(0.0, |p| p.micros),
+    }
 }

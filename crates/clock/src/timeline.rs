@@ -38,7 +38,8 @@ pub fn timeline_svg(title: &str, word: &str, tasks: &[Task], schedule: &Schedule
     legend(&mut svg, &models);
     for (lane, core) in cores.iter().enumerate() {
         let busy = schedule.busy_us(tasks, *core, 0.0, total);
-        let share = format!("{:.0} % busy, idle {:.1} ms", busy / total * 100.0, (total - busy) / 1e3);
+        let share =
+            format!("{:.0} % busy, idle {:.1} ms", busy / total * 100.0, (total - busy) / 1e3);
         ground(&mut svg, lane, &format!("core {core}"), &share);
     }
     if hosted {
@@ -52,7 +53,8 @@ pub fn timeline_svg(title: &str, word: &str, tasks: &[Task], schedule: &Schedule
         };
         let x = LEFT + span.start_us / total * WIDTH;
         let width = ((span.end_us - span.start_us) / total * WIDTH).max(0.4);
-        let colour = COLOURS[models.iter().position(|m| *m == task.model).unwrap_or(0) % COLOURS.len()];
+        let colour =
+            COLOURS[models.iter().position(|m| *m == task.model).unwrap_or(0) % COLOURS.len()];
         for row in rows {
             let y = TOP + row as f64 * LANE + 6.0;
             let _ = write!(

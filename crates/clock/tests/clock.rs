@@ -7,7 +7,14 @@ const MEMORY: Memory = Memory { core_bytes_per_second: 11.7e9, shared_bytes_per_
 
 fn task(cores: &[u8], needs: &[usize], micros: f64, streaming: f64) -> Task {
     let phases = vec![Phase { micros, streaming }];
-    Task { name: "t".into(), model: "m".into(), item: 0, cores: cores.to_vec(), needs: needs.to_vec(), phases }
+    Task {
+        name: "t".into(),
+        model: "m".into(),
+        item: 0,
+        cores: cores.to_vec(),
+        needs: needs.to_vec(),
+        phases,
+    }
 }
 
 #[test]
@@ -31,7 +38,8 @@ fn three_cores_that_only_stream_reach_the_shared_rate() {
 
 #[test]
 fn cores_that_compute_do_not_hinder_each_other() {
-    let tasks = [task(&[0], &[], 100.0, 0.0), task(&[1], &[], 100.0, 100.0), task(&[2], &[], 100.0, 0.0)];
+    let tasks =
+        [task(&[0], &[], 100.0, 0.0), task(&[1], &[], 100.0, 100.0), task(&[2], &[], 100.0, 0.0)];
     let schedule = simulate(&tasks, MEMORY);
     assert_eq!(schedule.total_us(), 100.0);
     assert_eq!(schedule.memory_wait_us(&tasks), 0.0);
@@ -41,7 +49,8 @@ fn cores_that_compute_do_not_hinder_each_other() {
 fn a_phase_meets_only_what_runs_beside_it() {
     // The second core streams during the first half only.
     let mut first = task(&[0], &[], 0.0, 0.0);
-    first.phases = vec![Phase { micros: 50.0, streaming: 50.0 }, Phase { micros: 50.0, streaming: 50.0 }];
+    first.phases =
+        vec![Phase { micros: 50.0, streaming: 50.0 }, Phase { micros: 50.0, streaming: 50.0 }];
     let tasks = [first, task(&[1], &[], 50.0, 50.0)];
     let schedule = simulate(&tasks, MEMORY);
     let slow = 2.0 * 11.7 / 19.3;
@@ -51,7 +60,8 @@ fn a_phase_meets_only_what_runs_beside_it() {
 
 #[test]
 fn a_task_of_several_cores_waits_for_all_and_holds_the_queue() {
-    let tasks = [task(&[0], &[], 10.0, 0.0), task(&[0, 1, 2], &[], 5.0, 0.0), task(&[1], &[], 3.0, 0.0)];
+    let tasks =
+        [task(&[0], &[], 10.0, 0.0), task(&[0, 1, 2], &[], 5.0, 0.0), task(&[1], &[], 3.0, 0.0)];
     let schedule = simulate(&tasks, MEMORY);
     assert_eq!(schedule.spans[1].start_us, 10.0);
     // Core 1 was idle, but its queue is first in, first out.
@@ -60,7 +70,12 @@ fn a_task_of_several_cores_waits_for_all_and_holds_the_queue() {
 
 #[test]
 fn host_work_does_not_take_a_core() {
-    let tasks = [task(&[], &[], 0.0, 0.0), task(&[], &[], 7.0, 0.0), task(&[0], &[0], 2.0, 0.0), task(&[0], &[1], 2.0, 0.0)];
+    let tasks = [
+        task(&[], &[], 0.0, 0.0),
+        task(&[], &[], 7.0, 0.0),
+        task(&[0], &[0], 2.0, 0.0),
+        task(&[0], &[1], 2.0, 0.0),
+    ];
     let schedule = simulate(&tasks, MEMORY);
     assert_eq!(schedule.spans[2].end_us, 2.0);
     assert_eq!(schedule.spans[3].start_us, 7.0);
@@ -68,11 +83,17 @@ fn host_work_does_not_take_a_core() {
 
 #[test]
 fn timelines_name_the_tasks_and_say_modelled() {
-    let mut tasks = vec![task(&[], &[], 0.0, 0.0), task(&[0], &[0], 1000.0, 0.0), task(&[1], &[1], 500.0, 0.0)];
+    let mut tasks =
+        vec![task(&[], &[], 0.0, 0.0), task(&[0], &[0], 1000.0, 0.0), task(&[1], &[1], 500.0, 0.0)];
     tasks[1].name = "a<b".into();
     let schedule = simulate(&tasks, MEMORY);
     let svg = timeline_svg("step", "modelled", &tasks, &schedule);
-    assert!(svg.contains("a&lt;b") && svg.contains("step: 1.50 ms modelled") && svg.contains("on the critical path"), "{svg}");
+    assert!(
+        svg.contains("a&lt;b")
+            && svg.contains("step: 1.50 ms modelled")
+            && svg.contains("on the critical path"),
+        "{svg}"
+    );
     assert!(svg.contains("core 1") && svg.contains("host"));
     let trace = chrome_trace(&tasks, &schedule);
     let events = trace["traceEvents"].as_array().unwrap();
@@ -82,15 +103,28 @@ fn timelines_name_the_tasks_and_say_modelled() {
 }
 
 fn random_tasks() -> impl Strategy<Value = Vec<Task>> {
-    let one = (prop::collection::vec(0u8..3, 0..3), prop::collection::vec(any::<prop::sample::Index>(), 0..3), 0.0..100.0f64, 0.0..1.0f64);
+    let one = (
+        prop::collection::vec(0u8..3, 0..3),
+        prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        0.0..100.0f64,
+        0.0..1.0f64,
+    );
     prop::collection::vec(one, 1..30).prop_map(|list| {
-        let of = |(i, (mut cores, needs, micros, share)): (usize, (Vec<u8>, Vec<prop::sample::Index>, f64, f64))| {
+        let of = |(i, (mut cores, needs, micros, share)): (
+            usize,
+            (Vec<u8>, Vec<prop::sample::Index>, f64, f64),
+        )| {
             cores.sort_unstable();
             cores.dedup();
             let needs = if i == 0 {
                 Vec::new()
             } else {
-                needs.iter().map(|n| n.index(i)).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+                needs
+                    .iter()
+                    .map(|n| n.index(i))
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .into_iter()
+                    .collect()
             };
             Task { needs, ..task(&cores, &[], micros, micros * share) }
         };

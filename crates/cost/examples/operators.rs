@@ -14,7 +14,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 fn extents(shape: &[usize]) -> String {
-    if shape.is_empty() { ".".into() } else { shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x") }
+    if shape.is_empty() {
+        ".".into()
+    } else {
+        shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+    }
 }
 
 fn operator(op: &Op) -> String {
@@ -30,9 +34,14 @@ fn operator(op: &Op) -> String {
     }
 }
 
-fn boundary(graphs: &[Graph], side: impl Fn(&Graph) -> &[ValueId], other: impl Fn(&Graph) -> &[ValueId]) -> String {
+fn boundary(
+    graphs: &[Graph],
+    side: impl Fn(&Graph) -> &[ValueId],
+    other: impl Fn(&Graph) -> &[ValueId],
+) -> String {
     let name = |g: &Graph, v: ValueId| g.value(v).name.clone();
-    let inside: BTreeSet<String> = graphs.iter().flat_map(|g| other(g).iter().map(move |&v| name(g, v))).collect();
+    let inside: BTreeSet<String> =
+        graphs.iter().flat_map(|g| other(g).iter().map(move |&v| name(g, v))).collect();
     let mut seen = BTreeSet::new();
     let ends = graphs.iter().flat_map(|g| side(g).iter().map(move |&v| (g, v)));
     let ends = ends.filter(|&(g, v)| !inside.contains(&name(g, v)) && seen.insert(name(g, v)));
@@ -44,14 +53,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if files.is_empty() {
         return Err("usage: operators FILE.onnx...".into());
     }
-    let graphs = files.iter().map(|f| import_file(Path::new(f), &Options::fixed())).collect::<Result<Vec<_>, _>>()?;
+    let graphs = files
+        .iter()
+        .map(|f| import_file(Path::new(f), &Options::fixed()))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut rows: Vec<(String, usize)> = Vec::new();
     for graph in &graphs {
-        let value = |v: ValueId| format!("{}{}", if graph.constant(v).is_some() { "*" } else { "" }, extents(&graph.value(v).shape));
+        let value = |v: ValueId| {
+            format!(
+                "{}{}",
+                if graph.constant(v).is_some() { "*" } else { "" },
+                extents(&graph.value(v).shape)
+            )
+        };
         for layer in layers(graph) {
             let node = graph.node(layer.node);
             let inputs: Vec<String> = node.inputs.iter().map(|&v| value(v)).collect();
-            let mut row = format!("{} {} = {}", operator(&node.op), inputs.join(" "), extents(&graph.value(node.output).shape));
+            let mut row = format!(
+                "{} {} = {}",
+                operator(&node.op),
+                inputs.join(" "),
+                extents(&graph.value(node.output).shape)
+            );
             if layer.bias.is_some() {
                 row += " +bias";
             }
@@ -70,6 +93,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (row, count) in rows {
         println!("{count} {row}");
     }
-    println!("model {} = {}", boundary(&graphs, |g| &g.inputs, |g| &g.outputs), boundary(&graphs, |g| &g.outputs, |g| &g.inputs));
+    println!(
+        "model {} = {}",
+        boundary(&graphs, |g| &g.inputs, |g| &g.outputs),
+        boundary(&graphs, |g| &g.outputs, |g| &g.inputs)
+    );
     Ok(())
 }

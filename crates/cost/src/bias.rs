@@ -4,7 +4,9 @@ use rockshard_graph::{Binary, Graph, Links, NodeId, Op, ValueId};
 /// constant of one value a channel, and nothing else uses what is added to. Gives the Add and the constant.
 pub fn fused_bias(graph: &Graph, links: &Links, node: NodeId) -> Option<(NodeId, ValueId)> {
     let maker = graph.node(node);
-    if graph.constant(*maker.inputs.first()?).is_some() || graph.constant(*maker.inputs.get(1)?).is_none() {
+    if graph.constant(*maker.inputs.first()?).is_some()
+        || graph.constant(*maker.inputs.get(1)?).is_none()
+    {
         return None;
     }
     let channels = match &maker.op {
@@ -17,7 +19,8 @@ pub fn fused_bias(graph: &Graph, links: &Links, node: NodeId) -> Option<(NodeId,
     if add.op != Op::Binary(Binary::Add) || links.is_output(maker.output) {
         return None;
     }
-    let constant = *add.inputs.iter().find(|&&v| v != maker.output && graph.constant(v).is_some())?;
+    let constant =
+        *add.inputs.iter().find(|&&v| v != maker.output && graph.constant(v).is_some())?;
     let full = &graph.value(maker.output).shape;
     let shape = &graph.value(constant).shape;
     let lead = full.len().checked_sub(shape.len())?;

@@ -25,8 +25,10 @@ impl Rk3588 {
     pub fn boundary(&self, graph: &Graph) -> Boundary {
         let crossing = |value: &Value, tokens: f64| {
             let always = value.shape.len() < 4;
-            let (rate, passes) = if always { (tokens, 4) } else { (self.transpose_bytes_per_second, 2) };
-            let (micros, dram_bytes) = (value.npu_bytes() as f64 / rate * 1e6, passes * value.npu_bytes());
+            let (rate, passes) =
+                if always { (tokens, 4) } else { (self.transpose_bytes_per_second, 2) };
+            let (micros, dram_bytes) =
+                (value.npu_bytes() as f64 / rate * 1e6, passes * value.npu_bytes());
             Crossing { cost: OpCost { micros, dram_bytes, ..OpCost::default() }, always }
         };
         let input = |&v| crossing(graph.value(v), self.token_input_bytes_per_second);

@@ -83,7 +83,10 @@ pub struct Rk3588 {
 impl Rk3588 {
     /// The memory that its cores share.
     pub fn memory(&self) -> Memory {
-        Memory { core_bytes_per_second: self.core_bytes_per_second, shared_bytes_per_second: self.shared_bytes_per_second }
+        Memory {
+            core_bytes_per_second: self.core_bytes_per_second,
+            shared_bytes_per_second: self.shared_bytes_per_second,
+        }
     }
 }
 

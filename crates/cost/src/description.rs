@@ -23,9 +23,11 @@ impl Rk3588 {
         let text = if description.trim_start().starts_with('{') {
             description.to_owned()
         } else {
-            std::fs::read_to_string(description).map_err(|e| DescriptionError(format!("{description}: {e}")))?
+            std::fs::read_to_string(description)
+                .map_err(|e| DescriptionError(format!("{description}: {e}")))?
         };
-        serde_json::from_str(&text).map_err(|e| DescriptionError(format!("no description of a chip: {e}")))
+        serde_json::from_str(&text)
+            .map_err(|e| DescriptionError(format!("no description of a chip: {e}")))
     }
 }
 
@@ -36,7 +38,8 @@ mod tests {
     #[test]
     fn descriptions_name_what_differs() {
         assert_eq!(Rk3588::described(None), Ok(Rk3588::default()));
-        let found = Rk3588::described(Some(" {\"address_space\": 5, \"sram_bytes\": 978944}")).unwrap();
+        let found =
+            Rk3588::described(Some(" {\"address_space\": 5, \"sram_bytes\": 978944}")).unwrap();
         assert_eq!(found, Rk3588 { address_space: 5, sram_bytes: 978_944, ..Rk3588::default() });
         for (text, problem) in [
             ("{\"adress_space\": 5}", "unknown field `adress_space`"),

@@ -39,7 +39,13 @@ pub fn layers(graph: &Graph) -> Vec<Layer> {
     out
 }
 
-fn layer(graph: &Graph, links: &Links, id: NodeId, taken: &HashSet<NodeId>, made: &HashSet<ValueId>) -> Layer {
+fn layer(
+    graph: &Graph,
+    links: &Links,
+    id: NodeId,
+    taken: &HashSet<NodeId>,
+    made: &HashSet<ValueId>,
+) -> Layer {
     let node = graph.node(id);
     let mut layer = Layer { node: id, bias: None, activation: None, residual: None };
     if !weighted(graph, node) {
@@ -53,11 +59,15 @@ fn layer(graph: &Graph, links: &Links, id: NodeId, taken: &HashSet<NodeId>, made
     }
     let next = graph.node(user);
     match next.op {
-        Op::Swish { .. } | Op::Gelu { .. } | Op::Unary(Unary::Relu) => layer.activation = Some(user),
+        Op::Swish { .. } | Op::Gelu { .. } | Op::Unary(Unary::Relu) => {
+            layer.activation = Some(user)
+        }
         Op::Binary(Binary::Add) => {
             let other = next.inputs.iter().copied().find(|&v| v != last);
             // The other value exists by then; of two convolutions that meet in a sum, the later one takes it.
-            let ready = |&v: &ValueId| graph.constant(v).is_none() && (links.producer(v).is_none() || made.contains(&v));
+            let ready = |&v: &ValueId| {
+                graph.constant(v).is_none() && (links.producer(v).is_none() || made.contains(&v))
+            };
             let same = |&v: &ValueId| graph.value(v).shape == graph.value(last).shape;
             layer.residual = other.filter(ready).filter(same).map(|v| (user, v));
         }
@@ -103,7 +113,9 @@ impl Rk3588 {
         }
         let relu = layer.activation.is_none_or(|id| graph.node(id).op == Op::Unary(Unary::Relu));
         if weighted(graph, node) && relu {
-            return cost.micros.min(cost.micros / n + cost.dram_bytes as f64 / self.shared_bytes_per_second * 1e6);
+            return cost.micros.min(
+                cost.micros / n + cost.dram_bytes as f64 / self.shared_bytes_per_second * 1e6,
+            );
         }
         // 1.1: a product by a scalar stays on core 0 although the list has Mul.
         let tensors = |i: usize| node.inputs.get(i).is_some_and(|&v| graph.constant(v).is_none());
@@ -112,7 +124,11 @@ impl Rk3588 {
             Op::Binary(Binary::Mul) => tensors(0) && tensors(1),
             _ => false,
         };
-        if streams { cost.micros / n.min(self.shared_bytes_per_second / self.core_bytes_per_second) } else { cost.micros }
+        if streams {
+            cost.micros / n.min(self.shared_bytes_per_second / self.core_bytes_per_second)
+        } else {
+            cost.micros
+        }
     }
 
     /// Microseconds of an operator's time in which it could not but stream: its bytes at the rate that one core reaches alone.

@@ -28,7 +28,9 @@ impl Rk3588 {
     pub fn limits(&self, graph: &Graph) -> Vec<LimitError> {
         let mut found = Vec::new();
         for node in graph.nodes().iter().filter(|node| self.fallback(graph, node).is_none()) {
-            let value = (node.inputs.iter().chain([&node.output])).map(|&v| graph.value(v)).find(|v| self.too_long(v));
+            let value = (node.inputs.iter().chain([&node.output]))
+                .map(|&v| graph.value(v))
+                .find(|v| self.too_long(v));
             if let Some(value) = value {
                 let limit = format!(
                     "value {:?} of shape {:?} has an axis longer than {} (channels: {})",
@@ -41,8 +43,10 @@ impl Rk3588 {
         let total = cost.weight_bytes.saturating_add(cost.internal_bytes);
         if total > self.address_space {
             let (weights, activations) = (cost.weight_bytes, cost.internal_bytes);
-            let limit =
-                format!("{weights} bytes of weights and {activations} of activations exceed the address space of {}", self.address_space);
+            let limit = format!(
+                "{weights} bytes of weights and {activations} of activations exceed the address space of {}",
+                self.address_space
+            );
             found.push(LimitError { node: graph.name.clone(), limit });
         }
         found
@@ -50,7 +54,9 @@ impl Rk3588 {
 
     /// Nodes that fall back to the CPU: slower (their time is modelled so), but not an error.
     pub fn fallbacks(&self, graph: &Graph) -> Vec<Fallback> {
-        let named = |node: &Node| Some(Fallback { node: node.name.clone(), reason: self.fallback(graph, node)? });
+        let named = |node: &Node| {
+            Some(Fallback { node: node.name.clone(), reason: self.fallback(graph, node)? })
+        };
         graph.nodes().iter().filter_map(named).collect()
     }
 
@@ -63,6 +69,7 @@ impl Rk3588 {
         extents.extend(rest);
         let channels = if value.shape.len() < self.most_axes { extents.len() - 1 } else { 1 };
         let limit = |axis| if axis == channels { self.most_channels } else { self.largest_extent };
-        value.constant.is_none() && extents.iter().enumerate().any(|(axis, &extent)| extent > limit(axis))
+        value.constant.is_none()
+            && extents.iter().enumerate().any(|(axis, &extent)| extent > limit(axis))
     }
 }

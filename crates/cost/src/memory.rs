@@ -23,9 +23,11 @@ impl Rk3588 {
     /// Cost of a run of the graph in its running order.
     pub fn graph(&self, graph: &Graph) -> GraphCost {
         let links = graph.links();
-        let absorbed: HashSet<NodeId> = graph.node_ids().filter_map(|id| Some(fused_bias(graph, &links, id)?.0)).collect();
+        let absorbed: HashSet<NodeId> =
+            graph.node_ids().filter_map(|id| Some(fused_bias(graph, &links, id)?.0)).collect();
         let boundary = self.boundary(graph).cost();
-        let (mut micros, mut streaming_micros) = (boundary.micros, self.streaming_micros(&boundary));
+        let (mut micros, mut streaming_micros) =
+            (boundary.micros, self.streaming_micros(&boundary));
         for cost in layers(graph).iter().map(|layer| self.layer(graph, layer)) {
             micros += cost.micros;
             streaming_micros += self.streaming_micros(&cost);
@@ -42,14 +44,20 @@ impl Rk3588 {
     /// Bytes that an attention takes besides its inputs and output while it computes `rows` query rows against `keys` keys.
     /// `heads` does not matter: the vendor's compiler takes as much for 3 heads as for 8 (vendor-toolkit.md).
     pub fn attention_bytes(&self, heads: usize, rows: usize, keys: usize) -> u64 {
-        if heads == 0 { 0 } else { (self.attention_bytes_per_pair * rows as f64 * keys as f64) as u64 }
+        if heads == 0 {
+            0
+        } else {
+            (self.attention_bytes_per_pair * rows as f64 * keys as f64) as u64
+        }
     }
 
     fn temporary(&self, graph: &Graph, node: &Node) -> u64 {
         let Op::Attention { .. } = node.op else { return 0 };
         let [q, k] = [0, 1].map(|i| graph.value(node.inputs[i]));
         match (&q.shape[..], k.shape.last()) {
-            ([heads @ .., rows, _], Some(&keys)) => self.attention_bytes(heads.iter().product(), *rows, keys),
+            ([heads @ .., rows, _], Some(&keys)) => {
+                self.attention_bytes(heads.iter().product(), *rows, keys)
+            }
             _ => 0,
         }
     }
@@ -73,7 +81,8 @@ impl Rk3588 {
             used.sort_unstable();
             used.dedup();
             for value in used {
-                let done = links.users(value).iter().all(|&user| user <= id) && !links.is_output(value);
+                let done =
+                    links.users(value).iter().all(|&user| user <= id) && !links.is_output(value);
                 if done && graph.constant(value).is_none() {
                     live -= size(value);
                 }

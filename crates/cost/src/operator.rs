@@ -37,12 +37,15 @@ impl Rk3588 {
         let inputs: Vec<&Value> = node.inputs.iter().map(|&v| graph.value(v)).collect();
         let output = graph.value(node.output);
         let dram_bytes = inputs.iter().map(|v| v.npu_bytes()).sum::<u64>() + output.npu_bytes();
-        let stream = |rate: f64| OpCost { micros: dram_bytes as f64 / rate * 1e6, cycles: None, dram_bytes };
+        let stream =
+            |rate: f64| OpCost { micros: dram_bytes as f64 / rate * 1e6, cycles: None, dram_bytes };
         if self.fallback(graph, node).is_some() {
             return stream(self.host_bytes_per_second);
         }
         match &node.op {
-            Op::Conv { .. } | Op::MatMul => self.array_cost(&self.array(graph, node, &inputs, output), dram_bytes),
+            Op::Conv { .. } | Op::MatMul => {
+                self.array_cost(&self.array(graph, node, &inputs, output), dram_bytes)
+            }
             Op::Attention { .. } => {
                 let keys = inputs[1].shape.last().copied().unwrap_or(0);
                 let rows = output.count() / output.shape.last().copied().unwrap_or(1).max(1);
@@ -51,16 +54,26 @@ impl Rk3588 {
                 let dram_bytes = dram_bytes + (2.0 * self.attention_bytes_per_pair * pairs) as u64;
                 OpCost { micros: self.attention_nanos * 1e-3 * pairs, cycles: None, dram_bytes }
             }
-            Op::LayerNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. } | Op::Softmax { .. } => {
+            Op::LayerNorm { .. }
+            | Op::InstanceNorm { .. }
+            | Op::GroupNorm { .. }
+            | Op::Softmax { .. } => {
                 let micros = output.count() as f64 / self.norm_elements_per_second * 1e6;
-                OpCost { micros: micros + self.norm_moves_micros(&node.op, output), cycles: None, dram_bytes }
+                OpCost {
+                    micros: micros + self.norm_moves_micros(&node.op, output),
+                    cycles: None,
+                    dram_bytes,
+                }
             }
             Op::Transpose { perm } if moves_nothing(&inputs[0].shape, perm) => OpCost::default(),
             Op::Reshape { shape } if same_but_ones(&inputs[0].shape, shape) => OpCost::default(),
             Op::Transpose { .. } => stream(self.transpose_bytes_per_second),
-            Op::Reshape { .. } | Op::Concat { .. } | Op::Slice { .. } | Op::Gather { .. } | Op::Pad { .. } | Op::Expand { .. } => {
-                stream(self.copy_bytes_per_second)
-            }
+            Op::Reshape { .. }
+            | Op::Concat { .. }
+            | Op::Slice { .. }
+            | Op::Gather { .. }
+            | Op::Pad { .. }
+            | Op::Expand { .. } => stream(self.copy_bytes_per_second),
             Op::Unary(_)
             | Op::Binary(_)
             | Op::Clip { .. }
@@ -79,10 +92,15 @@ impl Rk3588 {
     /// channels are no multiple of the unit (toolkit: 100, 110 and 220 channels in groups of 10 and 20, but not 80, 120, 160, 176, 440).
     fn norm_moves_micros(&self, op: &Op, output: &Value) -> f64 {
         let Op::GroupNorm { groups, .. } = *op else { return 0.0 };
-        let (channels, bytes) = (output.shape.get(1).copied().unwrap_or(0), output.npu_bytes() as f64);
+        let (channels, bytes) =
+            (output.shape.get(1).copied().unwrap_or(0), output.npu_bytes() as f64);
         let small = channels / groups.max(1) < CHANNEL_UNIT;
         let reshape = if small { 2.0 * bytes / self.host_reshape_bytes_per_second } else { 0.0 };
-        let transposes = if channels % CHANNEL_UNIT == 0 { 0.0 } else { 4.0 * bytes / self.host_bytes_per_second };
+        let transposes = if channels % CHANNEL_UNIT == 0 {
+            0.0
+        } else {
+            4.0 * bytes / self.host_bytes_per_second
+        };
         (reshape + transposes) * 1e6
     }
 
@@ -98,8 +116,16 @@ impl Rk3588 {
             return Array {
                 batch: if depthwise { x[0] as u64 } else { x[0] as u64 * group },
                 positions,
-                steps: if depthwise { taps } else { (taps * depth.div_ceil(self.depth_step)).max(self.least_steps) },
-                channels: if depthwise { group.div_ceil(self.depth_step) * self.channel_step } else { channels },
+                steps: if depthwise {
+                    taps
+                } else {
+                    (taps * depth.div_ceil(self.depth_step)).max(self.least_steps)
+                },
+                channels: if depthwise {
+                    group.div_ceil(self.depth_step) * self.channel_step
+                } else {
+                    channels
+                },
                 factor: self.factor(output.shape[2] == 1, depth * taps),
                 bias: if inputs.len() > 2 { 2 * w[0] as u64 } else { 0 },
             };
@@ -127,7 +153,10 @@ impl Rk3588 {
 
     fn array_cost(&self, array: &Array, dram_bytes: u64) -> OpCost {
         let positions = array.positions.next_multiple_of(self.position_step.max(1));
-        let compute = array.batch * positions * array.steps * array.channels.div_ceil(self.channel_step.max(1));
+        let compute = array.batch
+            * positions
+            * array.steps
+            * array.channels.div_ceil(self.channel_step.max(1));
         // A bias takes 4 bytes a channel, not 2.
         let dram_bytes = dram_bytes + array.bias;
         let memory = (dram_bytes as f64 / self.ddr_bytes_per_cycle).round() as u64;
@@ -144,18 +173,34 @@ impl Rk3588 {
             return Some("the NPU computes real numbers only");
         }
         match &node.op {
-            Op::Transpose { perm } if !self.transposes(&x.shape, perm, graph.inputs.contains(&node.inputs[0])) => {
+            Op::Transpose { perm }
+                if !self.transposes(&x.shape, perm, graph.inputs.contains(&node.inputs[0])) =>
+            {
                 Some("the shape is not in the NPU's transpose table")
             }
-            Op::Unary(Unary::Erf | Unary::Sin | Unary::Cos | Unary::Exp | Unary::Log | Unary::Floor | Unary::Not) => {
-                Some("the NPU does not have this function")
-            }
+            Op::Unary(
+                Unary::Erf
+                | Unary::Sin
+                | Unary::Cos
+                | Unary::Exp
+                | Unary::Log
+                | Unary::Floor
+                | Unary::Not,
+            ) => Some("the NPU does not have this function"),
             Op::Binary(Binary::Mod) => Some("the NPU does not have this function"),
-            Op::Binary(Binary::Pow) if !graph.scalar(node.inputs[1]).is_some_and(|e| [0.0, 1.0, 2.0, 3.0, 0.5, -0.5].contains(&e)) => {
+            Op::Binary(Binary::Pow)
+                if !graph
+                    .scalar(node.inputs[1])
+                    .is_some_and(|e| [0.0, 1.0, 2.0, 3.0, 0.5, -0.5].contains(&e)) =>
+            {
                 Some("the NPU has the exponents 0, 1, 2, 3, 0.5 and -0.5 only")
             }
-            Op::Reduce { .. } | Op::Where | Op::ArgMax { .. } => Some("the NPU does not have this operator"),
-            Op::Slice { step, .. } if step.iter().any(|&s| s > 1) => Some("the NPU slices with step 1 only"),
+            Op::Reduce { .. } | Op::Where | Op::ArgMax { .. } => {
+                Some("the NPU does not have this operator")
+            }
+            Op::Slice { step, .. } if step.iter().any(|&s| s > 1) => {
+                Some("the NPU slices with step 1 only")
+            }
             Op::Resize { size, .. } => {
                 let whole = (0..2).all(|i| {
                     let (from, to) = (x.shape[2 + i], size[i]);
@@ -163,7 +208,9 @@ impl Rk3588 {
                 });
                 (!whole).then_some("the NPU resizes by whole factors up to 8 only")
             }
-            Op::Pool { window, .. } if window.dilations != [1, 1] => Some("the NPU pools without dilation only"),
+            Op::Pool { window, .. } if window.dilations != [1, 1] => {
+                Some("the NPU pools without dilation only")
+            }
             _ => None,
         }
     }

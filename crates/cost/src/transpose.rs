@@ -18,7 +18,8 @@ impl Rk3588 {
         // Without axes of extent 1.
         let kept: Vec<usize> = (0..shape.len()).filter(|&i| shape[i] != 1).collect();
         let small: Vec<usize> = kept.iter().map(|&i| shape[i]).collect();
-        let order: Vec<usize> = perm.iter().filter_map(|p| kept.iter().position(|k| k == p)).collect();
+        let order: Vec<usize> =
+            perm.iter().filter_map(|p| kept.iter().position(|k| k == p)).collect();
         self.placed(&small, &order)
     }
 
@@ -30,7 +31,8 @@ impl Rk3588 {
             n => (0..=n).any(|at| {
                 let mut wider = shape.to_vec();
                 wider.insert(at, 1);
-                let moved: Vec<usize> = perm.iter().map(|&p| if p >= at { p + 1 } else { p }).collect();
+                let moved: Vec<usize> =
+                    perm.iter().map(|&p| if p >= at { p + 1 } else { p }).collect();
                 (0..=n).any(|to| {
                     let mut order = moved.clone();
                     order.insert(to, at);

@@ -12,7 +12,10 @@ fn input(graph: &mut Graph, shape: &[usize]) -> ValueId {
 
 fn constant(graph: &mut Graph, shape: &[usize]) -> ValueId {
     let count: usize = shape.iter().product();
-    graph.add_constant(format!("c{}", graph.values().len()), Tensor::from_f16(shape, vec![half::f16::ONE; count]))
+    graph.add_constant(
+        format!("c{}", graph.values().len()),
+        Tensor::from_f16(shape, vec![half::f16::ONE; count]),
+    )
 }
 
 fn node(graph: &mut Graph, op: Op, inputs: Vec<ValueId>) -> ValueId {
@@ -26,7 +29,12 @@ fn node(graph: &mut Graph, op: Op, inputs: Vec<ValueId>) -> ValueId {
 
 fn conv(kernel: usize, stride: usize) -> Op {
     Op::Conv {
-        window: Window { kernel: [1, kernel], strides: [1, stride], pads: [0, kernel / 2, 0, kernel / 2], dilations: [1, 1] },
+        window: Window {
+            kernel: [1, kernel],
+            strides: [1, stride],
+            pads: [0, kernel / 2, 0, kernel / 2],
+            dilations: [1, 1],
+        },
         group: 1,
     }
 }
@@ -56,7 +64,11 @@ fn convolution_cycles_equal_the_vendors() {
         assert_eq!((cost.cycles.unwrap() as f64 / 1e3).round() as u64, micros, "{from} to {to}");
         if measured > 0.0 {
             // The fused GELU rows run longer than their convolution: they are priced as two operators.
-            assert!((0.45..1.35).contains(&(cost.micros / measured)), "{from} to {to}: {} us, measured {measured}", cost.micros);
+            assert!(
+                (0.45..1.35).contains(&(cost.micros / measured)),
+                "{from} to {to}: {} us, measured {measured}",
+                cost.micros
+            );
         }
     }
 }
@@ -64,7 +76,9 @@ fn convolution_cycles_equal_the_vendors() {
 #[test]
 fn products_equal_the_vendors() {
     let chip = Rk3588::default();
-    for (a, b, cycles) in [([8, 512, 40], [8, 40, 4096], 2_097_152), ([8, 512, 4096], [8, 4096, 40], 1_572_864)] {
+    for (a, b, cycles) in
+        [([8, 512, 40], [8, 40, 4096], 2_097_152), ([8, 512, 4096], [8, 4096, 40], 1_572_864)]
+    {
         let mut graph = Graph::new("product");
         let (x, y) = (input(&mut graph, &a), input(&mut graph, &b));
         node(&mut graph, Op::MatMul, vec![x, y]);
@@ -86,12 +100,18 @@ fn products_equal_the_vendors() {
 fn attention_norm_and_elementwise() {
     let chip = Rk3588::default();
     let mut graph = Graph::new("attention");
-    let (q, k, v) = (input(&mut graph, &[8, 4096, 40]), input(&mut graph, &[8, 40, 4096]), input(&mut graph, &[8, 4096, 40]));
+    let (q, k, v) = (
+        input(&mut graph, &[8, 4096, 40]),
+        input(&mut graph, &[8, 40, 4096]),
+        input(&mut graph, &[8, 4096, 40]),
+    );
     node(&mut graph, Op::Attention { scale: 0.1 }, vec![q, k, v]);
     let micros = chip.node(&graph, &graph.nodes()[0]).micros;
     assert!((micros - 4.8e-3 * 8.0 * 4096.0 * 4096.0).abs() < 1.0, "{micros}");
     // rk3588.md 0: 3.51 s of attention in a U-Net at 512 pixels.
-    let layers = 5.0 * (4096f64.powi(2) + 1024f64.powi(2) + 256f64.powi(2)) + 64f64.powi(2) + 77.0 * (5.0 * 5376.0 + 64.0);
+    let layers = 5.0 * (4096f64.powi(2) + 1024f64.powi(2) + 256f64.powi(2))
+        + 64f64.powi(2)
+        + 77.0 * (5.0 * 5376.0 + 64.0);
     assert!((layers * 8.0 * chip.attention_nanos * 1e-9 - 3.51).abs() < 0.01);
     // rk3588.md 2.4 and 2.2: exNorm of 768 x 1024 in 2.6 to 2.7 ms; Add of two at 6.9 GB/s.
     let mut graph = Graph::new("norm");
@@ -128,7 +148,10 @@ fn memory_is_that_of_the_fullest_moment() {
     let bytes = 16384.0;
     let work = (2.0 + 2.0 + 3.0) * bytes / 6.9e3;
     let boundary = 85.0 + 2.0 * bytes / 3.5e3;
-    assert!((cost.micros - work - boundary).abs() < 1e-6 && (cost.overhead_micros - boundary).abs() < 1e-6);
+    assert!(
+        (cost.micros - work - boundary).abs() < 1e-6
+            && (cost.overhead_micros - boundary).abs() < 1e-6
+    );
 }
 
 #[test]
@@ -151,13 +174,22 @@ fn a_bias_after_a_product_is_free() {
         graph.outputs.push(if twice { y } else { z });
         graph
     };
-    let fuses = |graph: &Graph| fused_bias(graph, &graph.links(), graph.node_ids().next().unwrap()).is_some();
+    let fuses = |graph: &Graph| {
+        fused_bias(graph, &graph.links(), graph.node_ids().next().unwrap()).is_some()
+    };
     let graph = build(&[48], false);
     assert!(fuses(&graph) && fuses(&build(&[1, 1, 48], false)));
-    assert!(!fuses(&build(&[64, 1], false)) && !fuses(&build(&[1], false)) && !fuses(&build(&[48], true)));
+    assert!(
+        !fuses(&build(&[64, 1], false))
+            && !fuses(&build(&[1], false))
+            && !fuses(&build(&[48], true))
+    );
     let chip = Rk3588::default();
     let cost = chip.graph(&graph);
-    assert!((cost.micros - cost.overhead_micros - chip.node(&graph, &graph.nodes()[0]).micros).abs() < 1e-9);
+    assert!(
+        (cost.micros - cost.overhead_micros - chip.node(&graph, &graph.nodes()[0]).micros).abs()
+            < 1e-9
+    );
 }
 
 #[test]
@@ -169,7 +201,10 @@ fn limits_name_the_node_and_fallbacks_are_no_limits() {
     graph.outputs.push(y);
     let found = chip.limits(&graph);
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].to_string(), "node \"n0\": value \"in0\" of shape [1, 8192, 4] has an axis longer than 8191 (channels: 65535)");
+    assert_eq!(
+        found[0].to_string(),
+        "node \"n0\": value \"in0\" of shape [1, 8192, 4] has an axis longer than 8191 (channels: 65535)"
+    );
 
     // The feed-forward of a U-Net: the compiler cuts channels itself.
     let mut graph = Graph::new("wide");

@@ -31,7 +31,10 @@ fn seconds(chip: &Rk3588, table: &Table) -> Seconds {
         let cost = chip.layer(graph, &found[0]);
         one += *count as f64 * cost.micros;
         masked += *count as f64 * chip.masked_micros(graph, &found[0], 3);
-        phases.extend(vec![Phase { micros: cost.micros, streaming: chip.streaming_micros(&cost) }; *count]);
+        phases.extend(vec![
+            Phase { micros: cost.micros, streaming: chip.streaming_micros(&cost) };
+            *count
+        ]);
     }
     let memory = chip.memory();
     let together = [2u8, 3].map(|n| {
@@ -68,8 +71,14 @@ fn whole_models_take_what_was_measured_within_15_percent() {
     for (name, modelled, measured, kind) in anchors {
         println!("{name:40} {modelled:9.3} {measured:9.3} {:6.3}  {kind}", modelled / measured);
     }
-    println!("three sessions of the U-Net at 512, times one: {:.3}", 3.0 * unet.one / unet.together[1]);
+    println!(
+        "three sessions of the U-Net at 512, times one: {:.3}",
+        3.0 * unet.one / unet.together[1]
+    );
     for (name, modelled, measured, _) in anchors {
-        assert!((modelled / measured - 1.0).abs() <= 0.15, "{name}: modelled {modelled:.3}, measured {measured}");
+        assert!(
+            (modelled / measured - 1.0).abs() <= 0.15,
+            "{name}: modelled {modelled:.3}, measured {measured}"
+        );
     }
 }

@@ -14,7 +14,8 @@ pub(crate) fn to_value(name: &str, tensor: &Tensor) -> Result<Value, String> {
     let shape = tensor.shape();
     if tensor.dtype().is_float() {
         let values = tensor.to_f32().map_err(|e| format!("input {name:?}: {e}"))?;
-        return Value::from_shape(shape, values.into_owned()).map_err(|e| format!("input {name:?}: {e}"));
+        return Value::from_shape(shape, values.into_owned())
+            .map_err(|e| format!("input {name:?}: {e}"));
     }
     let values = tensor.to_i64().map_err(|e| format!("input {name:?}: {e}"))?;
     let narrow = |(at, &v): (usize, &i64)| {
@@ -28,11 +29,17 @@ pub(crate) fn to_value(name: &str, tensor: &Tensor) -> Result<Value, String> {
 pub(crate) fn to_tensor(spec: &TensorSpec, value: Value) -> Result<Tensor, String> {
     let name = &spec.name;
     let kind = value.dtype();
-    let wrong_shape = |shape: &[usize]| Err(format!("output {name:?} came out as {shape:?}, the shard declares {:?}", spec.shape));
+    let wrong_shape = |shape: &[usize]| {
+        Err(format!("output {name:?} came out as {shape:?}, the shard declares {:?}", spec.shape))
+    };
     match value {
         Value::FloatTensor(t) if spec.dtype.is_float() => {
             let shape = rten_shape(&t);
-            if shape != spec.shape { wrong_shape(&shape) } else { Ok(Tensor::from_f32(shape, t.into_data())) }
+            if shape != spec.shape {
+                wrong_shape(&shape)
+            } else {
+                Ok(Tensor::from_f32(shape, t.into_data()))
+            }
         }
         Value::Int32Tensor(t) if !spec.dtype.is_float() => {
             let shape = rten_shape(&t);

@@ -52,7 +52,9 @@ impl Device for CpuDevice {
                 let detail = format!("the cpu device has cores 0 to {} and host", CORES - 1);
                 Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail))
             }
-            CoreId::Npu(_) | CoreId::Host => Ok(Box::new(session::CpuSession::open(shard, core, self.threads.clone())?)),
+            CoreId::Npu(_) | CoreId::Host => {
+                Ok(Box::new(session::CpuSession::open(shard, core, self.threads.clone())?))
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! One graph loaded into rten.
 
 use crate::convert::{rten_type, to_tensor, to_value};
-use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
+use rockshard_device::{
+    Completion, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs,
+};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;
 use rten::{Dimension, Model, NodeId, RunOptions, ThreadPool};
@@ -20,18 +22,33 @@ pub(crate) struct CpuSession {
 
 impl CpuSession {
     /// Load the graph and match its boundary with the one the shard declares, by name.
-    pub(crate) fn open(shard: &ShardFile, core: CoreId, threads: Option<Arc<ThreadPool>>) -> Result<Self, DeviceError> {
-        let file = shard.path.file_name().unwrap_or(shard.path.as_os_str()).to_string_lossy().into_owned();
-        let fail = |detail: String| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, format!("{file}: {detail}"));
+    pub(crate) fn open(
+        shard: &ShardFile,
+        core: CoreId,
+        threads: Option<Arc<ThreadPool>>,
+    ) -> Result<Self, DeviceError> {
+        let file =
+            shard.path.file_name().unwrap_or(shard.path.as_os_str()).to_string_lossy().into_owned();
+        let fail = |detail: String| {
+            DeviceError::new(DeviceErrorKind::Load, &shard.name, core, format!("{file}: {detail}"))
+        };
         if !is_onnx(&shard.path) {
-            return Err(fail("the cpu device runs .onnx graphs; name the shard's .onnx file".into()));
+            return Err(fail(
+                "the cpu device runs .onnx graphs; name the shard's .onnx file".into(),
+            ));
         }
         let model = Model::load_file(&shard.path).map_err(|e| fail(e.to_string()))?;
         let inputs = boundary(&model, model.input_ids(), &shard.inputs, "input").map_err(&fail)?;
-        let outputs = boundary(&model, model.output_ids(), &shard.outputs, "output").map_err(&fail)?;
+        let outputs =
+            boundary(&model, model.output_ids(), &shard.outputs, "output").map_err(&fail)?;
         if let Some(extra) = model.input_ids().iter().find(|id| !inputs.contains(id)) {
-            let name = model.node_info(*extra).and_then(|n| n.name().map(str::to_owned)).unwrap_or_default();
-            return Err(fail(format!("the graph needs input {name:?}, which the shard does not declare")));
+            let name = model
+                .node_info(*extra)
+                .and_then(|n| n.name().map(str::to_owned))
+                .unwrap_or_default();
+            return Err(fail(format!(
+                "the graph needs input {name:?}, which the shard does not declare"
+            )));
         }
         Ok(CpuSession { shard: shard.clone(), core, model, inputs, outputs, threads })
     }
@@ -39,7 +56,8 @@ impl CpuSession {
 
 impl Session for CpuSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
-        let fail = |kind, detail: String| DeviceError::new(kind, &self.shard.name, self.core, detail);
+        let fail =
+            |kind, detail: String| DeviceError::new(kind, &self.shard.name, self.core, detail);
         check_inputs(&self.shard, self.core, inputs)?;
         let values = self
             .inputs
@@ -50,7 +68,10 @@ impl Session for CpuSession {
             .collect::<Result<Vec<_>, String>>()
             .map_err(|e| fail(DeviceErrorKind::Input, e))?;
         let options = RunOptions::default().with_thread_pool(self.threads.clone());
-        let values = self.model.run(values, &self.outputs, Some(options)).map_err(|e| fail(DeviceErrorKind::Run, e.to_string()))?;
+        let values = self
+            .model
+            .run(values, &self.outputs, Some(options))
+            .map_err(|e| fail(DeviceErrorKind::Run, e.to_string()))?;
         let outputs = self
             .shard
             .outputs
@@ -68,19 +89,28 @@ fn is_onnx(path: &Path) -> bool {
 }
 
 /// Find each declared tensor among the graph's boundary values and compare what both say about it.
-fn boundary(model: &Model, ids: &[NodeId], specs: &[TensorSpec], side: &str) -> Result<Vec<NodeId>, String> {
+fn boundary(
+    model: &Model,
+    ids: &[NodeId],
+    specs: &[TensorSpec],
+    side: &str,
+) -> Result<Vec<NodeId>, String> {
     specs.iter().map(|spec| find(model, ids, spec, side)).collect()
 }
 
 fn find(model: &Model, ids: &[NodeId], spec: &TensorSpec, side: &str) -> Result<NodeId, String> {
     let name = &spec.name;
-    let id = model
-        .find_node(name)
-        .filter(|id| ids.contains(id))
-        .ok_or_else(|| format!("the shard declares {side} {name:?}, which the graph does not have"))?;
+    let id = model.find_node(name).filter(|id| ids.contains(id)).ok_or_else(|| {
+        format!("the shard declares {side} {name:?}, which the graph does not have")
+    })?;
     let info = model.node_info(id);
-    if let Some(found) = info.as_ref().and_then(|i| i.dtype()).filter(|&t| t != rten_type(spec.dtype)) {
-        return Err(format!("{side} {name:?} is {found} in the graph, the shard declares {}", spec.dtype));
+    if let Some(found) =
+        info.as_ref().and_then(|i| i.dtype()).filter(|&t| t != rten_type(spec.dtype))
+    {
+        return Err(format!(
+            "{side} {name:?} is {found} in the graph, the shard declares {}",
+            spec.dtype
+        ));
     }
     let shape = info.and_then(|i| i.shape());
     let fits = shape.as_ref().is_none_or(|dims| {
@@ -91,7 +121,10 @@ fn find(model: &Model, ids: &[NodeId], spec: &TensorSpec, side: &str) -> Result<
             })
     });
     if !fits {
-        return Err(format!("{side} {name:?} is {shape:?} in the graph, the shard declares {:?}", spec.shape));
+        return Err(format!(
+            "{side} {name:?} is {shape:?} in the graph, the shard declares {:?}",
+            spec.shape
+        ));
     }
     Ok(id)
 }

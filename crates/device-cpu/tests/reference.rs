@@ -42,17 +42,28 @@ fn open_error(shard: &ShardFile) -> String {
 
 #[test]
 fn agrees_with_onnx_runtime_on_every_core() {
-    for (device, core) in [(CpuDevice::new(), CoreId::Host), (CpuDevice::with_threads(2), CoreId::Npu(2))] {
+    for (device, core) in
+        [(CpuDevice::new(), CoreId::Host), (CpuDevice::with_threads(2), CoreId::Npu(2))]
+    {
         let shard = shard(data("ops.onnx"));
         let mut session = device.open(&shard, core).unwrap();
         let done = session.run(&[recorded("ids"), recorded("x")]).unwrap();
         assert_eq!(done.modelled, None);
         for (spec, found) in shard.outputs.iter().zip(&done.outputs) {
             let expected = recorded(&spec.name);
-            assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()), "{}", spec.name);
+            assert_eq!(
+                (found.dtype(), found.shape()),
+                (expected.dtype(), expected.shape()),
+                "{}",
+                spec.name
+            );
             if spec.dtype.is_float() {
                 let (found, expected) = (found.to_f32().unwrap(), expected.to_f32().unwrap());
-                let worst = found.iter().zip(expected.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let worst = found
+                    .iter()
+                    .zip(expected.iter())
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0.0, f32::max);
                 assert!(worst < 1e-5, "{}: {worst}", spec.name);
             } else {
                 assert_eq!(found.bytes(), expected.bytes(), "{}", spec.name);
@@ -65,7 +76,8 @@ fn agrees_with_onnx_runtime_on_every_core() {
 fn half_precision_inputs_are_widened_and_sessions_run_again() {
     let mut session = CpuDevice::new().open(&shard(data("ops.onnx")), CoreId::Npu(0)).unwrap();
     let whole = session.run(&[recorded("ids"), recorded("x")]).unwrap();
-    let half = session.run(&[recorded("ids"), recorded("x").to_float(DType::F16).unwrap()]).unwrap();
+    let half =
+        session.run(&[recorded("ids"), recorded("x").to_float(DType::F16).unwrap()]).unwrap();
     assert!(whole.outputs[2] == half.outputs[2]);
 }
 
@@ -79,7 +91,11 @@ fn unused_inputs_scalars_and_outputs_that_are_inputs_or_constants_work() {
         outputs: vec![two("product"), two("same"), two("a"), spec("constant", DType::F32, &[1])],
     };
     let mut session = CpuDevice::new().open(&shard, CoreId::Host).unwrap();
-    let inputs = [Tensor::from_f32([2], vec![1.5, -2.0]), Tensor::scalar(2.0), Tensor::from_f32([3], vec![0.0; 3])];
+    let inputs = [
+        Tensor::from_f32([2], vec![1.5, -2.0]),
+        Tensor::scalar(2.0),
+        Tensor::from_f32([3], vec![0.0; 3]),
+    ];
     let outputs = session.run(&inputs).unwrap().outputs;
     let values: Vec<Vec<f32>> = outputs.iter().map(|t| t.to_f32().unwrap().into_owned()).collect();
     assert_eq!(values, [vec![3.0, -4.0], vec![1.5, -2.0], vec![1.5, -2.0], vec![7.0]]);
@@ -97,7 +113,10 @@ fn an_index_beyond_int32_is_refused_with_its_place() {
 #[test]
 fn wrong_inputs_and_out_of_range_indices_are_errors() {
     let mut session = CpuDevice::new().open(&shard(data("ops.onnx")), CoreId::Host).unwrap();
-    assert_eq!(session.run(&[recorded("x"), recorded("ids")]).unwrap_err().kind, DeviceErrorKind::Input);
+    assert_eq!(
+        session.run(&[recorded("x"), recorded("ids")]).unwrap_err().kind,
+        DeviceErrorKind::Input
+    );
     assert_eq!(session.run(&[recorded("x")]).unwrap_err().kind, DeviceErrorKind::Input);
     let error = session.run(&[Tensor::from_i64([2, 3], vec![10; 6]), recorded("x")]).unwrap_err();
     assert_eq!(error.kind, DeviceErrorKind::Run);

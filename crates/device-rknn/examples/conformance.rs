@@ -16,10 +16,21 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let folder = arguments.next().ok_or("usage: conformance FOLDER [LIBRARY]")?;
     let device = RknnDevice::load(arguments.next().as_deref())?;
     let files = files(&folder, device.takes())?;
-    let facts = Facts { computes: true, host: false, integers: false, by_name: false, models_time: device.is_simulated() };
+    let facts = Facts {
+        computes: true,
+        host: false,
+        integers: false,
+        by_name: false,
+        models_time: device.is_simulated(),
+    };
     let outcome = check(&Subject { device: &device, files: &files, facts });
     outcome.failed.iter().for_each(|(case, seen)| println!("FAILED: {case}\n  {seen}"));
-    println!("{} passed, {} failed, {} do not apply", outcome.passed.len(), outcome.failed.len(), outcome.ruled_out.len());
+    println!(
+        "{} passed, {} failed, {} do not apply",
+        outcome.passed.len(),
+        outcome.failed.len(),
+        outcome.ruled_out.len()
+    );
     Ok(if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -29,7 +40,11 @@ fn files(folder: &Path, takes: Takes) -> Result<Files, Box<dyn Error>> {
     }
     if !folder.join("shard.rknn").is_file() {
         Files::write(folder)?;
-        return Err(format!("{0}/shard.onnx is written: compile it to {0}/shard.rknn for rk3588, in float16", folder.display()).into());
+        return Err(format!(
+            "{0}/shard.onnx is written: compile it to {0}/shard.rknn for rk3588, in float16",
+            folder.display()
+        )
+        .into());
     }
     Ok(Files::compiled(folder)?)
 }

@@ -5,7 +5,8 @@
 use crate::{CallError, LoadError};
 use libloading::Library;
 use rockshard_rknn_abi::{
-    self as abi, Code, InOutNum, Input, MemSize, Output, PerfRun, SdkVersion, TensorAttr, TensorMem, alloc, query, sync,
+    self as abi, Code, InOutNum, Input, MemSize, Output, PerfRun, SdkVersion, TensorAttr,
+    TensorMem, alloc, query, sync,
 };
 use std::cell::Cell;
 use std::ffi::{CString, c_int, c_void};
@@ -15,17 +16,20 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-type Init = unsafe extern "C" fn(*mut abi::Context, *mut c_void, u32, u32, *mut abi::InitExtend) -> c_int;
+type Init =
+    unsafe extern "C" fn(*mut abi::Context, *mut c_void, u32, u32, *mut abi::InitExtend) -> c_int;
 type DupContext = unsafe extern "C" fn(*mut abi::Context, *mut abi::Context) -> c_int;
 type Destroy = unsafe extern "C" fn(abi::Context) -> c_int;
 type Query = unsafe extern "C" fn(abi::Context, u32, *mut c_void, u32) -> c_int;
 type InputsSet = unsafe extern "C" fn(abi::Context, u32, *mut Input) -> c_int;
 type Run = unsafe extern "C" fn(abi::Context, *mut abi::RunExtend) -> c_int;
-type OutputsGet = unsafe extern "C" fn(abi::Context, u32, *mut Output, *mut abi::OutputExtend) -> c_int;
+type OutputsGet =
+    unsafe extern "C" fn(abi::Context, u32, *mut Output, *mut abi::OutputExtend) -> c_int;
 type OutputsRelease = unsafe extern "C" fn(abi::Context, u32, *mut Output) -> c_int;
 type SetCoreMask = unsafe extern "C" fn(abi::Context, u32) -> c_int;
 type CreateMem2 = unsafe extern "C" fn(abi::Context, u64, u64) -> *mut TensorMem;
-type CreateMemFromFd = unsafe extern "C" fn(abi::Context, i32, *mut c_void, u32, i32) -> *mut TensorMem;
+type CreateMemFromFd =
+    unsafe extern "C" fn(abi::Context, i32, *mut c_void, u32, i32) -> *mut TensorMem;
 type DestroyMem = unsafe extern "C" fn(abi::Context, *mut TensorMem) -> c_int;
 type SetIoMem = unsafe extern "C" fn(abi::Context, *mut TensorMem, *mut TensorAttr) -> c_int;
 type MemSync = unsafe extern "C" fn(abi::Context, *mut TensorMem, u32) -> c_int;
@@ -62,11 +66,13 @@ impl Api {
     pub(crate) fn load(path: &Path) -> Result<Self, LoadError> {
         let name = || path.display().to_string();
         // SAFETY: loading runs the library's initialisers; it is the one that the user named or installed as librknnrt.
-        let library = unsafe { Library::new(path) }.map_err(|source| LoadError::Library { library: name(), source })?;
+        let library = unsafe { Library::new(path) }
+            .map_err(|source| LoadError::Library { library: name(), source })?;
         macro_rules! function {
             ($name:literal) => {
                 // SAFETY: the type is that of the function of this name in librknnrt's API.
-                *unsafe { library.get(concat!($name, "\0")) }.map_err(|_| LoadError::Function { library: name(), function: $name })?
+                *unsafe { library.get(concat!($name, "\0")) }
+                    .map_err(|_| LoadError::Function { library: name(), function: $name })?
             };
         }
         let file = library_file(path);
@@ -103,7 +109,10 @@ fn library_file(path: &Path) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let name = path.to_str()?;
     let files = maps.lines().filter_map(|line| Some(&line[line.find('/')?..]));
-    files.filter(|file| file.rsplit('/').next().is_some_and(|f| f.starts_with(name))).map(PathBuf::from).next()
+    files
+        .filter(|file| file.rsplit('/').next().is_some_and(|f| f.starts_with(name)))
+        .map(PathBuf::from)
+        .next()
 }
 
 /// The version that librknnrt has in its file as text. There is no function that tells it before a model is loaded.
@@ -113,7 +122,8 @@ pub fn version_in(file: &Path) -> Option<String> {
     let bytes = std::fs::read(file).ok()?;
     let at = bytes.windows(BEFORE.len()).position(|w| w == BEFORE)? + BEFORE.len();
     let text = bytes[at..].iter().take(LONGEST).take_while(|b| b.is_ascii_graphic() || **b == b' ');
-    Some(text.map(|&b| char::from(b)).collect::<String>().trim_end().to_owned()).filter(|v| !v.is_empty())
+    Some(text.map(|&b| char::from(b)).collect::<String>().trim_end().to_owned())
+        .filter(|v| !v.is_empty())
 }
 
 /// An input's elements, in ONNX's order.
@@ -143,11 +153,19 @@ impl Memory {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let none = CallError { function: "rknn_create_mem2", raw: Code::Malloc.raw() };
         // SAFETY: with this flag no context is needed.
-        let handle = unsafe { (api.create_mem2)(0, bytes as u64, alloc::CACHEABLE | alloc::NO_CONTEXT) };
+        let handle =
+            unsafe { (api.create_mem2)(0, bytes as u64, alloc::CACHEABLE | alloc::NO_CONTEXT) };
         let handle = NonNull::new(handle).ok_or(none)?;
         // SAFETY: what the function gives is a struct until it is destroyed.
-        let address = NonNull::new(unsafe { handle.as_ref() }.virt_addr.cast::<u8>()).ok_or(none)?;
-        Ok(Memory { api: api.clone(), handle, address, bytes, number: MADE.fetch_add(1, Ordering::Relaxed) })
+        let address =
+            NonNull::new(unsafe { handle.as_ref() }.virt_addr.cast::<u8>()).ok_or(none)?;
+        Ok(Memory {
+            api: api.clone(),
+            handle,
+            address,
+            bytes,
+            number: MADE.fetch_add(1, Ordering::Relaxed),
+        })
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -216,7 +234,9 @@ impl Context {
     pub(crate) fn open(api: &Arc<Api>, path: &CString, flags: u32) -> Result<Self, CallError> {
         let mut handle = 0;
         // SAFETY: with size 0 the model is a path that ends with a zero; both outlive the call.
-        let raw = unsafe { (api.init)(&raw mut handle, path.as_ptr() as *mut c_void, 0, flags, null_mut()) };
+        let raw = unsafe {
+            (api.init)(&raw mut handle, path.as_ptr() as *mut c_void, 0, flags, null_mut())
+        };
         checked("rknn_init", raw)?;
         Ok(Context { api: api.clone(), handle, imports: Vec::new(), _one_thread: PhantomData })
     }
@@ -225,7 +245,9 @@ impl Context {
     pub(crate) fn dup(&mut self) -> Result<Self, CallError> {
         let mut handle = 0;
         // SAFETY: the handle is alive and in use here only; the library writes one handle.
-        checked("rknn_dup_context", unsafe { (self.api.dup_context)(&raw mut self.handle, &raw mut handle) })?;
+        checked("rknn_dup_context", unsafe {
+            (self.api.dup_context)(&raw mut self.handle, &raw mut handle)
+        })?;
         Ok(Context { api: self.api.clone(), handle, imports: Vec::new(), _one_thread: PhantomData })
     }
 
@@ -237,7 +259,9 @@ impl Context {
     /// `T` is the struct that the command gives.
     fn ask<T: Copy>(&self, command: u32, mut info: T) -> Result<T, CallError> {
         // SAFETY: the size is that of the struct; the structs of the C API have a value for all bits.
-        let raw = unsafe { (self.api.query)(self.handle, command, (&raw mut info).cast(), size_of::<T>() as u32) };
+        let raw = unsafe {
+            (self.api.query)(self.handle, command, (&raw mut info).cast(), size_of::<T>() as u32)
+        };
         checked("rknn_query", raw)?;
         Ok(info)
     }
@@ -251,12 +275,16 @@ impl Context {
     }
 
     pub(crate) fn attribute(&self, port: Port) -> Result<TensorAttr, CallError> {
-        self.ask(if port.output { query::OUTPUT_ATTR } else { query::INPUT_ATTR }, TensorAttr::of(port.index as u32))
+        self.ask(
+            if port.output { query::OUTPUT_ATTR } else { query::INPUT_ATTR },
+            TensorAttr::of(port.index as u32),
+        )
     }
 
     /// The attributes of a tensor as the NPU has it.
     pub(crate) fn native(&self, port: Port) -> Result<TensorAttr, CallError> {
-        let command = if port.output { query::NATIVE_OUTPUT_ATTR } else { query::NATIVE_INPUT_ATTR };
+        let command =
+            if port.output { query::NATIVE_OUTPUT_ATTR } else { query::NATIVE_INPUT_ATTR };
         let attr = self.ask(command, TensorAttr::of(port.index as u32))?;
         Ok(TensorAttr { pass_through: u8::from(!port.output), ..attr })
     }
@@ -267,7 +295,12 @@ impl Context {
     }
 
     /// Let a memory stand for an input or output, in the layout of its native attributes, for which it is large enough.
-    pub(crate) fn bind(&mut self, port: Port, memory: &Memory, attr: &TensorAttr) -> Result<(), CallError> {
+    pub(crate) fn bind(
+        &mut self,
+        port: Port,
+        memory: &Memory,
+        attr: &TensorAttr,
+    ) -> Result<(), CallError> {
         let mut attr = *attr;
         self.set(Some(port), memory, memory.bytes, "rknn_set_io_mem", |api, handle, import| {
             // SAFETY: all are alive; the memory behind the import has as many bytes as the attributes say.
@@ -287,9 +320,13 @@ impl Context {
     /// for the processor.
     pub(crate) fn sync(&mut self, port: Port) -> Result<(), CallError> {
         let mode = if port.output { sync::FROM_DEVICE } else { sync::TO_DEVICE };
-        let Some(import) = self.imports.iter().rfind(|import| import.port == Some(port)) else { return Ok(()) };
+        let Some(import) = self.imports.iter().rfind(|import| import.port == Some(port)) else {
+            return Ok(());
+        };
         // SAFETY: both handles are alive.
-        checked("rknn_mem_sync", unsafe { (self.api.mem_sync)(self.handle, import.handle.as_ptr(), mode) })
+        checked("rknn_mem_sync", unsafe {
+            (self.api.mem_sync)(self.handle, import.handle.as_ptr(), mode)
+        })
     }
 
     /// Let go of all memories: the context is not run any more.
@@ -307,10 +344,18 @@ impl Context {
         call: impl FnOnce(&Api, abi::Context, *mut TensorMem) -> c_int,
     ) -> Result<(), CallError> {
         let of_port = |import: &Import| import.port == port;
-        if self.imports.iter().rfind(|import| of_port(import)).is_some_and(|last| last.number == memory.number) {
+        if self
+            .imports
+            .iter()
+            .rfind(|import| of_port(import))
+            .is_some_and(|last| last.number == memory.number)
+        {
             return Ok(());
         }
-        let known = self.imports.iter().position(|import| of_port(import) && import.number == memory.number);
+        let known = self
+            .imports
+            .iter()
+            .position(|import| of_port(import) && import.number == memory.number);
         let import = match known {
             Some(at) => self.imports.remove(at),
             None => self.import(port, memory, bytes)?,
@@ -326,11 +371,17 @@ impl Context {
         Ok(())
     }
 
-    fn import(&mut self, port: Option<Port>, memory: &Memory, bytes: usize) -> Result<Import, CallError> {
+    fn import(
+        &mut self,
+        port: Option<Port>,
+        memory: &Memory,
+        bytes: usize,
+    ) -> Result<Import, CallError> {
         // SAFETY: the struct is alive until the memory is destroyed.
         let &TensorMem { fd, virt_addr, .. } = unsafe { memory.handle.as_ref() };
         // SAFETY: the handle is alive; descriptor and address are those of one buffer, which has at least these bytes.
-        let handle = unsafe { (self.api.create_mem_from_fd)(self.handle, fd, virt_addr, bytes as u32, 0) };
+        let handle =
+            unsafe { (self.api.create_mem_from_fd)(self.handle, fd, virt_addr, bytes as u32, 0) };
         let none = CallError { function: "rknn_create_mem_from_fd", raw: Code::Malloc.raw() };
         Ok(Import { port, number: memory.number, handle: NonNull::new(handle).ok_or(none)? })
     }
@@ -353,7 +404,11 @@ impl Context {
     }
 
     /// Set all inputs, run, and get all outputs as float32 in ONNX's order, which have `counts` elements.
-    pub(crate) fn run_on_copies(&mut self, inputs: &[Elements<'_>], counts: &[usize]) -> Result<Vec<Vec<f32>>, CallError> {
+    pub(crate) fn run_on_copies(
+        &mut self,
+        inputs: &[Elements<'_>],
+        counts: &[usize],
+    ) -> Result<Vec<Vec<f32>>, CallError> {
         let input = |(index, e): (usize, &Elements<'_>)| Input {
             index: index as u32,
             buf: e.bytes.as_ptr() as *mut c_void,
@@ -364,7 +419,9 @@ impl Context {
         };
         let mut given: Vec<Input> = inputs.iter().enumerate().map(input).collect();
         // SAFETY: each size is that of its bytes, which the library only reads.
-        checked("rknn_inputs_set", unsafe { (self.api.inputs_set)(self.handle, given.len() as u32, given.as_mut_ptr()) })?;
+        checked("rknn_inputs_set", unsafe {
+            (self.api.inputs_set)(self.handle, given.len() as u32, given.as_mut_ptr())
+        })?;
         self.run()?;
         let mut values: Vec<Vec<f32>> = counts.iter().map(|&count| vec![0.0; count]).collect();
         let output = |(index, values): (usize, &mut Vec<f32>)| Output {
@@ -377,9 +434,13 @@ impl Context {
         let mut wanted: Vec<Output> = values.iter_mut().enumerate().map(output).collect();
         let count = wanted.len() as u32;
         // SAFETY: there is a struct for each output that the model has, and each size is that of its memory.
-        checked("rknn_outputs_get", unsafe { (self.api.outputs_get)(self.handle, count, wanted.as_mut_ptr(), null_mut()) })?;
+        checked("rknn_outputs_get", unsafe {
+            (self.api.outputs_get)(self.handle, count, wanted.as_mut_ptr(), null_mut())
+        })?;
         // SAFETY: as above; memory of the caller is not freed.
-        checked("rknn_outputs_release", unsafe { (self.api.outputs_release)(self.handle, count, wanted.as_mut_ptr()) })?;
+        checked("rknn_outputs_release", unsafe {
+            (self.api.outputs_release)(self.handle, count, wanted.as_mut_ptr())
+        })?;
         Ok(values)
     }
 }

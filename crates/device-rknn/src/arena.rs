@@ -84,7 +84,9 @@ impl Turn<'_> {
     pub(crate) fn bind(&self, context: &mut Context) -> Result<(), CallError> {
         match &self.state.memory {
             _ if self.bytes == 0 => Ok(()),
-            Some(memory) if memory.bytes() >= self.bytes => context.bind_internal(memory, self.bytes),
+            Some(memory) if memory.bytes() >= self.bytes => {
+                context.bind_internal(memory, self.bytes)
+            }
             _ => Err(CallError { function: "rknn_create_mem2", raw: Code::Malloc.raw() }),
         }
     }
@@ -104,7 +106,9 @@ mod tests {
     use crate::pool::Pool;
 
     fn arena() -> (Arc<Arena>, Arc<Pool>) {
-        let api = Arc::new(Api::load(&std::env::current_exe().unwrap().with_file_name("librknnrt.so")).unwrap());
+        let api = Arc::new(
+            Api::load(&std::env::current_exe().unwrap().with_file_name("librknnrt.so")).unwrap(),
+        );
         (Arena::new(&api), Pool::new(api))
     }
 

@@ -61,7 +61,9 @@ pub struct Versions {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The library is not there, or cannot be loaded.
-    #[error("{library} cannot be loaded ({source}): install Rockchip's librknnrt 2.3 or newer where the system finds libraries")]
+    #[error(
+        "{library} cannot be loaded ({source}): install Rockchip's librknnrt 2.3 or newer where the system finds libraries"
+    )]
     Library {
         /// Name or path.
         library: String,
@@ -97,7 +99,14 @@ impl CallError {
 impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.code() {
-            Some(code) => write!(f, "{} gave {} ({}): {}", self.function, code.name(), self.raw, code.advice()),
+            Some(code) => write!(
+                f,
+                "{} gave {} ({}): {}",
+                self.function,
+                code.name(),
+                self.raw,
+                code.advice()
+            ),
             None => write!(f, "{} gave {}, which is no code of the API", self.function, self.raw),
         }
     }
@@ -170,15 +179,27 @@ impl Device for RknnDevice {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         match core {
-            CoreId::Npu(n) if n < CORES => Ok(Box::new(session::RknnSession::open(self, shard, n)?)),
-            CoreId::Npu(_) => Err(unavailable(shard, core, format!("the NPU has {CORES} cores, numbered from 0"))),
-            CoreId::Host => Err(unavailable(shard, core, "the NPU does not run host shards; open them on the CPU device".to_owned())),
+            CoreId::Npu(n) if n < CORES => {
+                Ok(Box::new(session::RknnSession::open(self, shard, n)?))
+            }
+            CoreId::Npu(_) => {
+                Err(unavailable(shard, core, format!("the NPU has {CORES} cores, numbered from 0")))
+            }
+            CoreId::Host => Err(unavailable(
+                shard,
+                core,
+                "the NPU does not run host shards; open them on the CPU device".to_owned(),
+            )),
         }
     }
 }
 
 fn takes(simulated: bool, version: Option<&str>) -> Takes {
-    if simulated { Takes::Graph } else { Takes::Compiled { runtime: version.and_then(Version::parse) } }
+    if simulated {
+        Takes::Graph
+    } else {
+        Takes::Compiled { runtime: version.and_then(Version::parse) }
+    }
 }
 
 fn unavailable(shard: &ShardFile, core: CoreId, detail: String) -> DeviceError {
@@ -192,7 +213,10 @@ mod tests {
     #[test]
     fn a_board_takes_compiled_shards_of_its_version_and_the_double_graphs() {
         let version = "2.3.2 (429f97ae6b@2025-04-09T09:09:27)";
-        assert_eq!(takes(false, Some(version)), Takes::Compiled { runtime: Some(Version([2, 3, 2])) });
+        assert_eq!(
+            takes(false, Some(version)),
+            Takes::Compiled { runtime: Some(Version([2, 3, 2])) }
+        );
         assert_eq!(takes(false, None), Takes::Compiled { runtime: None });
         assert_eq!(takes(true, Some(version)), Takes::Graph);
     }
@@ -201,7 +225,10 @@ mod tests {
     fn the_version_is_read_from_the_librarys_bytes() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let table: [(&[u8], Option<&str>); 4] = [
-            (b"\x7fELF\0librknnrt version: 2.3.2 (429f97ae6b@2025-04-09T09:09:27)\0more", Some("2.3.2 (429f97ae6b@2025-04-09T09:09:27)")),
+            (
+                b"\x7fELF\0librknnrt version: 2.3.2 (429f97ae6b@2025-04-09T09:09:27)\0more",
+                Some("2.3.2 (429f97ae6b@2025-04-09T09:09:27)"),
+            ),
             (b"librknnrt version: 1.5.0\n", Some("1.5.0")),
             (b"librknnrt version: \0", None),
             (b"librknnrt", None),

@@ -51,15 +51,23 @@ impl Native {
         };
         let stated = attr.size.max(attr.size_with_stride) as usize;
         let float16 = attr.dtype == dtype::FLOAT16 && attr.qnt_type == 0;
-        float16.then(|| Native { shape: shape.to_vec(), order, bytes: stated.max(elements * size_of::<f16>()) })
+        float16.then(|| Native {
+            shape: shape.to_vec(),
+            order,
+            bytes: stated.max(elements * size_of::<f16>()),
+        })
     }
 
     /// Whether an input of this layout can be read where an output of another one lies. Without a second image, groups that the output has more do
     /// not matter.
     pub(crate) fn reads(&self, output: &Native) -> bool {
         let order = match (self.order, output.order) {
-            (Order::Groups { groups, rows, columns }, Order::Groups { groups: written, rows: r, columns: c }) => {
-                (rows, columns) == (r, c) && (written == groups || (written > groups && self.shape[0] == 1))
+            (
+                Order::Groups { groups, rows, columns },
+                Order::Groups { groups: written, rows: r, columns: c },
+            ) => {
+                (rows, columns) == (r, c)
+                    && (written == groups || (written > groups && self.shape[0] == 1))
             }
             (mine, its) => mine == its,
         };
@@ -98,18 +106,28 @@ impl Native {
                 }
             }),
         }
-        Tensor::new(DType::F16, self.shape.clone(), plain.into()).expect("there are as many elements as the shape says")
+        Tensor::new(DType::F16, self.shape.clone(), plain.into())
+            .expect("there are as many elements as the shape says")
     }
 
     /// For each row of a tensor in groups: its bytes on the host, and where each of its elements lies in memory.
-    fn each_row(&self, mut visit: impl FnMut(std::ops::Range<usize>, std::iter::StepBy<std::ops::RangeFrom<usize>>)) {
-        let (Order::Groups { groups, rows, columns }, &[n, c, h, w]) = (self.order, &self.shape[..]) else { return };
+    fn each_row(
+        &self,
+        mut visit: impl FnMut(std::ops::Range<usize>, std::iter::StepBy<std::ops::RangeFrom<usize>>),
+    ) {
+        let (Order::Groups { groups, rows, columns }, &[n, c, h, w]) =
+            (self.order, &self.shape[..])
+        else {
+            return;
+        };
         let size = size_of::<f16>();
         let mut from = 0;
         for image in 0..n {
             for channel in 0..c {
                 for row in 0..h {
-                    let first = (((image * groups + channel / GROUP) * rows + row) * columns) * GROUP + channel % GROUP;
+                    let first = (((image * groups + channel / GROUP) * rows + row) * columns)
+                        * GROUP
+                        + channel % GROUP;
                     visit(from..from + w * size, (first * size..).step_by(GROUP * size));
                     from += w * size;
                 }
@@ -123,7 +141,12 @@ mod tests {
     use super::*;
 
     fn attr(fmt: u32, extents: &[u32]) -> TensorAttr {
-        let mut attr = TensorAttr { n_dims: extents.len() as u32, fmt, dtype: dtype::FLOAT16, ..TensorAttr::of(0) };
+        let mut attr = TensorAttr {
+            n_dims: extents.len() as u32,
+            fmt,
+            dtype: dtype::FLOAT16,
+            ..TensorAttr::of(0)
+        };
         attr.dims[..extents.len()].copy_from_slice(extents);
         attr
     }
@@ -131,12 +154,16 @@ mod tests {
     #[test]
     fn only_layouts_that_are_known_are_taken() {
         let shape = [1, 12, 4, 6];
-        let known = |attr: &TensorAttr, shape: &[usize]| Native::of(attr, shape).map(|native| native.bytes);
+        let known =
+            |attr: &TensorAttr, shape: &[usize]| Native::of(attr, shape).map(|native| native.bytes);
         let groups = attr(format::NC1HWC2, &[1, 2, 4, 6, 8]);
         assert_eq!(known(&groups, &shape), Some(2 * 4 * 6 * 8 * 2));
         assert_eq!(known(&TensorAttr { w_stride: 8, ..groups }, &shape), Some(2 * 4 * 8 * 8 * 2));
         assert_eq!(known(&TensorAttr { size_with_stride: 5000, ..groups }, &shape), Some(5000));
-        assert_eq!(known(&attr(format::UNDEFINED, &[1, 77, 768]), &[1, 77, 768]), Some(77 * 768 * 2));
+        assert_eq!(
+            known(&attr(format::UNDEFINED, &[1, 77, 768]), &[1, 77, 768]),
+            Some(77 * 768 * 2)
+        );
         let unknown = [
             TensorAttr { dtype: dtype::FLOAT32, ..groups },
             TensorAttr { qnt_type: 2, ..groups },
@@ -156,7 +183,11 @@ mod tests {
         let (shape, count) = ([2, 12, 3, 5], 2 * 12 * 3 * 5);
         let tensor = Tensor::from_f32(shape, (0..count).map(|i| i as f32).collect());
         for strides in [[0, 0], [4, 8]] {
-            let attr = TensorAttr { h_stride: strides[0], w_stride: strides[1], ..attr(format::NC1HWC2, &[2, 2, 3, 5, 8]) };
+            let attr = TensorAttr {
+                h_stride: strides[0],
+                w_stride: strides[1],
+                ..attr(format::NC1HWC2, &[2, 2, 3, 5, 8])
+            };
             let native = Native::of(&attr, &shape).unwrap();
             let mut memory = vec![0xff; native.bytes];
             native.write(&tensor, &mut memory);
@@ -164,18 +195,26 @@ mod tests {
             let [rows, columns] = if strides[0] == 0 { [3, 5] } else { [4, 8] };
             // Image 1, channel 9, row 2, column 4.
             let at = (((3 * rows + 2) * columns + 4) * 8 + 1) * 2;
-            assert_eq!(f16::from_le_bytes([memory[at], memory[at + 1]]).to_f32(), (((12 + 9) * 3 + 2) * 5 + 4) as f32);
+            assert_eq!(
+                f16::from_le_bytes([memory[at], memory[at + 1]]).to_f32(),
+                (((12 + 9) * 3 + 2) * 5 + 4) as f32
+            );
         }
     }
 
     #[test]
     fn an_input_reads_an_output_whose_elements_lie_where_its_own_do() {
         let native = |images: usize, groups: u32, w_stride: u32| {
-            let attr = TensorAttr { w_stride, ..attr(format::NC1HWC2, &[images as u32, groups, 4, 6, 8]) };
+            let attr =
+                TensorAttr { w_stride, ..attr(format::NC1HWC2, &[images as u32, groups, 4, 6, 8]) };
             Native::of(&attr, &[images, 12, 4, 6]).unwrap()
         };
         let plain = |extents: &[u32]| {
-            Native::of(&attr(format::UNDEFINED, extents), &extents.iter().map(|&d| d as usize).collect::<Vec<_>>()).unwrap()
+            Native::of(
+                &attr(format::UNDEFINED, extents),
+                &extents.iter().map(|&d| d as usize).collect::<Vec<_>>(),
+            )
+            .unwrap()
         };
         let table = [
             (native(1, 2, 0), native(1, 2, 0), true),

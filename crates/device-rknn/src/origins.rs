@@ -41,8 +41,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Origins {
     /// A context of a model's file, opened with flags, which are the same for all.
-    pub(crate) fn open(&self, api: &Arc<Api>, path: &Path, text: &CString, flags: u32) -> Result<Lease, CallError> {
-        let file = std::fs::metadata(path).ok().map(|m| File { path: path.to_owned(), bytes: m.len(), modified: m.modified().ok() });
+    pub(crate) fn open(
+        &self,
+        api: &Arc<Api>,
+        path: &Path,
+        text: &CString,
+        flags: u32,
+    ) -> Result<Lease, CallError> {
+        let file = std::fs::metadata(path).ok().map(|m| File {
+            path: path.to_owned(),
+            bytes: m.len(),
+            modified: m.modified().ok(),
+        });
         // Held while the runtime loads, so that nobody loads the file meanwhile.
         let mut known = lock(&self.0);
         known.retain(|_, origin| origin.strong_count() > 0);

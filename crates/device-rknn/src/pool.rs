@@ -31,7 +31,8 @@ impl Pool {
     /// A buffer of at least this many bytes, with any contents.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Buffer, CallError> {
         let mut free = self.free();
-        let fits = |memory: &Memory| memory.bytes() >= bytes && memory.bytes() <= 2 * bytes.max(PAGE);
+        let fits =
+            |memory: &Memory| memory.bytes() >= bytes && memory.bytes() <= 2 * bytes.max(PAGE);
         let best = (0..free.len()).filter(|&at| fits(&free[at])).min_by_key(|&at| free[at].bytes());
         let memory = match best {
             Some(at) => free.swap_remove(at),

@@ -6,7 +6,10 @@ use crate::native::Native;
 use crate::origins::Lease;
 use crate::pool::{Buffer, Pool};
 use crate::{CallError, RknnDevice, Versions};
-use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, Version, check_values};
+use rockshard_device::{
+    Completion, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, Version,
+    check_values,
+};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_rknn_abi::{Code, TensorAttr, dtype, flag, format, text_of};
 use rockshard_tensor::{DType, Tensor};
@@ -67,11 +70,17 @@ impl Kept for Stored {
 }
 
 impl RknnSession {
-    pub(crate) fn open(device: &RknnDevice, shard: &ShardFile, number: u8) -> Result<Self, DeviceError> {
+    pub(crate) fn open(
+        device: &RknnDevice,
+        shard: &ShardFile,
+        number: u8,
+    ) -> Result<Self, DeviceError> {
         let core = CoreId::Npu(number);
         let arena = device.arenas.get(usize::from(number));
-        let load = |detail: String| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, detail);
-        let called = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Load), &shard.name, core, e);
+        let load =
+            |detail: String| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, detail);
+        let called =
+            |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Load), &shard.name, core, e);
         for (role, specs) in [("input", &shard.inputs), ("output", &shard.outputs)] {
             if let Some(spec) = specs.iter().find(|spec| !spec.dtype.is_float()) {
                 return Err(load(format!(
@@ -83,26 +92,42 @@ impl RknnSession {
         let text = path_text(shard).map_err(load)?;
         let flags = if arena.is_some() { flag::INTERNAL_ALLOC_OUTSIDE } else { 0 };
         let open = || device.origins.open(&device.api, &shard.path, &text, flags);
-        let lease = open().or_else(|error| device.make_room(error).and_then(|()| open())).map_err(called)?;
+        let lease = open()
+            .or_else(|error| device.make_room(error).and_then(|()| open()))
+            .map_err(called)?;
         let mut context = lease.context();
         let found = ask_versions(&context).map_err(called)?;
-        if let Some(problem) = unfit("librknnrt", &found.runtime, RUNTIME).or(unfit("the NPU's driver", &found.driver, DRIVER)) {
+        if let Some(problem) = unfit("librknnrt", &found.runtime, RUNTIME).or(unfit(
+            "the NPU's driver",
+            &found.driver,
+            DRIVER,
+        )) {
             return Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, problem));
         }
         context.set_core_mask(1 << number).map_err(called)?;
         let numbers = context.numbers().map_err(called)?;
         let mut sides: [Vec<Option<Side>>; 2] = Default::default();
-        for (output, found, specs) in [(false, numbers.n_input, &shard.inputs), (true, numbers.n_output, &shard.outputs)] {
+        for (output, found, specs) in
+            [(false, numbers.n_input, &shard.inputs), (true, numbers.n_output, &shard.outputs)]
+        {
             let role = if output { "output" } else { "input" };
             if found as usize != specs.len() {
-                return Err(load(format!("the model has {found} {role}s, the manifest {}", specs.len())));
+                return Err(load(format!(
+                    "the model has {found} {role}s, the manifest {}",
+                    specs.len()
+                )));
             }
             for (index, spec) in specs.iter().enumerate() {
                 let port = Port { output, index };
                 let attr = context.attribute(port).map_err(called)?;
                 boundary(role, spec, &attr).map_err(load)?;
                 let attr = context.native(port).map_err(called)?;
-                let side = Native::of(&attr, &spec.shape).map(|native| Side { port, attr, native, staging: None });
+                let side = Native::of(&attr, &spec.shape).map(|native| Side {
+                    port,
+                    attr,
+                    native,
+                    staging: None,
+                });
                 if side.is_none() {
                     tracing::info!(
                         "shard {}: {role} {:?} has a layout that is not known, so tensors are copied: {attr:?}",
@@ -117,15 +142,26 @@ impl RknnSession {
         // The arena may have to be waited for, and nobody is to wait for the context meanwhile.
         drop(context);
         let share = |arena: &Arc<Arena>| {
-            arena.share(internal_bytes).or_else(|error| device.make_room(error).and_then(|()| arena.share(internal_bytes)))
+            arena
+                .share(internal_bytes)
+                .or_else(|error| device.make_room(error).and_then(|()| arena.share(internal_bytes)))
         };
         let share = arena.map(share).transpose().map_err(called)?;
         let [inputs, outputs] = sides.map(|sides| sides.into_iter().collect::<Option<Vec<_>>>());
         let route = match (inputs, outputs) {
-            (Some(inputs), Some(outputs)) if share.is_some() => Route::Memory { pool: device.pool.clone(), inputs, outputs },
+            (Some(inputs), Some(outputs)) if share.is_some() => {
+                Route::Memory { pool: device.pool.clone(), inputs, outputs }
+            }
             _ => Route::Copies,
         };
-        Ok(RknnSession { shard: shard.clone(), core, simulated: device.api.simulated, lease, share, route })
+        Ok(RknnSession {
+            shard: shard.clone(),
+            core,
+            simulated: device.api.simulated,
+            lease,
+            share,
+            route,
+        })
     }
 }
 
@@ -153,7 +189,12 @@ fn kind(error: CallError, other: DeviceErrorKind) -> DeviceErrorKind {
         Some(Code::DeviceUnavailable | Code::DeviceUnmatch) => DeviceErrorKind::Unavailable,
         Some(Code::Malloc) => DeviceErrorKind::Memory,
         Some(Code::Input) => DeviceErrorKind::Input,
-        Some(Code::Model | Code::PlatformUnmatch | Code::IncompatiblePreCompile | Code::IncompatibleOptimization) => DeviceErrorKind::Load,
+        Some(
+            Code::Model
+            | Code::PlatformUnmatch
+            | Code::IncompatiblePreCompile
+            | Code::IncompatibleOptimization,
+        ) => DeviceErrorKind::Load,
         _ => other,
     }
 }
@@ -178,7 +219,12 @@ fn boundary(role: &str, spec: &TensorSpec, attr: &TensorAttr) -> Result<(), Stri
     }
     // Names in the C API are cut at 255 bytes.
     if !fits || !spec.name.starts_with(&name) {
-        return Err(format!("{role} {:?} of the manifest is {:?}, the model has {name:?}, {:?}", spec.name, spec.shape, attr.extents()));
+        return Err(format!(
+            "{role} {:?} of the manifest is {:?}, the model has {name:?}, {:?}",
+            spec.name,
+            spec.shape,
+            attr.extents()
+        ));
     }
     Ok(())
 }
@@ -198,20 +244,36 @@ impl Session for RknnSession {
         Ok(Completion { outputs: outputs.iter().map(Value::tensor).collect(), modelled, streaming })
     }
 
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         check_values(&self.shard, self.core, inputs)?;
-        let failed = |e: CallError| DeviceError::new(kind(e, DeviceErrorKind::Run), &self.shard.name, self.core, e);
+        let failed = |e: CallError| {
+            DeviceError::new(kind(e, DeviceErrorKind::Run), &self.shard.name, self.core, e)
+        };
         let mut context = self.lease.context();
         let turn = self.share.as_ref().map(Share::turn);
         turn.iter().try_for_each(|turn| turn.bind(&mut context)).map_err(failed)?;
         let outputs = match &mut self.route {
             Route::Copies => copied(&mut context, inputs, &self.shard.outputs).map_err(failed)?,
             Route::Memory { pool, inputs: taken, outputs: given } => {
-                taken.iter_mut().zip(inputs).try_for_each(|(side, input)| side.take(&mut context, pool, input)).map_err(failed)?;
-                let buffers = given.iter().map(|side| side.place(&mut context, pool)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+                taken
+                    .iter_mut()
+                    .zip(inputs)
+                    .try_for_each(|(side, input)| side.take(&mut context, pool, input))
+                    .map_err(failed)?;
+                let buffers = given
+                    .iter()
+                    .map(|side| side.place(&mut context, pool))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(failed)?;
                 context.run().map_err(failed)?;
                 given.iter().try_for_each(|side| context.sync(side.port)).map_err(failed)?;
-                let give = |(at, (side, buffer)): (usize, (&Side, Buffer))| side.give(buffer, keep.get(at) == Some(&true));
+                let give = |(at, (side, buffer)): (usize, (&Side, Buffer))| {
+                    side.give(buffer, keep.get(at) == Some(&true))
+                };
                 given.iter().zip(buffers).enumerate().map(give).collect()
             }
         };
@@ -233,7 +295,12 @@ impl Drop for RknnSession {
 
 impl Side {
     /// Let a value stand for this input: where it lies, or brought into memory of this session.
-    fn take(&mut self, context: &mut Context, pool: &Arc<Pool>, value: &Value) -> Result<(), CallError> {
+    fn take(
+        &mut self,
+        context: &mut Context,
+        pool: &Arc<Pool>,
+        value: &Value,
+    ) -> Result<(), CallError> {
         if let Some(stored) = value.kept::<Stored>()
             && stored.buffer.is_of(pool)
             && self.native.reads(&stored.native)
@@ -267,13 +334,23 @@ impl Side {
 }
 
 /// A run whose inputs and outputs the runtime copies.
-fn copied(context: &mut Context, inputs: &[Value], specs: &[TensorSpec]) -> Result<Vec<Value>, CallError> {
+fn copied(
+    context: &mut Context,
+    inputs: &[Value],
+    specs: &[TensorSpec],
+) -> Result<Vec<Value>, CallError> {
     // The runtime reads elements where they lie, so they are aligned for their type.
-    let aligned = |t: Tensor| if (t.bytes().as_ptr() as usize).is_multiple_of(4) { t } else { t.detached() };
+    let aligned =
+        |t: Tensor| if (t.bytes().as_ptr() as usize).is_multiple_of(4) { t } else { t.detached() };
     let tensors: Vec<Tensor> = inputs.iter().map(|value| aligned(value.tensor())).collect();
     let counts: Vec<usize> = specs.iter().map(|spec| spec.shape.iter().product()).collect();
-    let values = context.run_on_copies(&tensors.iter().map(elements).collect::<Vec<_>>(), &counts)?;
-    Ok(specs.iter().zip(values).map(|(spec, values)| Value::Host(Tensor::from_f32(spec.shape.clone(), values))).collect())
+    let values =
+        context.run_on_copies(&tensors.iter().map(elements).collect::<Vec<_>>(), &counts)?;
+    Ok(specs
+        .iter()
+        .zip(values)
+        .map(|(spec, values)| Value::Host(Tensor::from_f32(spec.shape.clone(), values)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -282,7 +359,13 @@ mod tests {
 
     #[test]
     fn versions_are_checked() {
-        for (version, fits) in [("2.3.2 (429f97ae6b@2025)", true), ("2.5.0", true), ("2.2.9", false), ("3.0.0", false), ("", false)] {
+        for (version, fits) in [
+            ("2.3.2 (429f97ae6b@2025)", true),
+            ("2.5.0", true),
+            ("2.2.9", false),
+            ("3.0.0", false),
+            ("", false),
+        ] {
             assert_eq!(unfit("librknnrt", version, RUNTIME).is_none(), fits, "{version}");
         }
         assert_eq!(unfit("the NPU's driver", "0.9.8", DRIVER), None);

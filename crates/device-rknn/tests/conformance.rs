@@ -16,7 +16,13 @@ fn the_npu_through_librknnrt_conforms() {
     let compiled = Files::compiled(&folder).unwrap();
     for device in [&device, &device.clone().copying()] {
         for files in [&graphs, &compiled] {
-            let facts = Facts { computes: true, host: false, integers: false, by_name: false, models_time: true };
+            let facts = Facts {
+                computes: true,
+                host: false,
+                integers: false,
+                by_name: false,
+                models_time: true,
+            };
             let outcome = check(&Subject { device, files, facts });
             assert!(outcome.failed.is_empty(), "{:#?}", outcome.failed);
             assert_eq!((outcome.passed.len(), outcome.ruled_out.len()), (33, 3), "{outcome:#?}");

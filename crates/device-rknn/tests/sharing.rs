@@ -30,8 +30,17 @@ fn with(name: &str, variable: (&str, String), body: impl FnOnce()) {
         return body();
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env(variable.0, variable.1).output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = child
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .env(variable.0, variable.1)
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
@@ -63,7 +72,10 @@ fn sessions_on_all_cores_take_the_weights_once() {
         }
         let mut three = [0, 1, 2].map(|core| open(core).unwrap());
         let error = open(0).err().unwrap();
-        assert!(error.kind == DeviceErrorKind::Memory && error.detail.contains("RKNN_ERR_MALLOC_FAIL"), "{error}");
+        assert!(
+            error.kind == DeviceErrorKind::Memory && error.detail.contains("RKNN_ERR_MALLOC_FAIL"),
+            "{error}"
+        );
         assert!(three[2].run(&files.inputs(0)).is_ok());
         drop(three);
         assert!(open(2).is_ok(), "closed sessions leave nothing");
@@ -103,7 +115,10 @@ fn the_library_tells_its_file_version_and_kind_before_anything_is_loaded() {
     assert!(device.is_simulated() && device.library().unwrap().ends_with("librknnrt.so"));
     assert_eq!(device.runtime(), Some("2.3.2 (rockshard rknnrt-sim)"));
     let versions = device.versions(&files.shard()).unwrap();
-    assert_eq!((versions.runtime.as_str(), versions.driver.as_str()), ("2.3.2 (rockshard rknnrt-sim)", "0.9.8"));
+    assert_eq!(
+        (versions.runtime.as_str(), versions.driver.as_str()),
+        ("2.3.2 (rockshard rknnrt-sim)", "0.9.8")
+    );
     let missing = rockshard_device::ShardFile { path: "nowhere.onnx".into(), ..files.shard() };
     assert_eq!(device.versions(&missing).unwrap_err().kind, DeviceErrorKind::Load);
 }
@@ -111,24 +126,34 @@ fn the_library_tells_its_file_version_and_kind_before_anything_is_loaded() {
 #[test]
 fn sessions_of_a_core_share_the_memory_of_activations() {
     let (_folder, files) = written();
-    let cost = Rk3588::default().graph(&import_file(&files.shard().path, &Options::fixed()).unwrap());
+    let cost =
+        Rk3588::default().graph(&import_file(&files.shard().path, &Options::fixed()).unwrap());
     // A page for each core's activations, for the inputs of two sessions and for the outputs of one run.
-    let variable = ("ROCKSHARD_RK3588", format!("{{\"address_space\": {}}}", cost.weight_bytes + (3 + 6 + 2) * 4096));
+    let variable = (
+        "ROCKSHARD_RK3588",
+        format!("{{\"address_space\": {}}}", cost.weight_bytes + (3 + 6 + 2) * 4096),
+    );
     with("sessions_of_a_core_share_the_memory_of_activations", variable, || {
         let (device, (_folder, files)) = (device(), written());
-        let mut sessions: Vec<_> = (0..200).map(|i| device.open(&files.shard(), CoreId::Npu(i % 3)).unwrap()).collect();
+        let mut sessions: Vec<_> =
+            (0..200).map(|i| device.open(&files.shard(), CoreId::Npu(i % 3)).unwrap()).collect();
         let wanted = sessions[0].run(&files.inputs(0)).unwrap().outputs;
         assert!(sessions[31].run(&files.inputs(0)).unwrap().outputs == wanted);
         drop(sessions);
         let left_to_the_runtime = device.copying();
-        let opened = (0..200).map_while(|i| left_to_the_runtime.open(&files.shard(), CoreId::Npu(i % 3)).ok()).collect::<Vec<_>>().len();
+        let opened = (0..200)
+            .map_while(|i| left_to_the_runtime.open(&files.shard(), CoreId::Npu(i % 3)).ok())
+            .collect::<Vec<_>>()
+            .len();
         assert!(opened < 200, "{opened} sessions with activations of their own");
     });
 }
 
 /// Buffers of the runtime's double that this process has.
 fn buffers() -> usize {
-    let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let links = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
     links.filter(|link| link.to_string_lossy().contains("memfd:rknnrt-sim")).count()
 }
 
@@ -138,7 +163,8 @@ fn a_chain_of_sessions_needs_the_buffers_of_two() {
     with("a_chain_of_sessions_needs_the_buffers_of_two", (CHILD.0, CHILD.1.to_owned()), || {
         let (device, (_folder, files)) = (device(), written());
         let mut simulator = SimDevice::default().open(&files.shard(), CoreId::Npu(0)).unwrap();
-        let mut sessions: Vec<_> = (0..12).map(|i| device.open(&files.shard(), CoreId::Npu(i % 3)).unwrap()).collect();
+        let mut sessions: Vec<_> =
+            (0..12).map(|i| device.open(&files.shard(), CoreId::Npu(i % 3)).unwrap()).collect();
         for seed in 0..20 {
             let mut inputs: Vec<Value> = files.inputs(seed).into_iter().map(Value::Host).collect();
             let mut tensors = files.inputs(seed);
@@ -170,6 +196,9 @@ fn a_run_on_memory_in_the_npus_layout_converts_nothing() {
             session.run(&files.inputs(0)).unwrap().modelled.unwrap().as_micros()
         };
         let (copied, native) = (modelled(device.clone().copying()), modelled(device));
-        assert!((3 * 192 - 1..=3 * 192 + 1).contains(&(copied - native)), "{copied} and {native} us");
+        assert!(
+            (3 * 192 - 1..=3 * 192 + 1).contains(&(copied - native)),
+            "{copied} and {native} us"
+        );
     });
 }

@@ -15,17 +15,35 @@ fn device() -> RknnDevice {
 }
 
 fn shard(name: &str) -> ShardFile {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../device-sim/tests/data").join(format!("{name}.onnx"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../device-sim/tests/data")
+        .join(format!("{name}.onnx"));
     let graph = import_file(&path, &Options::fixed()).unwrap();
     let specs = |ids: &[ValueId]| {
         let values = ids.iter().map(|&v| graph.value(v));
-        values.map(|v| TensorSpec { name: v.name.clone(), dtype: v.dtype, shape: v.shape.clone(), scale: 1.0 }).collect()
+        values
+            .map(|v| TensorSpec {
+                name: v.name.clone(),
+                dtype: v.dtype,
+                shape: v.shape.clone(),
+                scale: 1.0,
+            })
+            .collect()
     };
-    ShardFile { name: name.into(), path, inputs: specs(&graph.inputs), outputs: specs(&graph.outputs) }
+    ShardFile {
+        name: name.into(),
+        path,
+        inputs: specs(&graph.inputs),
+        outputs: specs(&graph.outputs),
+    }
 }
 
 fn inputs(shard: &ShardFile, shift: usize) -> Vec<Tensor> {
-    let values = |t: &TensorSpec| (0..t.shape.iter().product()).map(|i: usize| ((i * 37 + shift) % 101) as f32 / 50.0 - 1.0).collect();
+    let values = |t: &TensorSpec| {
+        (0..t.shape.iter().product())
+            .map(|i: usize| ((i * 37 + shift) % 101) as f32 / 50.0 - 1.0)
+            .collect()
+    };
     shard.inputs.iter().map(|t| Tensor::from_f32(t.shape.clone(), values(t))).collect()
 }
 
@@ -38,20 +56,38 @@ fn results_and_times_are_the_simulators() {
     for name in ["conv-swish", "conv-residual", "attention", "layer-norm"] {
         let shard = shard(name);
         let given = inputs(&shard, 0);
-        let wanted = SimDevice::default().open(&shard, CoreId::Npu(0)).unwrap().run(&given).unwrap();
+        let wanted =
+            SimDevice::default().open(&shard, CoreId::Npu(0)).unwrap().run(&given).unwrap();
         // Memory in the NPU's layout is not converted in a run; copies are.
         let all = [true; 8];
         let graph = import_file(&shard.path, &Options::fixed()).unwrap();
-        let beside = SimDevice::default().session(graph, &shard, CoreId::Npu(0)).unwrap().modelled_beside(&all, &all);
+        let beside = SimDevice::default()
+            .session(graph, &shard, CoreId::Npu(0))
+            .unwrap()
+            .modelled_beside(&all, &all);
         let narrow: Vec<Tensor> = given.iter().map(|t| t.to_float(DType::F16).unwrap()).collect();
         for core in (0..3).map(CoreId::Npu) {
-            for (device, modelled) in [(device(), beside), (device().copying(), wanted.modelled.unwrap())] {
+            for (device, modelled) in
+                [(device(), beside), (device().copying(), wanted.modelled.unwrap())]
+            {
                 let mut session = device.open(&shard, core).unwrap();
                 let found = session.run(&given).unwrap();
                 assert_eq!(found.outputs[0].shape(), wanted.outputs[0].shape(), "{name} on {core}");
-                assert_eq!(found.outputs[0].to_f32().unwrap(), wanted.outputs[0].to_f32().unwrap(), "{name} on {core}");
-                assert_eq!(found.modelled.unwrap().as_micros(), modelled.as_micros(), "{name} on {core}");
-                assert_eq!(values(&mut *session, &narrow), *wanted.outputs[0].to_f32().unwrap(), "{name} on {core}, float16");
+                assert_eq!(
+                    found.outputs[0].to_f32().unwrap(),
+                    wanted.outputs[0].to_f32().unwrap(),
+                    "{name} on {core}"
+                );
+                assert_eq!(
+                    found.modelled.unwrap().as_micros(),
+                    modelled.as_micros(),
+                    "{name} on {core}"
+                );
+                assert_eq!(
+                    values(&mut *session, &narrow),
+                    *wanted.outputs[0].to_f32().unwrap(),
+                    "{name} on {core}, float16"
+                );
             }
         }
     }
@@ -106,12 +142,21 @@ fn failures_name_shard_core_and_code() {
     let mut session = device.open(&good, CoreId::Npu(2)).unwrap();
     let given = inputs(&good, 0);
     let error = session.run(&given[..1]).unwrap_err();
-    assert!(error.kind == DeviceErrorKind::Input && error.to_string() == "shard conv-residual on core 2: takes 2 inputs, got 1", "{error}");
+    assert!(
+        error.kind == DeviceErrorKind::Input
+            && error.to_string() == "shard conv-residual on core 2: takes 2 inputs, got 1",
+        "{error}"
+    );
     assert!(session.run(&given).is_ok(), "a refused run leaves the session usable");
 }
 
 #[test]
 fn a_library_that_is_not_there_is_said_so() {
-    let error = RknnDevice::load(Some(Path::new("nowhere/librknnrt.so"))).err().unwrap().to_string();
-    assert!(error.starts_with("nowhere/librknnrt.so cannot be loaded") && error.contains("install Rockchip's librknnrt"), "{error}");
+    let error =
+        RknnDevice::load(Some(Path::new("nowhere/librknnrt.so"))).err().unwrap().to_string();
+    assert!(
+        error.starts_with("nowhere/librknnrt.so cannot be loaded")
+            && error.contains("install Rockchip's librknnrt"),
+        "{error}"
+    );
 }

@@ -17,7 +17,12 @@ use std::path::PathBuf;
 fn specs(graph: &Graph, values: &[ValueId]) -> Vec<TensorSpec> {
     let spec = |v: &ValueId| {
         let value = graph.value(*v);
-        TensorSpec { name: value.name.clone(), dtype: value.dtype, shape: value.shape.clone(), scale: 1.0 }
+        TensorSpec {
+            name: value.name.clone(),
+            dtype: value.dtype,
+            shape: value.shape.clone(),
+            scale: 1.0,
+        }
     };
     values.iter().map(spec).collect()
 }
@@ -34,8 +39,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let inputs = arguments.map(read).collect::<Result<Vec<_>, _>>()?;
     let graph = import_file(&path, &Options::fixed())?;
     let (inputs_of, outputs_of) = (specs(&graph, &graph.inputs), specs(&graph, &graph.outputs));
-    let shard = ShardFile { name: path.display().to_string(), path, inputs: inputs_of, outputs: outputs_of };
-    let mut session = SimDevice::new(Numerics::default(), Rk3588::default()).session(graph, &shard, CoreId::Npu(0))?;
+    let shard = ShardFile {
+        name: path.display().to_string(),
+        path,
+        inputs: inputs_of,
+        outputs: outputs_of,
+    };
+    let mut session = SimDevice::new(Numerics::default(), Rk3588::default()).session(
+        graph,
+        &shard,
+        CoreId::Npu(0),
+    )?;
     std::fs::create_dir_all(&out)?;
     for (i, output) in session.run(&inputs)?.outputs.iter().enumerate() {
         write_npy(output, &mut BufWriter::new(File::create(out.join(format!("{i}.npy")))?))?;

@@ -42,7 +42,9 @@ struct State {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DriverError {
     /// No mask that the driver takes.
-    #[error("core mask {0:#x} is none of 0, 1, 2, 4, 3, 7 and 0xffff, or of a core that is not there")]
+    #[error(
+        "core mask {0:#x} is none of 0, 1, 2, 4, 3, 7 and 0xffff, or of a core that is not there"
+    )]
     Mask(u32),
     /// The job did not end.
     #[error("the job did not end within {0} s: all cores were reset")]
@@ -51,7 +53,9 @@ pub enum DriverError {
     #[error("all cores were reset, because a job of another context did not end")]
     Reset,
     /// The address space is used up.
-    #[error("{asked} bytes do not fit: {used} of {space} bytes of the NPU's address space are used")]
+    #[error(
+        "{asked} bytes do not fit: {used} of {space} bytes of the NPU's address space are used"
+    )]
     Space {
         /// Bytes asked for.
         asked: u64,
@@ -125,7 +129,11 @@ impl Driver {
     pub fn allocate(self: &Arc<Self>, bytes: u64) -> Result<Allocation, DriverError> {
         let (mut state, space) = (self.state(), self.chip.address_space);
         let used = state.used;
-        state.used = used.checked_add(bytes).filter(|&u| u <= space).ok_or(DriverError::Space { asked: bytes, used, space })?;
+        state.used = used.checked_add(bytes).filter(|&u| u <= space).ok_or(DriverError::Space {
+            asked: bytes,
+            used,
+            space,
+        })?;
         Ok(Allocation { driver: self.clone(), bytes })
     }
 
@@ -139,7 +147,13 @@ impl Driver {
     ///
     /// # Errors
     /// All but [`DriverError::Space`].
-    pub fn submit<T>(&self, mask: u32, tasks: u64, modelled: Duration, work: impl FnOnce(&[u8]) -> T) -> Result<T, DriverError> {
+    pub fn submit<T>(
+        &self,
+        mask: u32,
+        tasks: u64,
+        modelled: Duration,
+        work: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, DriverError> {
         if !self.takes(mask) {
             return Err(DriverError::Mask(mask));
         }
@@ -149,7 +163,9 @@ impl Driver {
         state.jobs += 1;
         cores.iter().for_each(|&core| state.queues[usize::from(core)].push_back((job, tasks)));
         let waits = |state: &mut State| {
-            let first = |core: &u8| state.queues[usize::from(*core)].front().is_some_and(|(front, _)| *front == job);
+            let first = |core: &u8| {
+                state.queues[usize::from(*core)].front().is_some_and(|(front, _)| *front == job)
+            };
             state.resets == resets && !cores.iter().all(first)
         };
         state = self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
@@ -180,7 +196,8 @@ impl Driver {
 fn cores_of(mask: u32, queues: &[VecDeque<(u64, u64)>]) -> Vec<u8> {
     let all = 0..queues.len() as u8;
     if mask == AUTO {
-        let tasks = |core: &u8| queues[usize::from(*core)].iter().map(|(_, tasks)| tasks).sum::<u64>();
+        let tasks =
+            |core: &u8| queues[usize::from(*core)].iter().map(|(_, tasks)| tasks).sum::<u64>();
         return all.min_by_key(tasks).into_iter().collect();
     }
     all.filter(|core| mask & (1 << core) != 0).collect()

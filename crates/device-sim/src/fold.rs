@@ -24,14 +24,26 @@ pub(crate) struct Lead {
 }
 
 /// Everything by channel behind `node`, whose channels lie on `axis`, as long as each result has one use. Begins with `bias`.
-pub(crate) fn tail(graph: &Graph, links: &Links, node: NodeId, axis: usize, bias: Option<Vec<f32>>) -> Tail {
+pub(crate) fn tail(
+    graph: &Graph,
+    links: &Links,
+    node: NodeId,
+    axis: usize,
+    bias: Option<Vec<f32>>,
+) -> Tail {
     let full = &graph.value(graph.node(node).output).shape;
     let channels = full[axis];
-    let mut tail = Tail { nodes: Vec::new(), gain: vec![1.0; channels], shift: bias.unwrap_or_else(|| vec![0.0; channels]) };
+    let mut tail = Tail {
+        nodes: Vec::new(),
+        gain: vec![1.0; channels],
+        shift: bias.unwrap_or_else(|| vec![0.0; channels]),
+    };
     let mut last = node;
     while let Some(user) = sole_user(graph, links, last) {
         let Some((function, _, constant)) = with_constant(graph, user) else { break };
-        let Some(values) = by_channel(graph, constant, full, axis).filter(|_| graph.value(graph.node(user).output).shape == *full) else {
+        let Some(values) = by_channel(graph, constant, full, axis)
+            .filter(|_| graph.value(graph.node(user).output).shape == *full)
+        else {
             break;
         };
         for ((gain, shift), v) in tail.gain.iter_mut().zip(&mut tail.shift).zip(values) {
@@ -49,7 +61,12 @@ pub(crate) fn tail(graph: &Graph, links: &Links, node: NodeId, axis: usize, bias
 }
 
 /// What the convolution `node` takes in from the node before it, unless that is in `taken`.
-pub(crate) fn lead(graph: &Graph, links: &Links, node: NodeId, taken: &BTreeSet<NodeId>) -> Option<Lead> {
+pub(crate) fn lead(
+    graph: &Graph,
+    links: &Links,
+    node: NodeId,
+    taken: &BTreeSet<NodeId>,
+) -> Option<Lead> {
     let Op::Conv { window, group: 1 } = &graph.node(node).op else { return None };
     if graph.node(node).inputs[1..].iter().any(|&v| graph.constant(v).is_none()) {
         return None;
@@ -64,10 +81,16 @@ pub(crate) fn lead(graph: &Graph, links: &Links, node: NodeId, taken: &BTreeSet<
         // A shift would have to stop at the padding.
         let [gain, shift] = [maker.inputs[1], maker.inputs[2]].map(|v| values(graph, v));
         let inside = window.kernel == [1, 1] && window.pads == [0; 4] && shape.len() == 4;
-        return inside.then_some(Lead { node: before, input: maker.inputs[0], gain: gain?, shift: Some(shift?) });
+        return inside.then_some(Lead {
+            node: before,
+            input: maker.inputs[0],
+            gain: gain?,
+            shift: Some(shift?),
+        });
     }
     let (function, input, constant) = with_constant(graph, before)?;
-    let mut gain = by_channel(graph, constant, shape, 1).filter(|_| graph.value(input).shape == *shape)?;
+    let mut gain =
+        by_channel(graph, constant, shape, 1).filter(|_| graph.value(input).shape == *shape)?;
     match function {
         Binary::Mul => {}
         Binary::Div => gain.iter_mut().for_each(|v| *v = v.recip()),
@@ -91,7 +114,9 @@ pub(crate) fn affine(graph: &Graph, links: &Links, node: NodeId) -> Option<Affin
     let (Binary::Mul, input, gain) = with_constant(graph, node)? else { return None };
     let (Binary::Add, _, shift) = with_constant(graph, last)? else { return None };
     let shape = &graph.value(input).shape;
-    let fits = |v: ValueId| graph.scalar(v).is_some() || (shape.len() == 4 && by_channel(graph, v, shape, 1).is_some());
+    let fits = |v: ValueId| {
+        graph.scalar(v).is_some() || (shape.len() == 4 && by_channel(graph, v, shape, 1).is_some())
+    };
     let same = [node, last].iter().all(|&n| graph.value(graph.node(n).output).shape == *shape);
     (same && fits(gain) && fits(shift)).then_some(Affine { last, input, gain, shift })
 }
@@ -109,7 +134,9 @@ fn with_constant(graph: &Graph, node: NodeId) -> Option<(Binary, ValueId, ValueI
     let constant = |v: ValueId| graph.constant(v).is_some_and(|t| t.dtype().is_float());
     let commutes = matches!(function, Binary::Add | Binary::Mul);
     match (constant(a), constant(b)) {
-        (false, true) if commutes || matches!(function, Binary::Sub | Binary::Div) => Some((*function, a, b)),
+        (false, true) if commutes || matches!(function, Binary::Sub | Binary::Div) => {
+            Some((*function, a, b))
+        }
         (true, false) if commutes => Some((*function, b, a)),
         _ => None,
     }
@@ -119,7 +146,10 @@ fn with_constant(graph: &Graph, node: NodeId) -> Option<(Binary, ValueId, ValueI
 fn by_channel(graph: &Graph, constant: ValueId, full: &[usize], axis: usize) -> Option<Vec<f32>> {
     let shape = &graph.value(constant).shape;
     let lead = full.len().checked_sub(shape.len())?;
-    let fits = shape.iter().enumerate().all(|(i, &extent)| extent == 1 || (i + lead == axis && extent == full[axis]));
+    let fits = shape
+        .iter()
+        .enumerate()
+        .all(|(i, &extent)| extent == 1 || (i + lead == axis && extent == full[axis]));
     let values = values(graph, constant).filter(|_| fits)?;
     Some(if values.len() == 1 { vec![values[0]; full[axis]] } else { values })
 }

@@ -43,7 +43,12 @@ impl SimDevice {
     ///
     /// # Errors
     /// As [`Device::open`].
-    pub fn session(&self, graph: Graph, shard: &ShardFile, core: CoreId) -> Result<SimSession, DeviceError> {
+    pub fn session(
+        &self,
+        graph: Graph,
+        shard: &ShardFile,
+        core: CoreId,
+    ) -> Result<SimSession, DeviceError> {
         self.check_core(shard, core)?;
         SimSession::load(graph, shard, core, self.numerics, &self.chip)
     }
@@ -51,8 +56,12 @@ impl SimDevice {
     fn check_core(&self, shard: &ShardFile, core: CoreId) -> Result<(), DeviceError> {
         let detail = match core {
             CoreId::Npu(n) if n < self.chip.cores => return Ok(()),
-            CoreId::Npu(_) => format!("the simulated NPU has {} cores, numbered from 0", self.chip.cores),
-            CoreId::Host => "the simulated NPU does not run host shards; open them on the CPU device".to_owned(),
+            CoreId::Npu(_) => {
+                format!("the simulated NPU has {} cores, numbered from 0", self.chip.cores)
+            }
+            CoreId::Host => {
+                "the simulated NPU does not run host shards; open them on the CPU device".to_owned()
+            }
         };
         Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, detail))
     }
@@ -69,8 +78,8 @@ impl Device for SimDevice {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         self.check_core(shard, core)?;
-        let graph =
-            import_file(&shard.path, &Options::fixed()).map_err(|e| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, e))?;
+        let graph = import_file(&shard.path, &Options::fixed())
+            .map_err(|e| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, e))?;
         Ok(Box::new(self.session(graph, shard, core)?))
     }
 }

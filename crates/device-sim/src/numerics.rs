@@ -36,7 +36,9 @@ impl Numerics {
     /// Where the vendor's compiler cuts `channels` with `taps` kernel elements each: into as few pieces as fit, equal ones if that
     /// gives whole groups of [`ALIGNED`] channels, else the largest ones that fit and a rest.
     pub(crate) fn cuts(self, channels: usize, taps: usize) -> Vec<usize> {
-        let Some(deepest) = self.deepest_sum.filter(|&deepest| channels * taps > deepest) else { return Vec::new() };
+        let Some(deepest) = self.deepest_sum.filter(|&deepest| channels * taps > deepest) else {
+            return Vec::new();
+        };
         let most = deepest / taps / ALIGNED * ALIGNED;
         if most == 0 {
             return Vec::new();
@@ -53,7 +55,9 @@ impl Numerics {
             return tensor;
         }
         let Ok(values) = tensor.to_f16() else { return tensor };
-        let flushed = values.iter().map(|&v| if v.is_normal() || !v.is_finite() { v } else { f16::from_bits(v.to_bits() & 0x8000) });
+        let flushed = values.iter().map(|&v| {
+            if v.is_normal() || !v.is_finite() { v } else { f16::from_bits(v.to_bits() & 0x8000) }
+        });
         Tensor::from_f16(tensor.shape(), flushed.collect())
     }
 }
@@ -73,7 +77,12 @@ pub(crate) fn tabled_sigmoid(x: &Tensor) -> Result<Tensor, KernelError> {
         let between = entry(below) + (entry(below + 1.0) - entry(below)) * (at - below);
         f16::from_f32((between + 1.0) / ONE)
     };
-    let kind = |_| KernelError::Type { op: "Sigmoid", input: 0, found: x.dtype(), expected: "real numbers" };
+    let kind = |_| KernelError::Type {
+        op: "Sigmoid",
+        input: 0,
+        found: x.dtype(),
+        expected: "real numbers",
+    };
     Ok(Tensor::from_f16(x.shape(), x.to_f16().map_err(kind)?.iter().map(|&x| value(x)).collect()))
 }
 
@@ -84,8 +93,11 @@ const SCAN: usize = 1 << 14;
 pub(crate) fn has_non_finite(tensor: &Tensor) -> bool {
     const EXPONENT: u16 = 0x7c00;
     // Without an early end within a block, so that the compiler makes vector code of it.
-    let found = |block: &[f16]| block.iter().fold(false, |found, v| found | (v.to_bits() & EXPONENT == EXPONENT));
-    tensor.dtype() == DType::F16 && tensor.to_f16().is_ok_and(|values| values.par_chunks(SCAN).any(found))
+    let found = |block: &[f16]| {
+        block.iter().fold(false, |found, v| found | (v.to_bits() & EXPONENT == EXPONENT))
+    };
+    tensor.dtype() == DType::F16
+        && tensor.to_f16().is_ok_and(|values| values.par_chunks(SCAN).any(found))
 }
 
 /// Masks are often the lowest float32; the vendor's toolkit turns constants below -3e38 into -10000 (rk3588.md 2.1).
@@ -97,14 +109,18 @@ const MASKED: f32 = -10_000.0;
 /// # Errors
 /// The position and value of an element that is NaN or beyond f16.
 pub(crate) fn stored(tensor: &Tensor) -> Result<Tensor, String> {
-    let fault = |at: usize, value: f32| format!("element {at} is {value}, which float16 cannot hold");
+    let fault =
+        |at: usize, value: f32| format!("element {at} is {value}, which float16 cannot hold");
     if tensor.dtype() == DType::F16 {
         let values = tensor.to_f16().map_err(|e| e.to_string())?;
         if let Some(at) = values.iter().position(|v| !v.is_finite() && *v != f16::NEG_INFINITY) {
             return Err(fault(at, values[at].to_f32()));
         }
         if values.contains(&f16::NEG_INFINITY) {
-            let masked = values.iter().map(|&v| if v == f16::NEG_INFINITY { f16::from_f32(MASKED) } else { v }).collect();
+            let masked = values
+                .iter()
+                .map(|&v| if v == f16::NEG_INFINITY { f16::from_f32(MASKED) } else { v })
+                .collect();
             return Ok(Tensor::from_f16(tensor.shape(), masked));
         }
         let aligned = (tensor.bytes().as_ptr() as usize).is_multiple_of(align_of::<f16>());
@@ -116,5 +132,8 @@ pub(crate) fn stored(tensor: &Tensor) -> Result<Tensor, String> {
         let rounded = f16::from_f32(value);
         if rounded.is_finite() { Ok(rounded) } else { Err(fault(at, value)) }
     };
-    Ok(Tensor::from_f16(tensor.shape(), values.iter().enumerate().map(narrow).collect::<Result<_, _>>()?))
+    Ok(Tensor::from_f16(
+        tensor.shape(),
+        values.iter().enumerate().map(narrow).collect::<Result<_, _>>()?,
+    ))
 }

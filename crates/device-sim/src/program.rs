@@ -81,7 +81,10 @@ pub(crate) fn compile(graph: &Graph, numerics: Numerics) -> Result<Vec<Step>, St
                     Some(lead) if lead.shift.is_none() => lead.input,
                     _ => node.inputs[0],
                 };
-                (Work::Weighted { op: node.op.clone(), weight, bias, cuts }, constants.arguments(&[input])?)
+                (
+                    Work::Weighted { op: node.op.clone(), weight, bias, cuts },
+                    constants.arguments(&[input])?,
+                )
             }
             (Op::Binary(_), _) if taken => continue,
             _ if let Some(affine) = fold::affine(graph, &links, id) => {
@@ -94,23 +97,30 @@ pub(crate) fn compile(graph: &Graph, numerics: Numerics) -> Result<Vec<Step>, St
                 (Work::Affine { gain: gain?, shift: shift? }, constants.arguments(&[affine.input])?)
             }
             (Op::GroupNorm { .. }, Some(gamma)) if graph.constant(node.inputs[2]).is_some() => {
-                let (mut gamma, mut beta) = (constants.wide(gamma)?, constants.wide(node.inputs[2])?);
+                let (mut gamma, mut beta) =
+                    (constants.wide(gamma)?, constants.wide(node.inputs[2])?);
                 if taken {
                     gamma.fill(1.0);
                     beta.fill(0.0);
                 }
                 let mut inputs = constants.arguments(&node.inputs[..1])?;
-                inputs.extend([gamma, beta].map(|values| Argument::Constant(Tensor::from_f32([values.len()], values))));
+                inputs
+                    .extend([gamma, beta].map(|values| {
+                        Argument::Constant(Tensor::from_f32([values.len()], values))
+                    }));
                 (Work::Whole(node.op.clone()), inputs)
             }
             (Op::Binary(Binary::Div), Some(divisor))
-                if graph.value(divisor).dtype.is_float() && graph.constant(node.inputs[0]).is_none() =>
+                if graph.value(divisor).dtype.is_float()
+                    && graph.constant(node.inputs[0]).is_none() =>
             {
                 let mut inputs = constants.arguments(&node.inputs[..1])?;
                 inputs.push(Argument::Constant(constants.reciprocal(divisor)?));
                 (Work::Whole(Op::Binary(Binary::Mul)), inputs)
             }
-            (Op::Unary(Unary::Sigmoid), _) if numerics.tabled_sigmoid => (Work::TabledSigmoid, constants.arguments(&node.inputs)?),
+            (Op::Unary(Unary::Sigmoid), _) if numerics.tabled_sigmoid => {
+                (Work::TabledSigmoid, constants.arguments(&node.inputs)?)
+            }
             _ => (Work::Whole(node.op.clone()), constants.arguments(&node.inputs)?),
         };
         steps.push(Step { name: node.name.clone(), work, inputs, output, frees: Vec::new() });
@@ -128,7 +138,8 @@ fn weighted(graph: &Graph, node: &Node) -> Option<ValueId> {
         _ => false,
     };
     let constant = |&v: &ValueId| graph.constant(v).is_some();
-    (fits && !constant(&node.inputs[0]) && node.inputs[1..].iter().all(constant)).then(|| node.inputs[1])
+    (fits && !constant(&node.inputs[0]) && node.inputs[1..].iter().all(constant))
+        .then(|| node.inputs[1])
 }
 
 /// By convolution, what it takes in from the node before it. What follows a convolution or product goes to that one first.
@@ -165,7 +176,10 @@ impl Constants<'_> {
             return Ok(tensor.clone());
         }
         let value = self.graph.value(id);
-        let tensor = self.graph.constant(id).ok_or_else(|| format!("value {:?} is not constant", value.name))?;
+        let tensor = self
+            .graph
+            .constant(id)
+            .ok_or_else(|| format!("value {:?} is not constant", value.name))?;
         let kept = if tensor.dtype().is_float() { stored(tensor) } else { Ok(tensor.clone()) };
         let kept = kept.map_err(|e| format!("weight {:?}: {e}", value.name))?;
         self.narrow.insert(id, kept.clone());
@@ -175,7 +189,8 @@ impl Constants<'_> {
     /// Biases and what is folded into weights: in f32.
     fn wide(&self, id: ValueId) -> Result<Vec<f32>, String> {
         let name = &self.graph.value(id).name;
-        let tensor = self.graph.constant(id).ok_or_else(|| format!("value {name:?} is not constant"))?;
+        let tensor =
+            self.graph.constant(id).ok_or_else(|| format!("value {name:?} is not constant"))?;
         let values = tensor.to_f32().map_err(|e| format!("weight {name:?}: {e}"))?.into_owned();
         match values.iter().position(|v| !v.is_finite()) {
             Some(at) => Err(format!("weight {name:?}: element {at} is {}", values[at])),
@@ -187,7 +202,8 @@ impl Constants<'_> {
     fn reciprocal(&self, id: ValueId) -> Result<Tensor, String> {
         let inverse = self.wide(id)?.into_iter().map(f32::recip).collect();
         let inverse = Tensor::from_f32(self.graph.value(id).shape.clone(), inverse);
-        stored(&inverse).map_err(|e| format!("reciprocal of weight {:?}: {e}", self.graph.value(id).name))
+        stored(&inverse)
+            .map_err(|e| format!("reciprocal of weight {:?}: {e}", self.graph.value(id).name))
     }
 
     fn arguments(&mut self, inputs: &[ValueId]) -> Result<Vec<Argument>, String> {
@@ -207,7 +223,9 @@ fn weights(
     tail: &Tail,
     lead: Option<&Lead>,
 ) -> Result<(Tensor, Option<Tensor>), String> {
-    let bias = |shift: Vec<f32>| shift.iter().any(|&v| v != 0.0).then(|| Tensor::from_f32([shift.len()], shift));
+    let bias = |shift: Vec<f32>| {
+        shift.iter().any(|&v| v != 0.0).then(|| Tensor::from_f32([shift.len()], shift))
+    };
     if lead.is_none() && tail.gain.iter().all(|&gain| gain == 1.0) {
         return Ok((constants.narrow(weight)?, bias(tail.shift.clone())));
     }
@@ -215,10 +233,12 @@ fn weights(
     let mut values = constants.wide(weight)?;
     let mut shift = tail.shift.clone();
     // Runs of one output and one input channel, in the order of storage.
-    let (outputs, taps) = (tail.gain.len(), if node.op == Op::MatMul { 1 } else { shape[2..].iter().product() });
+    let (outputs, taps) =
+        (tail.gain.len(), if node.op == Op::MatMul { 1 } else { shape[2..].iter().product() });
     let channels = values.len() / outputs / taps;
     for (i, run) in values.chunks_mut(taps).enumerate() {
-        let (output, input) = if node.op == Op::MatMul { (i % outputs, 0) } else { (i / channels, i % channels) };
+        let (output, input) =
+            if node.op == Op::MatMul { (i % outputs, 0) } else { (i / channels, i % channels) };
         if let Some(Lead { shift: Some(before), .. }) = lead {
             shift[output] += run.iter().sum::<f32>() * before[input] * tail.gain[output];
         }
@@ -231,7 +251,10 @@ fn weights(
 fn find_last_uses(graph: &Graph, steps: &mut [Step]) {
     let mut seen: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
     for step in steps.iter_mut().rev() {
-        let used = step.inputs.iter().filter_map(|a| if let Argument::Value(v) = a { Some(*v) } else { None });
+        let used = step
+            .inputs
+            .iter()
+            .filter_map(|a| if let Argument::Value(v) = a { Some(*v) } else { None });
         let candidates: Vec<ValueId> = used.chain([step.output]).collect();
         step.frees = candidates.into_iter().filter(|&v| seen.insert(v)).collect();
     }
@@ -250,10 +273,29 @@ fn cuts(op: &Op, weight: &Tensor, numerics: Numerics) -> Vec<usize> {
 impl Step {
     /// Whether finite arguments cannot give anything but a finite result: elements are moved, averaged or made smaller.
     pub(crate) fn keeps_finite(&self) -> bool {
-        use Op::{Attention, Concat, Expand, Gather, Gelu, Reshape, Resize, Slice, Softmax, Swish, Transpose};
+        use Op::{
+            Attention, Concat, Expand, Gather, Gelu, Reshape, Resize, Slice, Softmax, Swish,
+            Transpose,
+        };
         let Work::Whole(op) = &self.work else { return false };
-        let moves = matches!(op, Reshape { .. } | Transpose { .. } | Slice { .. } | Concat { .. } | Gather { .. } | Expand { .. });
-        moves || matches!(op, Attention { .. } | Softmax { .. } | Resize { .. } | Gelu { tanh: false } | Swish { .. })
+        let moves = matches!(
+            op,
+            Reshape { .. }
+                | Transpose { .. }
+                | Slice { .. }
+                | Concat { .. }
+                | Gather { .. }
+                | Expand { .. }
+        );
+        moves
+            || matches!(
+                op,
+                Attention { .. }
+                    | Softmax { .. }
+                    | Resize { .. }
+                    | Gelu { tanh: false }
+                    | Swish { .. }
+            )
     }
 
     /// Run on arguments in the order of [`Step::inputs`].
@@ -262,11 +304,14 @@ impl Step {
             Work::Whole(op) => evaluate(op, arguments, Precision::F16),
             Work::TabledSigmoid => tabled_sigmoid(arguments[0]),
             Work::Affine { gain, shift } => {
-                let product = evaluate(&Op::Binary(Binary::Mul), &[arguments[0], gain], Precision::F32)?;
+                let product =
+                    evaluate(&Op::Binary(Binary::Mul), &[arguments[0], gain], Precision::F32)?;
                 let sum = evaluate(&Op::Binary(Binary::Add), &[&product, shift], Precision::F32)?;
                 evaluate(&Op::Cast(DType::F16), &[&sum], Precision::F16)
             }
-            Work::Weighted { op, weight, bias, cuts } => evaluate_weighted(op, arguments[0], weight, bias.as_ref(), cuts, Precision::F16),
+            Work::Weighted { op, weight, bias, cuts } => {
+                evaluate_weighted(op, arguments[0], weight, bias.as_ref(), cuts, Precision::F16)
+            }
         }
     }
 }

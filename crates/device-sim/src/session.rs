@@ -2,7 +2,10 @@ use crate::Numerics;
 use crate::numerics::has_non_finite;
 use crate::program::{Argument, Step, compile};
 use rockshard_cost::{Boundary, Rk3588};
-use rockshard_device::{Completion, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, check_inputs, check_values};
+use rockshard_device::{
+    Completion, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, check_inputs,
+    check_values,
+};
 use rockshard_graph::{Graph, ValueId};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::{DType, Tensor};
@@ -27,21 +30,33 @@ pub struct SimSession {
 }
 
 impl SimSession {
-    pub(crate) fn load(graph: Graph, shard: &ShardFile, core: CoreId, numerics: Numerics, chip: &Rk3588) -> Result<Self, DeviceError> {
+    pub(crate) fn load(
+        graph: Graph,
+        shard: &ShardFile,
+        core: CoreId,
+        numerics: Numerics,
+        chip: &Rk3588,
+    ) -> Result<Self, DeviceError> {
         let fail = |kind, detail: String| Err(DeviceError::new(kind, &shard.name, core, detail));
-        for (role, ids, specs) in [("input", &graph.inputs, &shard.inputs), ("output", &graph.outputs, &shard.outputs)] {
+        for (role, ids, specs) in
+            [("input", &graph.inputs, &shard.inputs), ("output", &graph.outputs, &shard.outputs)]
+        {
             if let Err(detail) = check_boundary(role, &graph, ids, specs) {
                 return fail(DeviceErrorKind::Load, detail);
             }
         }
         if let Some(input) = shard.inputs.iter().find(|spec| !spec.dtype.is_float()) {
-            let detail = format!("input {:?} is {}: the NPU takes real numbers, run this shard on the host", input.name, input.dtype);
+            let detail = format!(
+                "input {:?} is {}: the NPU takes real numbers, run this shard on the host",
+                input.name, input.dtype
+            );
             return fail(DeviceErrorKind::Limit, detail);
         }
         // Where a board gives zeros for extents that are too long, only its memory is a limit.
         let extents = Rk3588 { address_space: u64::MAX, ..chip.clone() };
         let zeros = chip.zeros_on_overflow && !extents.limits(&graph).is_empty();
-        let memory = Rk3588 { largest_extent: usize::MAX, most_channels: usize::MAX, ..chip.clone() };
+        let memory =
+            Rk3588 { largest_extent: usize::MAX, most_channels: usize::MAX, ..chip.clone() };
         if let Some(limit) = if zeros { &memory } else { chip }.limits(&graph).into_iter().next() {
             return fail(DeviceErrorKind::Limit, limit.to_string());
         }
@@ -50,12 +65,26 @@ impl SimSession {
             Err(detail) => return fail(DeviceErrorKind::Load, detail),
         };
         let used = |v: ValueId| {
-            graph.outputs.contains(&v) || steps.iter().any(|s| s.inputs.iter().any(|a| matches!(a, Argument::Value(u) if *u == v)))
+            graph.outputs.contains(&v)
+                || steps
+                    .iter()
+                    .any(|s| s.inputs.iter().any(|a| matches!(a, Argument::Value(u) if *u == v)))
         };
         let inputs = graph.inputs.iter().map(|&v| (v, used(v))).collect();
         let outputs = graph.outputs.iter().map(|&v| (v, graph.constant(v).cloned())).collect();
         let time = Time::of(&graph, chip);
-        Ok(SimSession { shard: shard.clone(), core, numerics, steps, inputs, outputs, time, peak_bytes: 0, non_finite: None, zeros })
+        Ok(SimSession {
+            shard: shard.clone(),
+            core,
+            numerics,
+            steps,
+            inputs,
+            outputs,
+            time,
+            peak_bytes: 0,
+            non_finite: None,
+            zeros,
+        })
     }
 
     /// Most bytes of activations (inputs and outputs included) that existed at a time in the last run.
@@ -83,12 +112,20 @@ impl SimSession {
     }
 }
 
-fn check_boundary(role: &str, graph: &Graph, ids: &[ValueId], specs: &[TensorSpec]) -> Result<(), String> {
+fn check_boundary(
+    role: &str,
+    graph: &Graph,
+    ids: &[ValueId],
+    specs: &[TensorSpec],
+) -> Result<(), String> {
     if ids.len() != specs.len() {
         return Err(format!("the graph has {} {role}s, the manifest {}", ids.len(), specs.len()));
     }
     for (spec, value) in specs.iter().zip(ids.iter().map(|&v| graph.value(v))) {
-        if spec.name != value.name || spec.shape != value.shape || spec.dtype.is_float() != value.dtype.is_float() {
+        if spec.name != value.name
+            || spec.shape != value.shape
+            || spec.dtype.is_float() != value.dtype.is_float()
+        {
             return Err(format!(
                 "{role} {:?} of the manifest is {}{:?}, the graph has {:?}, {}{:?}, in its place",
                 spec.name, spec.dtype, spec.shape, value.name, value.dtype, value.shape
@@ -134,14 +171,22 @@ impl Time {
         let (whole, boundary) = (chip.graph(graph), chip.boundary(graph));
         let crossing = boundary.cost();
         let streaming_micros = whole.streaming_micros - chip.streaming_micros(&crossing);
-        Time { chip: chip.clone(), micros: whole.micros - crossing.micros, streaming_micros, boundary }
+        Time {
+            chip: chip.clone(),
+            micros: whole.micros - crossing.micros,
+            streaming_micros,
+            boundary,
+        }
     }
 
     /// Modelled time and the part of it that waits for the memory, where these inputs and outputs stay on the device.
     fn beside(&self, inputs: &[bool], outputs: &[bool]) -> (Duration, Duration) {
         let crossing = self.boundary.cost_beside(inputs, outputs);
         let duration = |micros: f64| Duration::from_secs_f64(micros.max(0.0) * 1e-6);
-        (duration(self.micros + crossing.micros), duration(self.streaming_micros + self.chip.streaming_micros(&crossing)))
+        (
+            duration(self.micros + crossing.micros),
+            duration(self.streaming_micros + self.chip.streaming_micros(&crossing)),
+        )
     }
 }
 
@@ -170,14 +215,29 @@ impl Session for SimSession {
         Ok(Completion { outputs, modelled: Some(modelled), streaming })
     }
 
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         check_values(&self.shard, self.core, inputs)?;
         let given: Vec<Tensor> = inputs.iter().map(Value::tensor).collect();
-        let here: Vec<bool> = inputs.iter().map(|input| input.kept::<SimKept>().is_some()).collect();
-        let keep: Vec<bool> = self.shard.outputs.iter().zip(keep).map(|(spec, &keep)| keep && spec.dtype.is_float()).collect();
+        let here: Vec<bool> =
+            inputs.iter().map(|input| input.kept::<SimKept>().is_some()).collect();
+        let keep: Vec<bool> = self
+            .shard
+            .outputs
+            .iter()
+            .zip(keep)
+            .map(|(spec, &keep)| keep && spec.dtype.is_float())
+            .collect();
         let outputs = self.compute(&given)?.into_iter().enumerate();
         let kept = |at| keep.get(at) == Some(&true);
-        let outputs = outputs.map(|(at, t)| if kept(at) { Value::Kept(Arc::new(SimKept(t))) } else { Value::Host(t) }).collect();
+        let outputs = outputs
+            .map(
+                |(at, t)| if kept(at) { Value::Kept(Arc::new(SimKept(t))) } else { Value::Host(t) },
+            )
+            .collect();
         let (modelled, streaming) = self.time.beside(&here, &keep);
         Ok(Completion { outputs, modelled: Some(modelled), streaming })
     }
@@ -190,15 +250,18 @@ impl SimSession {
             let zeros = self.shard.outputs.iter().map(|t| {
                 let dtype = if t.dtype.is_float() { DType::F16 } else { t.dtype };
                 let bytes = vec![0; t.shape.iter().product::<usize>() * dtype.size()];
-                Tensor::new(dtype, t.shape.clone(), bytes.into()).map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
+                Tensor::new(dtype, t.shape.clone(), bytes.into())
+                    .map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
             });
             return zeros.collect();
         }
         let mut live = Live::default();
         let mut non_finite = None;
-        for ((tensor, &(id, used)), spec) in inputs.iter().zip(&self.inputs).zip(&self.shard.inputs) {
-            let tensor =
-                tensor.to_float(DType::F16).map_err(|e| self.error(DeviceErrorKind::Input, format!("input {:?}: {e}", spec.name)))?;
+        for ((tensor, &(id, used)), spec) in inputs.iter().zip(&self.inputs).zip(&self.shard.inputs)
+        {
+            let tensor = tensor.to_float(DType::F16).map_err(|e| {
+                self.error(DeviceErrorKind::Input, format!("input {:?}: {e}", spec.name))
+            })?;
             if used {
                 let tensor = self.numerics.settle(tensor);
                 if non_finite.is_none() && has_non_finite(&tensor) {
@@ -207,14 +270,21 @@ impl SimSession {
                 live.insert(id, tensor);
             }
         }
-        let missing = |id: ValueId| self.error(DeviceErrorKind::Run, format!("value {} is used before it is made", id.index()));
+        let missing = |id: ValueId| {
+            self.error(
+                DeviceErrorKind::Run,
+                format!("value {} is used before it is made", id.index()),
+            )
+        };
         for step in &self.steps {
             let find = |argument| match argument {
                 &Argument::Value(id) => live.tensors.get(&id).ok_or_else(|| missing(id)),
                 Argument::Constant(tensor) => Ok(tensor),
             };
             let arguments = step.inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-            let output = step.run(&arguments).map_err(|e| self.error(DeviceErrorKind::Run, format!("node {:?}: {e}", step.name)))?;
+            let output = step.run(&arguments).map_err(|e| {
+                self.error(DeviceErrorKind::Run, format!("node {:?}: {e}", step.name))
+            })?;
             let output = self.numerics.settle(output);
             if non_finite.is_none() && !step.keeps_finite() && has_non_finite(&output) {
                 non_finite = Some(step.name.clone());
@@ -225,9 +295,12 @@ impl SimSession {
             }
         }
         let give = |(id, constant): &(ValueId, Option<Tensor>)| {
-            let tensor = constant.as_ref().or_else(|| live.tensors.get(id)).ok_or_else(|| missing(*id))?;
+            let tensor =
+                constant.as_ref().or_else(|| live.tensors.get(id)).ok_or_else(|| missing(*id))?;
             if tensor.dtype().is_float() {
-                tensor.to_float(DType::F16).map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
+                tensor
+                    .to_float(DType::F16)
+                    .map_err(|e| self.error(DeviceErrorKind::Run, e.to_string()))
             } else {
                 Ok(tensor.clone())
             }

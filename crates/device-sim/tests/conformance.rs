@@ -15,7 +15,8 @@ fn files(name: &str) -> Files {
 }
 
 fn outcome(device: &dyn Device, files: &Files) -> Outcome {
-    let facts = Facts { computes: true, host: false, integers: false, by_name: false, models_time: true };
+    let facts =
+        Facts { computes: true, host: false, integers: false, by_name: false, models_time: true };
     check(&Subject { device, files, facts })
 }
 
@@ -72,8 +73,12 @@ impl Device for Flawed {
         let (mut given, mut at) = (shard.clone(), core);
         match self.flaw {
             Flaw::AnyFile => given.path.clone_from(&self.good.path),
-            Flaw::AnyBoundary if shard.path == self.good.path => given = ShardFile { name: shard.name.clone(), ..self.good.clone() },
-            Flaw::Integers if shard.path != self.good.path => given = ShardFile { name: shard.name.clone(), ..self.good.clone() },
+            Flaw::AnyBoundary if shard.path == self.good.path => {
+                given = ShardFile { name: shard.name.clone(), ..self.good.clone() }
+            }
+            Flaw::Integers if shard.path != self.good.path => {
+                given = ShardFile { name: shard.name.clone(), ..self.good.clone() }
+            }
             Flaw::Host if core == CoreId::Host => at = CoreId::Npu(0),
             _ => {}
         }
@@ -83,7 +88,13 @@ impl Device for Flawed {
             }
         })?;
         let before = self.events.load(Ordering::SeqCst);
-        Ok(Box::new(FlawedSession { inner, flaw: self.flaw, events: self.events.clone(), before, thread: self.thread }))
+        Ok(Box::new(FlawedSession {
+            inner,
+            flaw: self.flaw,
+            events: self.events.clone(),
+            before,
+            thread: self.thread,
+        }))
     }
 }
 
@@ -105,14 +116,20 @@ impl Session for FlawedSession {
         let unaligned = inputs.iter().any(|t| !(t.bytes().as_ptr() as usize).is_multiple_of(2));
         let factor = match self.flaw {
             Flaw::Crosstalk => inputs[1].to_f32().unwrap()[0] + 3.0,
-            Flaw::Breaks | Flaw::DropsAll if self.events.load(Ordering::SeqCst) != self.before => 0.0,
+            Flaw::Breaks | Flaw::DropsAll if self.events.load(Ordering::SeqCst) != self.before => {
+                0.0
+            }
             Flaw::Aligned if unaligned => 0.0,
             Flaw::OneThread if current().id() != self.thread => 0.0,
             _ => 1.0,
         };
         done.outputs = done.outputs.iter().map(|t| change(t, &|v| v * factor)).collect();
         if self.flaw == Flaw::Finite {
-            done.outputs = done.outputs.iter().map(|t| change(t, &|v| if v.is_finite() { v } else { 0.0 })).collect();
+            done.outputs = done
+                .outputs
+                .iter()
+                .map(|t| change(t, &|v| if v.is_finite() { v } else { 0.0 }))
+                .collect();
         }
         Ok(done)
     }
@@ -136,8 +153,13 @@ fn a_device_that_breaks_a_rule_is_found() {
     ];
     let files = files("conformance-flawed");
     for (flaw, case) in table {
-        let device = Flawed { flaw, good: files.shard(), events: Arc::default(), thread: current().id() };
+        let device =
+            Flawed { flaw, good: files.shard(), events: Arc::default(), thread: current().id() };
         let outcome = outcome(&device, &files);
-        assert!(outcome.failed.iter().any(|(name, _)| *name == case), "{case}: not found; {:#?}", outcome.failed);
+        assert!(
+            outcome.failed.iter().any(|(name, _)| *name == case),
+            "{case}: not found; {:#?}",
+            outcome.failed
+        );
     }
 }

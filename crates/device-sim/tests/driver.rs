@@ -23,7 +23,12 @@ struct Jobs {
 
 impl Jobs {
     fn new() -> Self {
-        Jobs { driver: Arc::new(Driver::new(Rk3588::default())), started: Arc::default(), threads: Vec::new(), gates: Vec::new() }
+        Jobs {
+            driver: Arc::new(Driver::new(Rk3588::default())),
+            started: Arc::default(),
+            threads: Vec::new(),
+            gates: Vec::new(),
+        }
     }
 
     /// Submit a job and wait until it is in its queues.
@@ -113,7 +118,8 @@ fn the_core_with_the_fewest_tasks_is_picked() {
     let mut ran = started.lock().unwrap().clone();
     ran.sort();
     let core = |n: u8| vec![n];
-    let wanted = [("a", 0), ("b", 1), ("c", 2), ("d", 1), ("e", 2), ("f", 2), ("g", 0)].map(|(name, n)| (name, core(n)));
+    let wanted = [("a", 0), ("b", 1), ("c", 2), ("d", 1), ("e", 2), ("f", 2), ("g", 0)]
+        .map(|(name, n)| (name, core(n)));
     assert_eq!(ran, wanted);
 }
 
@@ -151,7 +157,11 @@ fn a_job_that_does_not_end_fails_those_of_all_cores() {
     assert_eq!(jobs.results(), [Err(DriverError::Reset), Err(DriverError::Reset)]);
     assert_eq!(driver.submit(2, 1, SHORT, |_| 5), Ok(5), "later jobs run");
     let long = Duration::from_secs(19);
-    assert_eq!(driver.submit(1, 1, long, |_| ()), Err(DriverError::Timeout(18.0)), "modelled to take too long");
+    assert_eq!(
+        driver.submit(1, 1, long, |_| ()),
+        Err(DriverError::Timeout(18.0)),
+        "modelled to take too long"
+    );
 }
 
 #[test]
@@ -167,8 +177,14 @@ fn a_job_that_panics_leaves_its_core() {
 fn memory_is_counted_until_it_is_given_back() {
     let driver = Arc::new(Driver::new(Rk3588 { address_space: 100, ..Rk3588::default() }));
     let first = driver.allocate(60).unwrap();
-    assert_eq!(driver.allocate(41).err(), Some(DriverError::Space { asked: 41, used: 60, space: 100 }));
-    assert_eq!(driver.allocate(u64::MAX).err(), Some(DriverError::Space { asked: u64::MAX, used: 60, space: 100 }));
+    assert_eq!(
+        driver.allocate(41).err(),
+        Some(DriverError::Space { asked: 41, used: 60, space: 100 })
+    );
+    assert_eq!(
+        driver.allocate(u64::MAX).err(),
+        Some(DriverError::Space { asked: u64::MAX, used: 60, space: 100 })
+    );
     let rest = driver.allocate(40).unwrap();
     assert_eq!(driver.used(), 100);
     drop(first);

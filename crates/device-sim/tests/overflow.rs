@@ -17,14 +17,27 @@ fn double() -> (Graph, ShardFile) {
     graph.add_node("mul", Op::Binary(Binary::Mul), vec![x, two], y);
     (graph.inputs, graph.outputs) = (vec![x], vec![y]);
     graph.verify().unwrap();
-    let spec = |name: &str| vec![TensorSpec { name: name.into(), dtype: DType::F32, shape: shape.to_vec(), scale: 1.0 }];
-    (graph, ShardFile { name: "double".into(), path: "memory".into(), inputs: spec("x"), outputs: spec("y") })
+    let spec = |name: &str| {
+        vec![TensorSpec { name: name.into(), dtype: DType::F32, shape: shape.to_vec(), scale: 1.0 }]
+    };
+    (
+        graph,
+        ShardFile {
+            name: "double".into(),
+            path: "memory".into(),
+            inputs: spec("x"),
+            outputs: spec("y"),
+        },
+    )
 }
 
 fn run(chip: Rk3588) -> Result<Vec<f32>, DeviceErrorKind> {
     let (graph, shard) = double();
-    let mut session = SimDevice::new(Numerics::default(), chip).session(graph, &shard, CoreId::Npu(0)).map_err(|e| e.kind)?;
-    let done = session.run(&[Tensor::from_f32([1, 9000, 2], vec![1.0; 18_000])]).map_err(|e| e.kind)?;
+    let mut session = SimDevice::new(Numerics::default(), chip)
+        .session(graph, &shard, CoreId::Npu(0))
+        .map_err(|e| e.kind)?;
+    let done =
+        session.run(&[Tensor::from_f32([1, 9000, 2], vec![1.0; 18_000])]).map_err(|e| e.kind)?;
     assert_eq!((done.outputs[0].dtype(), done.outputs[0].shape()), (DType::F16, &[1, 9000, 2][..]));
     Ok(done.outputs[0].to_f32().unwrap().into_owned())
 }
@@ -36,5 +49,9 @@ fn what_does_not_fit_the_registers_is_an_error_or_zeros() {
     assert_eq!(run(Rk3588::default()), Err(DeviceErrorKind::Limit));
     assert_eq!(run(board.clone()), Ok(vec![0.0; 18_000]));
     assert_eq!(run(larger), Ok(vec![2.0; 18_000]), "what fits is computed");
-    assert_eq!(run(Rk3588 { address_space: 1000, ..board }), Err(DeviceErrorKind::Limit), "memory is an error on boards too");
+    assert_eq!(
+        run(Rk3588 { address_space: 1000, ..board }),
+        Err(DeviceErrorKind::Limit),
+        "memory is an error on boards too"
+    );
 }

@@ -46,7 +46,12 @@ fn read(name: &str) -> Tensor {
 fn specs(graph: &Graph, values: &[ValueId]) -> Vec<TensorSpec> {
     let spec = |v: &ValueId| {
         let value = graph.value(*v);
-        TensorSpec { name: value.name.clone(), dtype: value.dtype, shape: value.shape.clone(), scale: 1.0 }
+        TensorSpec {
+            name: value.name.clone(),
+            dtype: value.dtype,
+            shape: value.shape.clone(),
+            scale: 1.0,
+        }
     };
     values.iter().map(spec).collect()
 }
@@ -63,9 +68,17 @@ fn operators_are_as_in_the_vendors_simulator() {
     for (name, roundings) in CASES {
         let path = data(&format!("{name}.onnx"));
         let graph = import_file(&path, &Options::fixed()).unwrap();
-        let inputs: Vec<Tensor> = (0..graph.inputs.len()).map(|i| read(&format!("{name}.x{i}.npy"))).collect();
-        let shard = ShardFile { name: name.into(), path, inputs: specs(&graph, &graph.inputs), outputs: specs(&graph, &graph.outputs) };
-        let mut session = SimDevice::new(Numerics::default(), Rk3588::default()).session(graph, &shard, CoreId::Npu(0)).unwrap();
+        let inputs: Vec<Tensor> =
+            (0..graph.inputs.len()).map(|i| read(&format!("{name}.x{i}.npy"))).collect();
+        let shard = ShardFile {
+            name: name.into(),
+            path,
+            inputs: specs(&graph, &graph.inputs),
+            outputs: specs(&graph, &graph.outputs),
+        };
+        let mut session = SimDevice::new(Numerics::default(), Rk3588::default())
+            .session(graph, &shard, CoreId::Npu(0))
+            .unwrap();
         let found = session.run(&inputs).unwrap().outputs.remove(0);
         let (found, expected) = (found.to_f32().unwrap(), read(&format!("{name}.y.npy")));
         let expected = expected.to_f32().unwrap();
@@ -73,7 +86,8 @@ fn operators_are_as_in_the_vendors_simulator() {
         let rms = (expected.iter().map(|v| v * v).sum::<f32>() / expected.len() as f32).sqrt();
         let rms = f16::from_f32(rms).to_f32();
         let equal = found.iter().zip(&*expected).filter(|(a, b)| a == b).count();
-        let worst = found.iter().zip(&*expected).map(|(&a, &b)| distance(b, a, rms)).fold(0.0, f32::max);
+        let worst =
+            found.iter().zip(&*expected).map(|(&a, &b)| distance(b, a, rms)).fold(0.0, f32::max);
         // Samples are small, so a little below the 99 % that whole operators keep.
         if equal * 100 < found.len() * 98 || worst > roundings {
             failed.push(format!("{name}: {equal} of {} equal, worst {worst} ulp", found.len()));

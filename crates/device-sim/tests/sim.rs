@@ -7,7 +7,9 @@ use rockshard_device_sim::{Numerics, SimDevice};
 use rockshard_graph::{Binary, Graph, Op, Unary, ValueId, Window, infer};
 use rockshard_kernels::{Precision, evaluate};
 use rockshard_manifest::{CoreId, TensorSpec};
-use rockshard_onnx::schema::{self, ModelProto, NodeProto, tensor_shape_proto::dimension, type_proto};
+use rockshard_onnx::schema::{
+    self, ModelProto, NodeProto, tensor_shape_proto::dimension, type_proto,
+};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
 
@@ -16,7 +18,8 @@ const CORE: CoreId = CoreId::Npu(0);
 fn noise(shape: &[usize], seed: u64, size: f32) -> Tensor {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let values = (0..shape.iter().product::<usize>()).map(|_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * size
     });
     Tensor::from_f32(shape.to_vec(), values.collect())
@@ -37,18 +40,36 @@ fn node(graph: &mut Graph, name: &str, op: Op, inputs: &[ValueId]) -> ValueId {
 }
 
 fn conv(kernel: usize) -> Op {
-    Op::Conv { window: Window { kernel: [kernel; 2], strides: [1; 2], pads: [kernel / 2; 4], dilations: [1; 2] }, group: 1 }
+    Op::Conv {
+        window: Window {
+            kernel: [kernel; 2],
+            strides: [1; 2],
+            pads: [kernel / 2; 4],
+            dilations: [1; 2],
+        },
+        group: 1,
+    }
 }
 
 fn shard(graph: &Graph) -> ShardFile {
     let specs = |ids: &[ValueId]| {
         let spec = |&id: &ValueId| {
             let value = graph.value(id);
-            TensorSpec { name: value.name.clone(), dtype: value.dtype, shape: value.shape.clone(), scale: 1.0 }
+            TensorSpec {
+                name: value.name.clone(),
+                dtype: value.dtype,
+                shape: value.shape.clone(),
+                scale: 1.0,
+            }
         };
         ids.iter().map(spec).collect()
     };
-    ShardFile { name: graph.name.clone(), path: "memory".into(), inputs: specs(&graph.inputs), outputs: specs(&graph.outputs) }
+    ShardFile {
+        name: graph.name.clone(),
+        path: "memory".into(),
+        inputs: specs(&graph.inputs),
+        outputs: specs(&graph.outputs),
+    }
 }
 
 /// A block with the operators of a U-Net: conv, bias, norm, swish, projections with and without bias, attention, residual.
@@ -57,7 +78,10 @@ fn block() -> Graph {
     let x = input(&mut g, "x", DType::F32, &[1, 16, 8, 8]);
     let weight = g.add_constant("conv.weight", noise(&[32, 16, 3, 3], 1, 0.1));
     let bias = g.add_constant("conv.bias", noise(&[1, 32, 1, 1], 2, 0.1));
-    let (gamma, beta) = (g.add_constant("gamma", noise(&[32], 3, 1.0)), g.add_constant("beta", noise(&[32], 4, 0.1)));
+    let (gamma, beta) = (
+        g.add_constant("gamma", noise(&[32], 3, 1.0)),
+        g.add_constant("beta", noise(&[32], 4, 0.1)),
+    );
     let c = node(&mut g, "conv", conv(3), &[x, weight]);
     let c = node(&mut g, "conv.add", Op::Binary(Binary::Add), &[c, bias]);
     let n = node(&mut g, "norm", Op::GroupNorm { groups: 8, epsilon: 1e-5 }, &[c, gamma, beta]);
@@ -72,10 +96,15 @@ fn block() -> Graph {
     };
     let (q, k, v) = (project(&mut g, "q", 5), project(&mut g, "k", 6), project(&mut g, "v", 7));
     let heads = |g: &mut Graph, name: &str, value, perm: [usize; 4]| {
-        let split = node(g, &format!("{name}.split"), Op::Reshape { shape: vec![1, 64, 4, 8] }, &[value]);
+        let split =
+            node(g, &format!("{name}.split"), Op::Reshape { shape: vec![1, 64, 4, 8] }, &[value]);
         node(g, &format!("{name}.heads"), Op::Transpose { perm: perm.to_vec() }, &[split])
     };
-    let (q, k, v) = (heads(&mut g, "q", q, [0, 2, 1, 3]), heads(&mut g, "k", k, [0, 2, 3, 1]), heads(&mut g, "v", v, [0, 2, 1, 3]));
+    let (q, k, v) = (
+        heads(&mut g, "q", q, [0, 2, 1, 3]),
+        heads(&mut g, "k", k, [0, 2, 3, 1]),
+        heads(&mut g, "v", v, [0, 2, 1, 3]),
+    );
     let a = node(&mut g, "attention", Op::Attention { scale: 0.35 }, &[q, k, v]);
     let a = node(&mut g, "merge", Op::Transpose { perm: vec![0, 2, 1, 3] }, &[a]);
     let a = node(&mut g, "join", Op::Reshape { shape: vec![1, 64, 32] }, &[a]);
@@ -87,17 +116,30 @@ fn block() -> Graph {
 
 /// Every node in f32.
 fn reference(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
-    let mut known: HashMap<ValueId, Tensor> = graph.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
+    let mut known: HashMap<ValueId, Tensor> =
+        graph.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
     for node in graph.nodes() {
-        let arguments: Vec<Tensor> = node.inputs.iter().map(|v| graph.constant(*v).unwrap_or_else(|| &known[v]).clone()).collect();
-        known.insert(node.output, evaluate(&node.op, &arguments.iter().collect::<Vec<_>>(), Precision::F32).unwrap());
+        let arguments: Vec<Tensor> = node
+            .inputs
+            .iter()
+            .map(|v| graph.constant(*v).unwrap_or_else(|| &known[v]).clone())
+            .collect();
+        known.insert(
+            node.output,
+            evaluate(&node.op, &arguments.iter().collect::<Vec<_>>(), Precision::F32).unwrap(),
+        );
     }
     graph.outputs.iter().map(|v| known[v].clone()).collect()
 }
 
 fn run(graph: Graph, inputs: &[Tensor], numerics: Numerics) -> Vec<Tensor> {
     let shard = shard(&graph);
-    SimDevice::new(numerics, Rk3588::default()).session(graph, &shard, CORE).unwrap().run(inputs).unwrap().outputs
+    SimDevice::new(numerics, Rk3588::default())
+        .session(graph, &shard, CORE)
+        .unwrap()
+        .run(inputs)
+        .unwrap()
+        .outputs
 }
 
 #[test]
@@ -203,15 +245,22 @@ fn biases_are_wide_and_constants_by_channel_are_folded_into_weights() {
         g.outputs = vec![edit(&mut g, x)];
         g
     };
-    let scalar = |g: &mut Graph, name: &str, v: f32| g.add_constant(name, Tensor::from_f32([], vec![v]));
-    let weight = |g: &mut Graph, v: f32| g.add_constant("w", Tensor::from_f32([1, 1, 1, 1], vec![v]));
+    let scalar =
+        |g: &mut Graph, name: &str, v: f32| g.add_constant(name, Tensor::from_f32([], vec![v]));
+    let weight =
+        |g: &mut Graph, v: f32| g.add_constant("w", Tensor::from_f32([1, 1, 1, 1], vec![v]));
     let out = |edit: &dyn Fn(&mut Graph, ValueId) -> ValueId, x: f32| {
-        run(build(edit), &[Tensor::from_f32([1, 1, 1, 1], vec![x])], Numerics::default())[0].to_f32().unwrap()[0]
+        run(build(edit), &[Tensor::from_f32([1, 1, 1, 1], vec![x])], Numerics::default())[0]
+            .to_f32()
+            .unwrap()[0]
     };
     let round = |v: f32| f16::from_f32(v).to_f32();
     // 1 + 2^-11 + 2^-13 rounds up as a float32 bias; float16 would make the bias 1.
     let bias = |g: &mut Graph, x| {
-        let (w, b) = (weight(g, 1.0), g.add_constant("b", Tensor::from_f32([1], vec![1.0 + 2f32.powi(-13)])));
+        let (w, b) = (
+            weight(g, 1.0),
+            g.add_constant("b", Tensor::from_f32([1], vec![1.0 + 2f32.powi(-13)])),
+        );
         node(g, "conv", conv(1), &[x, w, b])
     };
     assert_eq!(out(&bias, 2f32.powi(-11)), 1.0 + 2f32.powi(-10));
@@ -318,8 +367,20 @@ fn what_cannot_be_loaded_says_why() {
     let good = || build(1.0, DType::F32, 4);
     let spec = shard(&good());
     let cases = [
-        (build(65520.0, DType::F32, 4), spec.clone(), CORE, Load, "weight \"layer.weight\": element 1 is 65520, which float16 cannot hold"),
-        (build(f32::NAN, DType::F32, 4), spec.clone(), CORE, Load, "weight \"layer.weight\": element 1 is NaN"),
+        (
+            build(65520.0, DType::F32, 4),
+            spec.clone(),
+            CORE,
+            Load,
+            "weight \"layer.weight\": element 1 is 65520, which float16 cannot hold",
+        ),
+        (
+            build(f32::NAN, DType::F32, 4),
+            spec.clone(),
+            CORE,
+            Load,
+            "weight \"layer.weight\": element 1 is NaN",
+        ),
         (
             build(1.0, DType::F32, 9000),
             shard(&build(1.0, DType::F32, 9000)),
@@ -327,10 +388,22 @@ fn what_cannot_be_loaded_says_why() {
             Limit,
             "node \"mul\": value \"x\" of shape [1, 9000, 2]",
         ),
-        (build(1.0, DType::I64, 4), shard(&build(1.0, DType::I64, 4)), CORE, Limit, "input \"x\" is int64: the NPU takes real numbers"),
+        (
+            build(1.0, DType::I64, 4),
+            shard(&build(1.0, DType::I64, 4)),
+            CORE,
+            Limit,
+            "input \"x\" is int64: the NPU takes real numbers",
+        ),
         (good(), spec.clone(), CoreId::Host, Unavailable, "does not run host shards"),
         (good(), spec.clone(), CoreId::Npu(3), Unavailable, "has 3 cores"),
-        (good(), ShardFile { inputs: vec![], ..spec.clone() }, CORE, Load, "the graph has 1 inputs, the manifest 0"),
+        (
+            good(),
+            ShardFile { inputs: vec![], ..spec.clone() },
+            CORE,
+            Load,
+            "the graph has 1 inputs, the manifest 0",
+        ),
         (
             build(1.0, DType::F32, 5),
             spec.clone(),
@@ -342,7 +415,10 @@ fn what_cannot_be_loaded_says_why() {
     for (graph, spec, core, kind, text) in cases {
         let (found, message) = fails(graph, &spec, core);
         assert_eq!(found, kind, "{message}");
-        assert!(message.starts_with(&format!("shard shard on {core}: ")) && message.contains(text), "{message}");
+        assert!(
+            message.starts_with(&format!("shard shard on {core}: ")) && message.contains(text),
+            "{message}"
+        );
     }
     assert_eq!(device.open(&spec, CORE).err().unwrap().kind, Load);
 }
@@ -352,7 +428,11 @@ fn wrong_inputs_are_refused() {
     let graph = block();
     let shard = shard(&graph);
     let mut session = SimDevice::default().session(graph, &shard, CORE).unwrap();
-    for inputs in [vec![], vec![noise(&[1, 16, 8, 7], 1, 1.0)], vec![Tensor::from_i64([1, 16, 8, 8], vec![0; 1024])]] {
+    for inputs in [
+        vec![],
+        vec![noise(&[1, 16, 8, 7], 1, 1.0)],
+        vec![Tensor::from_i64([1, 16, 8, 8], vec![0; 1024])],
+    ] {
         assert_eq!(session.run(&inputs).unwrap_err().kind, DeviceErrorKind::Input);
     }
 }
@@ -373,10 +453,16 @@ fn a_file_is_opened_and_its_constants_fold() {
     let path = folder.path().join("shard.onnx");
     let mut weights = rockshard_onnx::Weights::default();
     let info = |name: &str| {
-        let dim = |d: i64| schema::tensor_shape_proto::Dimension { value: Some(dimension::Value::DimValue(d)), denotation: None };
+        let dim = |d: i64| schema::tensor_shape_proto::Dimension {
+            value: Some(dimension::Value::DimValue(d)),
+            denotation: None,
+        };
         let shape = schema::TensorShapeProto { dim: vec![dim(1), dim(64)] };
         let tensor = type_proto::Tensor { elem_type: Some(1), shape: Some(shape) };
-        let kind = schema::TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
+        let kind = schema::TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            denotation: None,
+        };
         schema::ValueInfoProto { name: Some(name.into()), r#type: Some(kind), ..Default::default() }
     };
     let operator = |name: &str, inputs: [&str; 2], output: &str| NodeProto {
@@ -386,7 +472,8 @@ fn a_file_is_opened_and_its_constants_fold() {
         output: vec![output.into()],
         ..Default::default()
     };
-    let weight = noise(&[64, 64], 1, 0.2).to_float(DType::F16).unwrap().to_float(DType::F32).unwrap();
+    let weight =
+        noise(&[64, 64], 1, 0.2).to_float(DType::F16).unwrap().to_float(DType::F32).unwrap();
     let graph = schema::GraphProto {
         name: Some("shard".into()),
         node: vec![
@@ -403,17 +490,29 @@ fn a_file_is_opened_and_its_constants_fold() {
         ..Default::default()
     };
     let opset = schema::OperatorSetIdProto { domain: Some(String::new()), version: Some(17) };
-    let model = ModelProto { ir_version: Some(8), opset_import: vec![opset], graph: Some(graph), ..Default::default() };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![opset],
+        graph: Some(graph),
+        ..Default::default()
+    };
     rockshard_onnx::save(&model, &weights, &path).unwrap();
 
-    let spec = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![1, 64], scale: 1.0 };
-    let file = ShardFile { name: "shard".into(), path, inputs: vec![spec("x")], outputs: vec![spec("y")] };
+    let spec = |name: &str| TensorSpec {
+        name: name.into(),
+        dtype: DType::F32,
+        shape: vec![1, 64],
+        scale: 1.0,
+    };
+    let file =
+        ShardFile { name: "shard".into(), path, inputs: vec![spec("x")], outputs: vec![spec("y")] };
     let device: &dyn Device = &SimDevice::default();
     assert_eq!((device.name(), device.cores()), ("sim", 3));
     let x = noise(&[1, 64], 2, 1.0);
     let done = device.open(&file, CoreId::Npu(2)).unwrap().run(std::slice::from_ref(&x)).unwrap();
     let product = evaluate(&Op::MatMul, &[&x, &weight], Precision::F16).unwrap();
-    let expected = evaluate(&Op::Binary(Binary::Add), &[&product, &product], Precision::F16).unwrap();
+    let expected =
+        evaluate(&Op::Binary(Binary::Add), &[&product, &product], Precision::F16).unwrap();
     assert_eq!(done.outputs, [expected]);
     assert!(done.modelled.unwrap().as_micros() > 85);
 }

@@ -85,7 +85,11 @@ const ALWAYS: fn(Facts) -> bool = |_| true;
 const COMPUTES: fn(Facts) -> bool = |facts| facts.computes;
 const CORE: CoreId = CoreId::Npu(0);
 
-fn open(subject: &Subject<'_>, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, String> {
+fn open(
+    subject: &Subject<'_>,
+    shard: &ShardFile,
+    core: CoreId,
+) -> Result<Box<dyn Session>, String> {
     subject.device.open(shard, core).map_err(|e| format!("does not open on {core}: {e}"))
 }
 
@@ -115,7 +119,10 @@ fn refused<T>(
         return Err(format!("{what} is refused as {:?}, not as {kinds:?}: {error}", error.kind));
     }
     if (&error.shard, error.core) != (&place.0.name, place.1) {
-        return Err(format!("{what}: the error's place is shard {:?}, {}: {error}", error.shard, error.core));
+        return Err(format!(
+            "{what}: the error's place is shard {:?}, {}: {error}",
+            error.shard, error.core
+        ));
     }
     match words.iter().find(|word| !error.detail.contains(**word)) {
         Some(word) => Err(format!("{what}: the error does not say {word:?}: {error}")),

@@ -99,7 +99,8 @@ impl Shared {
     fn strike(&self, shard: &str, core: CoreId, opening: bool) -> Option<Fault> {
         let mut state = self.state();
         let mut rules = state.rules.iter_mut();
-        let rule = rules.find(|r| r.left > 0 && r.fault.is_open() == opening && r.place.is(shard, core));
+        let rule =
+            rules.find(|r| r.left > 0 && r.fault.is_open() == opening && r.place.is(shard, core));
         let fault = match rule {
             Some(rule) => {
                 rule.left = rule.left.saturating_sub(u64::from(rule.left != u64::MAX));
@@ -151,7 +152,8 @@ impl FaultyDevice {
     /// Let faults come by chance: each with the share of uses, in thousandths, that it strikes. Equal seeds give each shard on each
     /// core the same sequence of faults.
     pub fn inject_randomly(&self, seed: u64, faults: &[(Fault, u32)]) {
-        self.shared.state().chance = Some(Chance { seed, faults: faults.to_vec(), uses: HashMap::new() });
+        self.shared.state().chance =
+            Some(Chance { seed, faults: faults.to_vec(), uses: HashMap::new() });
     }
 
     /// Let runs that hang return; later ones do not hang.
@@ -184,7 +186,12 @@ impl Device for FaultyDevice {
             return Err(DeviceError::new(kind, &shard.name, core, "injected fault on open"));
         }
         let inner = self.inner.open(shard, core)?;
-        Ok(Box::new(FaultySession { inner, shared: self.shared.clone(), shard: shard.clone(), core }))
+        Ok(Box::new(FaultySession {
+            inner,
+            shared: self.shared.clone(),
+            shard: shard.clone(),
+            core,
+        }))
     }
 }
 
@@ -235,14 +242,19 @@ impl FaultySession {
             Some(Fault::Hang) => -1e4,
             _ => return Ok(completion),
         };
-        completion.outputs = completion.outputs.into_iter().map(|output| fill(output, value)).collect();
+        completion.outputs =
+            completion.outputs.into_iter().map(|output| fill(output, value)).collect();
         Ok(completion)
     }
 }
 
 /// A tensor of the same shape with one value everywhere, if it has real numbers.
 fn filled(tensor: &Tensor, value: f32) -> Tensor {
-    if tensor.dtype().is_float() { Tensor::from_f32(tensor.shape(), vec![value; tensor.len()]) } else { tensor.clone() }
+    if tensor.dtype().is_float() {
+        Tensor::from_f32(tensor.shape(), vec![value; tensor.len()])
+    } else {
+        tensor.clone()
+    }
 }
 
 impl Session for FaultySession {
@@ -250,7 +262,14 @@ impl Session for FaultySession {
         self.struck(|inner| inner.run(inputs), |tensor, value| filled(&tensor, value))
     }
 
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
-        self.struck(|inner| inner.run_between(inputs, keep), |output, value| Value::Host(filled(&output.tensor(), value)))
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
+        self.struck(
+            |inner| inner.run_between(inputs, keep),
+            |output, value| Value::Host(filled(&output.tensor(), value)),
+        )
     }
 }

@@ -109,7 +109,11 @@ pub trait Session {
     ///
     /// # Errors
     /// As [`Session::run`].
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         let _ = keep;
         let inputs: Vec<Tensor> = inputs.iter().map(Value::tensor).collect();
         Ok(self.run(&inputs)?.into())
@@ -149,7 +153,12 @@ pub struct DeviceError {
 
 impl DeviceError {
     /// A failure of `shard` on `core`.
-    pub fn new(kind: DeviceErrorKind, shard: &str, core: CoreId, detail: impl std::fmt::Display) -> Self {
+    pub fn new(
+        kind: DeviceErrorKind,
+        shard: &str,
+        core: CoreId,
+        detail: impl std::fmt::Display,
+    ) -> Self {
         DeviceError { kind, shard: shard.to_owned(), core, detail: detail.to_string() }
     }
 }
@@ -175,13 +184,17 @@ fn check<'a>(
     core: CoreId,
     inputs: impl ExactSizeIterator<Item = (&'a [usize], bool, &'a dyn Debug)>,
 ) -> Result<(), DeviceError> {
-    let fail = |detail: String| Err(DeviceError::new(DeviceErrorKind::Input, &shard.name, core, detail));
+    let fail =
+        |detail: String| Err(DeviceError::new(DeviceErrorKind::Input, &shard.name, core, detail));
     if inputs.len() != shard.inputs.len() {
         return fail(format!("takes {} inputs, got {}", shard.inputs.len(), inputs.len()));
     }
     for (spec, (shape, is_float, input)) in shard.inputs.iter().zip(inputs) {
         if spec.shape != shape || spec.dtype.is_float() != is_float {
-            return fail(format!("input {:?} is {}{:?}, got {input:?}", spec.name, spec.dtype, spec.shape));
+            return fail(format!(
+                "input {:?} is {}{:?}, got {input:?}",
+                spec.name, spec.dtype, spec.shape
+            ));
         }
     }
     Ok(())

@@ -1,4 +1,7 @@
-use crate::{Completion, Device, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value, check_inputs, check_values};
+use crate::{
+    Completion, Device, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value,
+    check_inputs, check_values,
+};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
@@ -91,7 +94,8 @@ impl Device for MockDevice {
 impl Session for MockSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
         check_inputs(&self.shard, self.core, inputs)?;
-        let mix = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let mix =
+            |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let mut state = self.shard.name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
         for input in inputs {
             // float16 widens exactly, so that the type of real numbers makes no difference.
@@ -100,20 +104,33 @@ impl Session for MockSession {
         }
         let outputs = self.shard.outputs.iter().map(|spec| {
             let count = spec.shape.iter().product::<usize>();
-            let values = (0..count as u64).map(|i| ((state.wrapping_add(i) >> 11) % 4096) as f32 / 2048.0 - 1.0).collect();
+            let values = (0..count as u64)
+                .map(|i| ((state.wrapping_add(i) >> 11) % 4096) as f32 / 2048.0 - 1.0)
+                .collect();
             Tensor::from_f32(spec.shape.clone(), values)
         });
         let outputs = outputs.collect();
         self.device.runs.fetch_add(1, Ordering::SeqCst);
-        Ok(Completion { outputs, modelled: Some(Duration::from_micros(100)), streaming: Duration::ZERO })
+        Ok(Completion {
+            outputs,
+            modelled: Some(Duration::from_micros(100)),
+            streaming: Duration::ZERO,
+        })
     }
 
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         check_values(&self.shard, self.core, inputs)?;
         let inputs: Vec<Tensor> = inputs.iter().map(Value::tensor).collect();
         let Completion { outputs, modelled, streaming } = self.run(&inputs)?;
         let kept = |tensor| Value::Kept(Arc::new(MockKept::new(tensor, &self.device.kept)));
-        let outputs = outputs.into_iter().zip(keep).map(|(tensor, &keep)| if keep { kept(tensor) } else { Value::Host(tensor) });
+        let outputs = outputs
+            .into_iter()
+            .zip(keep)
+            .map(|(tensor, &keep)| if keep { kept(tensor) } else { Value::Host(tensor) });
         Ok(Completion { outputs: outputs.collect(), modelled, streaming })
     }
 }

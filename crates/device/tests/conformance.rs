@@ -1,14 +1,17 @@
 //! The suite on the mock, and on devices that each break one rule: a suite that finds none of them would prove nothing.
 
 use rockshard_device::conformance::{Facts, Files, Outcome, Subject, check};
-use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Kept, MockDevice, Session, ShardFile, Value};
+use rockshard_device::{
+    Completion, Device, DeviceError, DeviceErrorKind, Kept, MockDevice, Session, ShardFile, Value,
+};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::ThreadId;
 
-const MOCK: Facts = Facts { computes: false, host: true, integers: true, by_name: false, models_time: true };
+const MOCK: Facts =
+    Facts { computes: false, host: true, integers: true, by_name: false, models_time: true };
 
 fn outcome(device: &dyn Device) -> Outcome {
     let files = Files::write(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance")).unwrap();
@@ -86,7 +89,12 @@ impl Device for Flawed {
         let mut opened = self.seen.lock().unwrap();
         opened.0 += 1;
         if matches!(self.flaw, Flaw::Runs(most) if opened.0 > most) {
-            return Err(DeviceError::new(DeviceErrorKind::Limit, &shard.name, core, "no more contexts"));
+            return Err(DeviceError::new(
+                DeviceErrorKind::Limit,
+                &shard.name,
+                core,
+                "no more contexts",
+            ));
         }
         let given = match (self.flaw, core) {
             (Flaw::AnyCore, CoreId::Npu(n)) => CoreId::Npu(n % 3),
@@ -128,26 +136,43 @@ impl Kept for FlawedKept {
 
     fn read(&self) -> Tensor {
         match (self.flaw, self.slot.upgrade()) {
-            (Keeping::Rounds, _) => Tensor::from_f32(self.shape(), self.tensor.to_f32().unwrap().iter().map(|v| v.round()).collect()),
+            (Keeping::Rounds, _) => Tensor::from_f32(
+                self.shape(),
+                self.tensor.to_f32().unwrap().iter().map(|v| v.round()).collect(),
+            ),
             (Keeping::Overwrites, Some(slot)) => slot.lock().unwrap().clone(),
             (Keeping::EndsWithSession, None) => zeros(self.shape()),
-            (Keeping::OneThread, _) if std::thread::current().id() != self.thread => zeros(self.shape()),
+            (Keeping::OneThread, _) if std::thread::current().id() != self.thread => {
+                zeros(self.shape())
+            }
             _ => self.tensor.clone(),
         }
     }
 }
 
 impl FlawedSession {
-    fn run_keeping(&mut self, flaw: Keeping, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_keeping(
+        &mut self,
+        flaw: Keeping,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         let mut given = Vec::new();
         for (input, spec) in inputs.iter().zip(&self.shard.inputs) {
             let tensor = input.tensor();
             let own = input.kept::<FlawedKept>().is_some();
             given.push(match (flaw, input) {
                 (Keeping::NotTaken, Value::Kept(_)) if own => zeros(tensor.shape()),
-                (Keeping::AnyShape, Value::Kept(_)) if tensor.shape() != spec.shape => zeros(&spec.shape),
+                (Keeping::AnyShape, Value::Kept(_)) if tensor.shape() != spec.shape => {
+                    zeros(&spec.shape)
+                }
                 (Keeping::OwnOnly, Value::Kept(_)) if !own => {
-                    return Err(DeviceError::new(DeviceErrorKind::Input, &self.shard.name, CoreId::Npu(0), "not mine"));
+                    return Err(DeviceError::new(
+                        DeviceErrorKind::Input,
+                        &self.shard.name,
+                        CoreId::Npu(0),
+                        "not mine",
+                    ));
                 }
                 _ => tensor,
             });
@@ -158,7 +183,11 @@ impl FlawedSession {
             slot.lock().unwrap().clone_from(&tensor);
             let (slot, thread) = (Arc::downgrade(slot), std::thread::current().id());
             let keep = keep || flaw == Keeping::Always;
-            if keep { Value::Kept(Arc::new(FlawedKept { flaw, tensor, slot, thread })) } else { Value::Host(tensor) }
+            if keep {
+                Value::Kept(Arc::new(FlawedKept { flaw, tensor, slot, thread }))
+            } else {
+                Value::Host(tensor)
+            }
         });
         Ok(Completion { outputs: kept.collect(), modelled, streaming })
     }
@@ -173,8 +202,13 @@ impl Session for FlawedSession {
         self.runs += 1;
         let mut inputs = inputs.to_vec();
         match self.flaw {
-            Flaw::AnyNumber if inputs.len() > self.shard.inputs.len() => inputs.truncate(self.shard.inputs.len()),
-            Flaw::AnyType => inputs.iter_mut().filter(|t| !t.dtype().is_float()).for_each(|t| *t = zeros(t.shape())),
+            Flaw::AnyNumber if inputs.len() > self.shard.inputs.len() => {
+                inputs.truncate(self.shard.inputs.len())
+            }
+            Flaw::AnyType => inputs
+                .iter_mut()
+                .filter(|t| !t.dtype().is_float())
+                .for_each(|t| *t = zeros(t.shape())),
             Flaw::FirstInputOnly if inputs.len() == 3 => inputs[2] = zeros(&[1, 5, 8]),
             Flaw::Remembers if self.runs > 3 && inputs.len() == 3 => inputs[0] = inputs[1].clone(),
             Flaw::Shares if inputs.len() == 3 => {
@@ -191,7 +225,12 @@ impl Session for FlawedSession {
         let result = self.inner.run(&inputs);
         if self.flaw == Flaw::Dies && (self.dead || result.is_err()) {
             self.dead = true;
-            return result.and(Err(DeviceError::new(DeviceErrorKind::Run, &self.shard.name, CoreId::Npu(0), "dead")));
+            return result.and(Err(DeviceError::new(
+                DeviceErrorKind::Run,
+                &self.shard.name,
+                CoreId::Npu(0),
+                "dead",
+            )));
         }
         let mut done = match result {
             Err(mut error) if self.flaw == Flaw::NoName => {
@@ -202,14 +241,20 @@ impl Session for FlawedSession {
         };
         match self.flaw {
             Flaw::Swaps => done.outputs.reverse(),
-            Flaw::Scales if self.shard.outputs[0].scale != 1.0 => done.outputs[0] = zeros(&[1, 5, 8]),
+            Flaw::Scales if self.shard.outputs[0].scale != 1.0 => {
+                done.outputs[0] = zeros(&[1, 5, 8])
+            }
             Flaw::SometimesModelled if self.runs == 2 => done.modelled = None,
             _ => {}
         }
         Ok(done)
     }
 
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         match self.flaw {
             Flaw::Kept(flaw) => self.run_keeping(flaw, inputs, keep),
             _ => self.inner.run_between(inputs, keep),
@@ -246,6 +291,10 @@ fn a_device_that_breaks_a_rule_is_found() {
     for (flaw, case) in table {
         let seen = Box::leak(Box::new(Mutex::new((0, Vec::new()))));
         let outcome = outcome(&Flawed { mock: MockDevice::new(3), flaw, seen });
-        assert!(outcome.failed.iter().any(|(name, _)| *name == case), "{case}: not found; {:#?}", outcome.failed);
+        assert!(
+            outcome.failed.iter().any(|(name, _)| *name == case),
+            "{case}: not found; {:#?}",
+            outcome.failed
+        );
     }
 }

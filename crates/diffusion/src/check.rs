@@ -110,7 +110,11 @@ impl Description {
 
 impl std::fmt::Display for Description {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a {} {} {} at the {} of a {} background", self.size, self.colour, self.shape, self.position, self.background)
+        write!(
+            f,
+            "a {} {} {} at the {} of a {} background",
+            self.size, self.colour, self.shape, self.position, self.background
+        )
     }
 }
 
@@ -140,18 +144,26 @@ pub fn describe(picture: &Picture) -> Result<Description, Unknown> {
     let colour = nearest(fore).filter(|&c| c != background).ok_or(Unknown::Colour(fore))?;
 
     let scale = width.min(height) as f32 / SIDE as f32;
-    let mut fits: Vec<_> = Shape::ALL.iter().map(|&shape| fit::fit(&mask, part, shape, RADII.map(|r| r * scale))).collect();
+    let mut fits: Vec<_> = Shape::ALL
+        .iter()
+        .map(|&shape| fit::fit(&mask, part, shape, RADII.map(|r| r * scale)))
+        .collect();
     fits.sort_by(|a, b| b.overlap.total_cmp(&a.overlap));
     let (best, second) = (fits[0], fits[1]);
     if best.overlap < LEAST_OVERLAP {
         return Err(Unknown::Shape { shape: best.shape, overlap: best.overlap });
     }
-    let centre = [best.centre[0] * SIDE as f32 / width as f32, best.centre[1] * SIDE as f32 / height as f32];
+    let centre =
+        [best.centre[0] * SIDE as f32 / width as f32, best.centre[1] * SIDE as f32 / height as f32];
     let radius = best.radius / scale;
     Ok(Description {
         shape: best.shape,
         colour,
-        size: if radius < (Size::Small.radius() + Size::Large.radius()) / 2.0 { Size::Small } else { Size::Large },
+        size: if radius < (Size::Small.radius() + Size::Large.radius()) / 2.0 {
+            Size::Small
+        } else {
+            Size::Large
+        },
         position: place(centre)?,
         background,
         confidence: best.overlap,
@@ -167,7 +179,8 @@ fn figure(pixels: &[[u8; 3]], width: usize, back: [u8; 3]) -> Option<Mask> {
     let mut sorted = distances.clone();
     sorted.sort_by(f32::total_cmp);
     let contrast = sorted[sorted.len() - 1 - sorted.len() / 100];
-    let mask = Mask::new(width, distances.iter().map(|&d| d > contrast / 2.0).collect()).with_neighbours(5);
+    let mask = Mask::new(width, distances.iter().map(|&d| d > contrast / 2.0).collect())
+        .with_neighbours(5);
     (contrast >= LEAST_CONTRAST && mask.count() > 0).then_some(mask)
 }
 
@@ -177,7 +190,9 @@ fn place(centre: [f32; 2]) -> Result<Position, Unknown> {
         (x - centre[0]).abs().max((y - centre[1]).abs())
     };
     let nearest = Position::ALL.iter().copied().min_by(|a, b| away(a).total_cmp(&away(b)));
-    nearest.filter(|p| away(p) <= PLACE_TOLERANCE).ok_or(Unknown::Position { x: centre[0], y: centre[1] })
+    nearest
+        .filter(|p| away(p) <= PLACE_TOLERANCE)
+        .ok_or(Unknown::Position { x: centre[0], y: centre[1] })
 }
 
 fn distance(a: [u8; 3], b: [u8; 3]) -> f32 {
@@ -187,7 +202,11 @@ fn distance(a: [u8; 3], b: [u8; 3]) -> f32 {
 
 fn nearest(rgb: [u8; 3]) -> Option<Colour> {
     let away = |c: &Colour| distance(c.rgb(), rgb);
-    Colour::ALL.iter().copied().min_by(|a, b| away(a).total_cmp(&away(b))).filter(|c| away(c) <= COLOUR_TOLERANCE)
+    Colour::ALL
+        .iter()
+        .copied()
+        .min_by(|a, b| away(a).total_cmp(&away(b)))
+        .filter(|c| away(c) <= COLOUR_TOLERANCE)
 }
 
 /// The median of each channel.

@@ -89,7 +89,8 @@ impl PipelineConfig {
     /// Files that are missing or malformed, and settings that are not supported.
     pub fn from_model_directory(folder: &Path) -> Result<Self, ConfigError> {
         let sampler: SamplerConfig = read(&folder.join("scheduler").join("scheduler_config.json"))?;
-        let unet: UnetFile = read_if_there(&folder.join("unet").join("config.json"))?.unwrap_or_default();
+        let unet: UnetFile =
+            read_if_there(&folder.join("unet").join("config.json"))?.unwrap_or_default();
         let vae: Option<VaeFile> = read_if_there(&folder.join("vae_decoder").join("config.json"))?;
         let vae = match vae {
             Some(vae) => vae,
@@ -98,7 +99,10 @@ impl PipelineConfig {
         let default = PipelineConfig::default();
         let halvings = vae.block_out_channels.map(|blocks| blocks.len().saturating_sub(1) as u32);
         let config = PipelineConfig {
-            model: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            model: folder
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             sampler,
             scaling_factor: vae.scaling_factor.unwrap_or(default.scaling_factor),
             vae_scale: halvings.map_or(default.vae_scale, |n| 1u32.checked_shl(n).unwrap_or(0)),
@@ -130,7 +134,11 @@ impl PipelineConfig {
         LcmSampler::new(&self.sampler)?;
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
             let value = self.scaling_factor.to_string();
-            return Err(ConfigError::Value { field: "scaling_factor", value, expected: "it must be a positive number" });
+            return Err(ConfigError::Value {
+                field: "scaling_factor",
+                value,
+                expected: "it must be a positive number",
+            });
         }
         if !(1..=64).contains(&self.vae_scale) {
             let value = self.vae_scale.to_string();
@@ -148,8 +156,10 @@ impl PipelineConfig {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|source| ConfigError::Json { path: path.to_owned(), source })
+    let text = std::fs::read(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text)
+        .map_err(|source| ConfigError::Json { path: path.to_owned(), source })
 }
 
 fn read_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {

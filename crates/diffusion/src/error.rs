@@ -14,7 +14,9 @@ pub enum Error {
     #[error("guidance {0} is not a finite number")]
     Guidance(f64),
     /// A size that is not a whole number of latent values.
-    #[error("size {width}x{height} is not possible: width and height must be positive multiples of {multiple}")]
+    #[error(
+        "size {width}x{height} is not possible: width and height must be positive multiples of {multiple}"
+    )]
     Multiple {
         /// Width asked for.
         width: u32,
@@ -24,7 +26,9 @@ pub enum Error {
         multiple: u32,
     },
     /// The pack was not converted for this size.
-    #[error("size {width}x{height} is not in this pack, which has {available}; convert with --resolution {width}x{height} to add it")]
+    #[error(
+        "size {width}x{height} is not in this pack, which has {available}; convert with --resolution {width}x{height} to add it"
+    )]
     Size {
         /// Width asked for.
         width: u32,
@@ -34,10 +38,14 @@ pub enum Error {
         available: String,
     },
     /// A negative prompt for a model whose guidance is an input.
-    #[error("this model takes guidance as an input (LCM guidance embedding) and has no negative prompt; leave it out")]
+    #[error(
+        "this model takes guidance as an input (LCM guidance embedding) and has no negative prompt; leave it out"
+    )]
     NegativePrompt,
     /// A negative prompt without guidance.
-    #[error("a negative prompt has no effect at guidance {0}; use a guidance above 1 or leave it out")]
+    #[error(
+        "a negative prompt has no effect at guidance {0}; use a guidance above 1 or leave it out"
+    )]
     NegativePromptUnused(f64),
     /// The pack lacks a network.
     #[error("the pack has no {model}; {hint}")]

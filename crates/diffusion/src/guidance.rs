@@ -15,8 +15,13 @@ pub fn guidance_embedding(guidance: f64, size: usize) -> Result<Vec<f32>, Sample
     let scaled = (guidance - 1.0) as f32 * 1000.0;
     let decay = 10000f64.ln() as f32 / (half - 1) as f32;
     // Functions are taken in f64 and rounded once, so that the result does not depend on the platform's float32 functions.
-    let angles: Vec<f64> = (0..half).map(|i| f64::from(scaled * f64::from(i as f32 * -decay).exp() as f32)).collect();
-    let mut values: Vec<f32> = angles.iter().map(|a| a.sin() as f32).chain(angles.iter().map(|a| a.cos() as f32)).collect();
+    let angles: Vec<f64> =
+        (0..half).map(|i| f64::from(scaled * f64::from(i as f32 * -decay).exp() as f32)).collect();
+    let mut values: Vec<f32> = angles
+        .iter()
+        .map(|a| a.sin() as f32)
+        .chain(angles.iter().map(|a| a.cos() as f32))
+        .collect();
     values.resize(size, 0.0);
     Ok(values)
 }

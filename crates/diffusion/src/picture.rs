@@ -93,14 +93,19 @@ impl Picture {
     pub fn from_planes(width: u32, height: u32, planes: &[f32]) -> Self {
         let pixels = width as usize * height as usize;
         let byte = |v: f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
-        let value = |i: usize, channel: usize| planes.get(channel * pixels + i).map_or(0, |&v| byte(v));
+        let value =
+            |i: usize, channel: usize| planes.get(channel * pixels + i).map_or(0, |&v| byte(v));
         let rgb = (0..pixels).flat_map(|i| [value(i, 0), value(i, 1), value(i, 2)]).collect();
         Picture { width, height, rgb, parameters: None }
     }
 
     /// The pixels as three planes of values in -1..1.
     pub fn planes(&self) -> Vec<f32> {
-        (0..3).flat_map(|channel| self.rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 127.5 - 1.0)).collect()
+        (0..3)
+            .flat_map(|channel| {
+                self.rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 127.5 - 1.0)
+            })
+            .collect()
     }
 
     /// The picture at another size, by cubic (Catmull-Rom) resampling.
@@ -108,8 +113,10 @@ impl Picture {
         if (width, height) == (self.width, self.height) {
             return self.clone();
         }
-        let image = RgbImage::from_raw(self.width, self.height, self.rgb.clone()).unwrap_or_default();
-        let rgb = imageops::resize(&image, width, height, imageops::FilterType::CatmullRom).into_raw();
+        let image =
+            RgbImage::from_raw(self.width, self.height, self.rgb.clone()).unwrap_or_default();
+        let rgb =
+            imageops::resize(&image, width, height, imageops::FilterType::CatmullRom).into_raw();
         Picture { width, height, rgb, parameters: None }
     }
 
@@ -128,9 +135,17 @@ impl Picture {
     /// Bytes that are damaged, of an unsupported format, or too large to decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PictureError> {
         let image = ::image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format();
-        let image = image.map_err(|e| PictureError::Decode(e.to_string()))?.decode().map_err(|e| PictureError::Decode(e.to_string()))?;
+        let image = image
+            .map_err(|e| PictureError::Decode(e.to_string()))?
+            .decode()
+            .map_err(|e| PictureError::Decode(e.to_string()))?;
         let rgb = image.into_rgb8();
-        Ok(Picture { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw(), parameters: png::parameters(bytes) })
+        Ok(Picture {
+            width: rgb.width(),
+            height: rgb.height(),
+            rgb: rgb.into_raw(),
+            parameters: png::parameters(bytes),
+        })
     }
 
     /// Write as PNG: to a temporary file beside `path`, then renamed, so that `path` never holds half a picture.
@@ -158,7 +173,9 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn failure(path: &Path, source: std::io::Error) -> PictureError {
     let path = path.to_owned();
     match source.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => PictureError::DiskFull { path },
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            PictureError::DiskFull { path }
+        }
         _ => PictureError::Write { path, source },
     }
 }

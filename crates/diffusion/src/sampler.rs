@@ -44,20 +44,39 @@ impl LcmSampler {
     /// # Errors
     /// Values that are out of range or name something not supported.
     pub fn new(config: &SamplerConfig) -> Result<Self, SamplerError> {
-        let refuse = |field, value: String, expected| Err(SamplerError::Config { field, value, expected });
+        let refuse =
+            |field, value: String, expected| Err(SamplerError::Config { field, value, expected });
         let levels = config.trained_betas.as_ref().map_or(config.num_train_timesteps, Vec::len);
         if !(1..=MOST_LEVELS).contains(&levels) {
-            return refuse("num_train_timesteps", levels.to_string(), "it must be between 1 and 100000");
+            return refuse(
+                "num_train_timesteps",
+                levels.to_string(),
+                "it must be between 1 and 100000",
+            );
         }
         if !(1..=levels).contains(&config.original_inference_steps) {
             let value = config.original_inference_steps.to_string();
-            return refuse("original_inference_steps", value, "it must be between 1 and num_train_timesteps");
+            return refuse(
+                "original_inference_steps",
+                value,
+                "it must be between 1 and num_train_timesteps",
+            );
         }
         if !(config.timestep_scaling.is_finite() && config.timestep_scaling > 0.0) {
-            return refuse("timestep_scaling", config.timestep_scaling.to_string(), "it must be a positive number");
+            return refuse(
+                "timestep_scaling",
+                config.timestep_scaling.to_string(),
+                "it must be a positive number",
+            );
         }
-        if config.clip_sample && !(config.clip_sample_range.is_finite() && config.clip_sample_range > 0.0) {
-            return refuse("clip_sample_range", config.clip_sample_range.to_string(), "it must be a positive number");
+        if config.clip_sample
+            && !(config.clip_sample_range.is_finite() && config.clip_sample_range > 0.0)
+        {
+            return refuse(
+                "clip_sample_range",
+                config.clip_sample_range.to_string(),
+                "it must be a positive number",
+            );
         }
         if config.thresholding {
             return refuse(
@@ -67,7 +86,11 @@ impl LcmSampler {
             );
         }
         if config.rescale_betas_zero_snr {
-            return refuse("rescale_betas_zero_snr", "true".into(), "rescaled schedules are not supported; set it to false");
+            return refuse(
+                "rescale_betas_zero_snr",
+                "true".into(),
+                "rescaled schedules are not supported; set it to false",
+            );
         }
         let prediction = match config.prediction_type.as_str() {
             "epsilon" => Prediction::Epsilon,
@@ -116,8 +139,16 @@ impl LcmSampler {
     ///
     /// # Errors
     /// An index or timestep out of range, or latents of different lengths.
-    pub fn step(&self, timesteps: &[i64], index: usize, output: &[f32], sample: &[f32], noise: &[f32]) -> Result<Step, SamplerError> {
-        let &timestep = timesteps.get(index).ok_or(SamplerError::Index { index, steps: timesteps.len() })?;
+    pub fn step(
+        &self,
+        timesteps: &[i64],
+        index: usize,
+        output: &[f32],
+        sample: &[f32],
+        noise: &[f32],
+    ) -> Result<Step, SamplerError> {
+        let &timestep =
+            timesteps.get(index).ok_or(SamplerError::Index { index, steps: timesteps.len() })?;
         let denoised = self.denoise(timestep, output, sample)?;
         let previous = match timesteps.get(index + 1) {
             Some(&next) => self.add_noise(next, &denoised, noise)?,
@@ -130,7 +161,12 @@ impl LcmSampler {
     ///
     /// # Errors
     /// A timestep out of range, or latents of different lengths.
-    pub fn denoise(&self, timestep: i64, output: &[f32], sample: &[f32]) -> Result<Vec<f32>, SamplerError> {
+    pub fn denoise(
+        &self,
+        timestep: i64,
+        output: &[f32],
+        sample: &[f32],
+    ) -> Result<Vec<f32>, SamplerError> {
         same_length("the U-Net's output", sample, output)?;
         let (signal, sigma) = self.levels(timestep)?;
         let (skip, out) = self.boundary(timestep);
@@ -150,7 +186,12 @@ impl LcmSampler {
     ///
     /// # Errors
     /// A timestep out of range, or noise of another length.
-    pub fn add_noise(&self, timestep: i64, clean: &[f32], noise: &[f32]) -> Result<Vec<f32>, SamplerError> {
+    pub fn add_noise(
+        &self,
+        timestep: i64,
+        clean: &[f32],
+        noise: &[f32],
+    ) -> Result<Vec<f32>, SamplerError> {
         same_length("the noise", clean, noise)?;
         let (signal, sigma) = self.levels(timestep)?;
         Ok(clean.iter().zip(noise).map(|(c, n)| signal * c + sigma * n).collect())

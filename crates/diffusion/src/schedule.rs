@@ -113,7 +113,9 @@ pub enum SamplerError {
         found: usize,
     },
     /// The guidance embedding is too short for its formula.
-    #[error("a guidance embedding of {0} values is not possible: it needs at least 4 (time_cond_proj_dim of unet/config.json)")]
+    #[error(
+        "a guidance embedding of {0} values is not possible: it needs at least 4 (time_cond_proj_dim of unet/config.json)"
+    )]
     EmbeddingSize(usize),
 }
 
@@ -128,7 +130,11 @@ impl SamplerConfig {
             None => self.formula()?,
         };
         if let Some(bad) = betas.iter().find(|b| !(**b > 0.0 && **b < 1.0)) {
-            return Err(SamplerError::Config { field: "beta", value: bad.to_string(), expected: "every beta must be above 0 and below 1" });
+            return Err(SamplerError::Config {
+                field: "beta",
+                value: bad.to_string(),
+                expected: "every beta must be above 0 and below 1",
+            });
         }
         // PyTorch accumulates float32 products on the CPU in float64.
         let mut product = 1.0f64;
@@ -159,5 +165,7 @@ impl SamplerConfig {
 /// `torch.linspace` in float32: counted from both ends towards the middle.
 fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
     let step = (end - start) / (n.max(2) - 1) as f32;
-    (0..n).map(|i| if i < n / 2 { start + step * i as f32 } else { end - step * (n - 1 - i) as f32 }).collect()
+    (0..n)
+        .map(|i| if i < n / 2 { start + step * i as f32 } else { end - step * (n - 1 - i) as f32 })
+        .collect()
 }

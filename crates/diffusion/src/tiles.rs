@@ -41,7 +41,9 @@ impl Tiles {
         let [height, width] = self.latent;
         let places = self.rows.iter().flat_map(|&y| self.columns.iter().map(move |&x| [y, x]));
         let cut = |[y, x]: [usize; 2]| {
-            let lines = latent.chunks_exact(height * width).flat_map(|plane| plane.chunks_exact(width).skip(y).take(self.tile[0]));
+            let lines = latent
+                .chunks_exact(height * width)
+                .flat_map(|plane| plane.chunks_exact(width).skip(y).take(self.tile[0]));
             lines.flat_map(|line| &line[x..x + self.tile[1]]).copied().collect()
         };
         places.map(cut).collect()
@@ -58,7 +60,12 @@ impl Tiles {
             let y = y * self.scale;
             for plane in 0..planes {
                 for line in 0..tile_height {
-                    let strip = self.line(row, (plane * tile_height + line) * tile_width, tile_width, width);
+                    let strip = self.line(
+                        row,
+                        (plane * tile_height + line) * tile_width,
+                        tile_width,
+                        width,
+                    );
                     let target = &mut picture[(plane * height + y + line) * width..][..width];
                     blend(target, &strip, weight(line, above.max(y) - y));
                 }
@@ -100,10 +107,19 @@ mod tests {
 
     #[test]
     fn tiles_cover_everything_and_overlap_by_a_quarter() {
-        for (length, tile) in [(8, 8), (9, 8), (14, 8), (15, 8), (64, 8), (100, 64), (3, 1), (128, 5)] {
+        for (length, tile) in
+            [(8, 8), (9, 8), (14, 8), (15, 8), (64, 8), (100, 64), (3, 1), (128, 5)]
+        {
             let starts = starts(length, tile);
-            assert_eq!((starts[0], starts[starts.len() - 1] + tile), (0, length), "{length} {tile}");
-            assert!(starts.windows(2).all(|w| w[1] > w[0] && w[0] + tile >= w[1] + tile / OVERLAP), "{length} {tile}: {starts:?}");
+            assert_eq!(
+                (starts[0], starts[starts.len() - 1] + tile),
+                (0, length),
+                "{length} {tile}"
+            );
+            assert!(
+                starts.windows(2).all(|w| w[1] > w[0] && w[0] + tile >= w[1] + tile / OVERLAP),
+                "{length} {tile}: {starts:?}"
+            );
         }
         assert_eq!(starts(8, 8), [0]);
         assert_eq!(starts(20, 8), [0, 6, 12]);

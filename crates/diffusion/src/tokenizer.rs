@@ -18,7 +18,8 @@ use tokenizers::{
 };
 
 /// How CLIP cuts normalised text into words (transformers' `CLIPTokenizer`).
-const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Ids of one prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,24 +82,32 @@ impl ClipTokenizer {
     /// Files that are missing, malformed, or do not make a vocabulary that has the special tokens.
     pub fn from_directory(folder: &Path) -> Result<Self, TokenizerError> {
         let special = Special::read(folder)?;
-        let vocabulary = |detail: String| TokenizerError::Vocabulary { folder: folder.to_owned(), detail };
+        let vocabulary =
+            |detail: String| TokenizerError::Vocabulary { folder: folder.to_owned(), detail };
         let mut inner = if folder.join("tokenizer.json").is_file() {
-            let mut inner = Tokenizer::from_file(folder.join("tokenizer.json")).map_err(|e| vocabulary(e.to_string()))?;
+            let mut inner = Tokenizer::from_file(folder.join("tokenizer.json"))
+                .map_err(|e| vocabulary(e.to_string()))?;
             inner.with_truncation(None).map_err(|e| vocabulary(e.to_string()))?;
             inner.with_padding(None);
             inner
         } else if folder.join("vocab.json").is_file() && folder.join("merges.txt").is_file() {
-            clip_pipeline(folder, &special.unknown.content).map_err(|e| vocabulary(e.to_string()))?
+            clip_pipeline(folder, &special.unknown.content)
+                .map_err(|e| vocabulary(e.to_string()))?
         } else {
             return Err(TokenizerError::Missing(folder.to_owned()));
         };
         let id = |inner: &Tokenizer, role: &str, token: &AddedToken| {
-            inner.token_to_id(&token.content).ok_or_else(|| vocabulary(format!("{role} token {:?} is not in it", token.content)))
+            inner
+                .token_to_id(&token.content)
+                .ok_or_else(|| vocabulary(format!("{role} token {:?} is not in it", token.content)))
         };
         for (&expected, token) in &special.added {
             inner.add_special_tokens(std::slice::from_ref(token));
             if inner.token_to_id(&token.content) != Some(expected) {
-                return Err(vocabulary(format!("added token {:?} does not get its id {expected}", token.content)));
+                return Err(vocabulary(format!(
+                    "added token {:?} does not get its id {expected}",
+                    token.content
+                )));
             }
         }
         for (role, token) in special.roles() {
@@ -124,7 +133,10 @@ impl ClipTokenizer {
     /// # Errors
     /// The vocabulary has no ids for the prompt's bytes.
     pub fn encode(&self, prompt: &str) -> Result<Tokens, TokenizerError> {
-        let encoding = self.inner.encode_fast(prompt, false).map_err(|e| TokenizerError::Encode(e.to_string()))?;
+        let encoding = self
+            .inner
+            .encode_fast(prompt, false)
+            .map_err(|e| TokenizerError::Encode(e.to_string()))?;
         let room = self.length - 2;
         let found = encoding.get_ids();
         let kept = &found[..found.len().min(room)];
@@ -146,9 +158,12 @@ fn clip_pipeline(folder: &Path, unknown: &str) -> tokenizers::Result<Tokenizer> 
         .unk_token(unknown.to_owned())
         .build()?;
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
-    let normalizer: Vec<NormalizerWrapper> = vec![normalizers::NFC.into(), spaces.into(), normalizers::Lowercase.into()];
-    let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)?;
-    let splits: Vec<PreTokenizerWrapper> = vec![words.into(), ByteLevel::new(false, true, true).into()];
+    let normalizer: Vec<NormalizerWrapper> =
+        vec![normalizers::NFC.into(), spaces.into(), normalizers::Lowercase.into()];
+    let words =
+        Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)?;
+    let splits: Vec<PreTokenizerWrapper> =
+        vec![words.into(), ByteLevel::new(false, true, true).into()];
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_normalizer(Some(normalizers::Sequence::new(normalizer)));
     tokenizer.with_pre_tokenizer(Some(sequence::Sequence::new(splits)));

@@ -17,8 +17,12 @@ fn configurations_come_from_a_model_directory_and_from_json() {
         r#"{"_class_name": "LCMScheduler", "trained_betas": null, "prediction_type": "v_prediction"}"#,
     );
     let plain = PipelineConfig::from_model_directory(&model).unwrap();
-    let sampler = SamplerConfig { prediction_type: "v_prediction".into(), ..SamplerConfig::default() };
-    assert_eq!(plain, PipelineConfig { model: "my-model".into(), sampler, ..PipelineConfig::default() });
+    let sampler =
+        SamplerConfig { prediction_type: "v_prediction".into(), ..SamplerConfig::default() };
+    assert_eq!(
+        plain,
+        PipelineConfig { model: "my-model".into(), sampler, ..PipelineConfig::default() }
+    );
     write("unet", "config.json", r#"{"time_cond_proj_dim": 256}"#);
     write("vae", "config.json", r#"{"scaling_factor": 1.0, "block_out_channels": [1, 2]}"#);
     let full = PipelineConfig::from_model_directory(&model).unwrap();
@@ -27,9 +31,13 @@ fn configurations_come_from_a_model_directory_and_from_json() {
     let full = PipelineConfig::from_model_directory(&model).unwrap();
     assert_eq!((full.scaling_factor, full.vae_scale), (0.13025, 8));
     assert_eq!(PipelineConfig::from_json(&full.to_json().unwrap()).unwrap(), full);
-    for bad in
-        ["{", r#"{"scaling_factor": 0}"#, r#"{"vae_scale": 0}"#, r#"{"time_cond_proj_dim": 2}"#, r#"{"sampler": {"prediction_type": "x"}}"#]
-    {
+    for bad in [
+        "{",
+        r#"{"scaling_factor": 0}"#,
+        r#"{"vae_scale": 0}"#,
+        r#"{"time_cond_proj_dim": 2}"#,
+        r#"{"sampler": {"prediction_type": "x"}}"#,
+    ] {
         assert!(PipelineConfig::from_json(bad).is_err(), "{bad}");
     }
 }

@@ -5,8 +5,8 @@ mod fake;
 use fake::{Fake, mean};
 use rockshard_diffusion::noise::{START, standard_normal};
 use rockshard_diffusion::{
-    ClipTokenizer, Error, Generated, InitialPicture, LcmSampler, Picture, Pipeline, PipelineConfig, Progress, Request, SamplerConfig,
-    guidance_embedding,
+    ClipTokenizer, Error, Generated, InitialPicture, LcmSampler, Picture, Pipeline, PipelineConfig,
+    Progress, Request, SamplerConfig, guidance_embedding,
 };
 use rockshard_tensor::Tensor;
 use std::{ops::ControlFlow, path::Path};
@@ -29,7 +29,8 @@ fn request() -> Request {
 
 fn run(models: &Fake, request: &Request) -> Result<Generated, Error> {
     let tokenizer = ClipTokenizer::from_directory(&data("tokenizer")).unwrap();
-    Pipeline::new(models, &tokenizer, &config())?.generate(request, &mut |_| ControlFlow::Continue(()))
+    Pipeline::new(models, &tokenizer, &config())?
+        .generate(request, &mut |_| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -43,8 +44,12 @@ fn the_loop_is_that_of_the_formulas() {
     let timesteps = sampler.timesteps(steps, 1.0).unwrap();
     let mut latent = standard_normal(seed, 0, START, 64);
     for (i, &t) in timesteps.iter().enumerate() {
-        let output: Vec<f32> = latent.iter().map(|v| v * 0.5 + hidden + t as f32 / 1e4 + embedding).collect();
-        latent = sampler.step(&timesteps, i, &output, &latent, &standard_normal(seed, 0, i as u32 + 1, 64)).unwrap().previous;
+        let output: Vec<f32> =
+            latent.iter().map(|v| v * 0.5 + hidden + t as f32 / 1e4 + embedding).collect();
+        latent = sampler
+            .step(&timesteps, i, &output, &latent, &standard_normal(seed, 0, i as u32 + 1, 64))
+            .unwrap()
+            .previous;
     }
     let byte = |v: f32| ((v / 0.5 / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as i16;
     let rgb = &found.pictures[0].rgb;
@@ -54,7 +59,10 @@ fn the_loop_is_that_of_the_formulas() {
         assert!((i16::from(v) - expected).abs() <= 1, "{i}: {v} {expected}");
     }
     let p = found.pictures[0].parameters.as_ref().unwrap();
-    assert_eq!((p.seed, p.steps, p.guidance, p.model.as_str(), p.strength), (5, 3, 1.7, "fake", None));
+    assert_eq!(
+        (p.seed, p.steps, p.guidance, p.model.as_str(), p.strength),
+        (5, 3, 1.7, "fake", None)
+    );
 }
 
 #[test]
@@ -90,8 +98,9 @@ fn a_smaller_decoder_decodes_in_tiles() {
 #[test]
 fn guidance_without_an_input_takes_the_negative_prompt() {
     let models = Fake::default();
-    let with =
-        |guidance, negative: Option<&str>| run(&models, &Request { guidance, negative_prompt: negative.map(Into::into), ..request() });
+    let with = |guidance, negative: Option<&str>| {
+        run(&models, &Request { guidance, negative_prompt: negative.map(Into::into), ..request() })
+    };
     let plain = with(1.0, None).unwrap().pictures;
     assert_eq!(models.calls.take()[..2], [("text_encoder".to_owned(), 1), ("unet".to_owned(), 1)]);
     let guided = with(3.0, None).unwrap().pictures;
@@ -102,8 +111,12 @@ fn guidance_without_an_input_takes_the_negative_prompt() {
     // Guided towards and away from the same prompt nothing is left of the guidance.
     assert_eq!(with(3.0, Some("a red circle")).unwrap().pictures[0].rgb, plain[0].rgb);
     assert!(matches!(with(1.0, Some("blurry")), Err(Error::NegativePromptUnused(_))));
-    let refused = run(&lcm(), &Request { negative_prompt: Some("blurry".into()), ..request() }).unwrap_err();
-    assert!(refused.to_string().contains("guidance embedding") && refused.to_string().contains("no negative prompt"));
+    let refused =
+        run(&lcm(), &Request { negative_prompt: Some("blurry".into()), ..request() }).unwrap_err();
+    assert!(
+        refused.to_string().contains("guidance embedding")
+            && refused.to_string().contains("no negative prompt")
+    );
 }
 
 #[test]
@@ -125,7 +138,10 @@ fn a_picture_can_be_the_start() {
     assert!(matches!(run(&lcm(), &initial(0, f64::NAN)), Err(Error::Sampler(_))));
     let mut short = initial(0, 0.5);
     short.initial.as_mut().unwrap().picture.rgb.pop();
-    assert!(matches!(run(&lcm(), &short), Err(Error::InitialPicture { expected: 600, found: 599, .. })));
+    assert!(matches!(
+        run(&lcm(), &short),
+        Err(Error::InitialPicture { expected: 600, found: 599, .. })
+    ));
 }
 
 #[test]
@@ -144,7 +160,10 @@ fn requests_that_cannot_be_done_are_refused() {
     assert!(matches!(refused(|r| r.width = 33), Error::Multiple { multiple: 8, .. }));
     assert!(matches!(refused(|r| r.height = 0), Error::Multiple { .. }));
     let size = refused(|r| r.width = 512).to_string();
-    assert_eq!(size, "size 512x32 is not in this pack, which has 32x32, 64x32; convert with --resolution 512x32 to add it");
+    assert_eq!(
+        size,
+        "size 512x32 is not in this pack, which has 32x32, 64x32; convert with --resolution 512x32 to add it"
+    );
     let broken = Fake { broken: true, ..lcm() };
     assert!(matches!(run(&broken, &request()), Err(Error::NotFinite { model: "unet", item: 0 })));
 }
@@ -155,15 +174,30 @@ fn progress_is_told_and_can_stop() {
     let tokenizer = ClipTokenizer::from_directory(&data("tokenizer")).unwrap();
     let pipeline = Pipeline::new(&models, &tokenizer, &config).unwrap();
     let mut seen = Vec::new();
-    let result = pipeline.generate(&Request { steps: 2, prompt: "red ".repeat(80), ..request() }, &mut |p| {
-        seen.push(p);
-        ControlFlow::Continue(())
-    });
+    let result = pipeline.generate(
+        &Request { steps: 2, prompt: "red ".repeat(80), ..request() },
+        &mut |p| {
+            seen.push(p);
+            ControlFlow::Continue(())
+        },
+    );
     assert_eq!(result.unwrap().dropped_tokens, 5);
-    assert_eq!(seen, [Progress::Prompt, Progress::Step { done: 1, total: 2 }, Progress::Step { done: 2, total: 2 }, Progress::Decoded]);
+    assert_eq!(
+        seen,
+        [
+            Progress::Prompt,
+            Progress::Step { done: 1, total: 2 },
+            Progress::Step { done: 2, total: 2 },
+            Progress::Decoded
+        ]
+    );
     models.calls.take();
     let stop = |p| {
-        if matches!(p, Progress::Step { .. }) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if matches!(p, Progress::Step { .. }) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     };
     assert!(matches!(pipeline.generate(&request(), &mut { stop }), Err(Error::Cancelled)));
     assert_eq!(models.calls.take().len(), 2);
@@ -174,5 +208,8 @@ fn the_configuration_must_fit_the_network() {
     let tokenizer = ClipTokenizer::from_directory(&data("tokenizer")).unwrap();
     let config = PipelineConfig { time_cond_proj_dim: Some(256), ..config() };
     let error = Pipeline::new(&lcm(), &tokenizer, &config).map(|_| ()).unwrap_err();
-    assert_eq!(error.to_string(), "unet: timestep_cond has 64 values, but sampler.json has time_cond_proj_dim 256");
+    assert_eq!(
+        error.to_string(),
+        "unet: timestep_cond has 64 values, but sampler.json has time_cond_proj_dim 256"
+    );
 }

@@ -20,7 +20,12 @@ fn parameters(prompt: &str) -> Parameters {
 }
 
 fn picture(prompt: &str) -> Picture {
-    Picture { width: 3, height: 2, rgb: (0..18).map(|v| v * 14).collect(), parameters: Some(parameters(prompt)) }
+    Picture {
+        width: 3,
+        height: 2,
+        rgb: (0..18).map(|v| v * 14).collect(),
+        parameters: Some(parameters(prompt)),
+    }
 }
 
 #[test]
@@ -35,7 +40,10 @@ fn text_chunks_hold_the_parameters() {
          Model: tiny-lcm, Denoising strength: 0.5, Version: rockshard 0.1.0"
     );
     assert_eq!(text[1].keyword, "rockshard");
-    assert_eq!(serde_json::from_str::<Parameters>(&text[1].text).unwrap(), parameters("a red circle"));
+    assert_eq!(
+        serde_json::from_str::<Parameters>(&text[1].text).unwrap(),
+        parameters("a red circle")
+    );
     assert_eq!(bytes, picture("a red circle").to_png().unwrap());
 }
 
@@ -53,7 +61,10 @@ fn saving_replaces_the_file_or_leaves_it() {
     let missing = folder.path().join("no/out.png");
     assert!(picture("x").save(&missing).unwrap_err().to_string().contains("no/out.png"));
     std::fs::create_dir(folder.path().join("dir.png")).unwrap();
-    assert!(matches!(picture("x").save(&folder.path().join("dir.png")), Err(PictureError::Write { .. })));
+    assert!(matches!(
+        picture("x").save(&folder.path().join("dir.png")),
+        Err(PictureError::Write { .. })
+    ));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
@@ -61,7 +72,10 @@ fn saving_replaces_the_file_or_leaves_it() {
 fn damaged_files_are_errors() {
     let bytes = picture("a").to_png().unwrap();
     for end in 0..bytes.len() - 12 {
-        assert!(matches!(Picture::from_bytes(&bytes[..end]), Err(PictureError::Decode(_))), "cut at {end}");
+        assert!(
+            matches!(Picture::from_bytes(&bytes[..end]), Err(PictureError::Decode(_))),
+            "cut at {end}"
+        );
     }
     assert!(Picture::from_bytes(b"not a picture").is_err());
     // A header that claims 65535x65535 pixels.
@@ -85,7 +99,8 @@ fn planes_and_bytes_agree() {
     assert_eq!(Picture::from_planes(3, 2, &original.planes()), original);
     let clipped = Picture::from_planes(1, 1, &[-3.0, 0.0, f32::INFINITY]);
     assert_eq!(clipped.rgb, [0, 128, 255]);
-    let resized = Picture { width: 4, height: 4, rgb: [10, 200, 30].repeat(16), parameters: None }.resized(9, 2);
+    let resized = Picture { width: 4, height: 4, rgb: [10, 200, 30].repeat(16), parameters: None }
+        .resized(9, 2);
     assert_eq!((resized.width, resized.height, resized.rgb), (9, 2, [10, 200, 30].repeat(18)));
 }
 

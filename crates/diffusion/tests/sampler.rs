@@ -65,8 +65,11 @@ fn steps_equal_diffusers() {
         worst = worst.max(difference(&sample, &case.noisy));
         // Our own latent is carried on, so that the difference of the last step is that of a whole run.
         for (index, traced) in case.trace.iter().enumerate() {
-            let step = sampler.step(&timesteps, index, &traced.output, &sample, &traced.noise).unwrap();
-            worst = worst.max(difference(&step.previous, &traced.previous)).max(difference(&step.denoised, &traced.denoised));
+            let step =
+                sampler.step(&timesteps, index, &traced.output, &sample, &traced.noise).unwrap();
+            worst = worst
+                .max(difference(&step.previous, &traced.previous))
+                .max(difference(&step.denoised, &traced.denoised));
             sample = step.previous;
         }
     }
@@ -76,8 +79,16 @@ fn steps_equal_diffusers() {
 #[test]
 fn schedules_equal_diffusers() {
     for (original, steps, strength, expected) in recorded().schedules {
-        let sampler = LcmSampler::new(&SamplerConfig { original_inference_steps: original, ..SamplerConfig::default() }).unwrap();
-        assert_eq!(sampler.timesteps(steps, strength).ok(), expected, "{original} {steps} {strength}");
+        let sampler = LcmSampler::new(&SamplerConfig {
+            original_inference_steps: original,
+            ..SamplerConfig::default()
+        })
+        .unwrap();
+        assert_eq!(
+            sampler.timesteps(steps, strength).ok(),
+            expected,
+            "{original} {steps} {strength}"
+        );
     }
 }
 
@@ -106,7 +117,9 @@ fn guidance_embeddings_equal_diffusers() {
 #[test]
 fn reference_levels() {
     let sampler = LcmSampler::new(&SamplerConfig::default()).unwrap();
-    for (timestep, signal, sigma) in [(999, 0.068_265, 0.997_667), (479, 0.552_355, 0.833_609), (19, 0.991_082, 0.133_252)] {
+    for (timestep, signal, sigma) in
+        [(999, 0.068_265, 0.997_667), (479, 0.552_355, 0.833_609), (19, 0.991_082, 0.133_252)]
+    {
         let (a, b) = sampler.levels(timestep).unwrap();
         assert!((a - signal).abs() < 1e-6 && (b - sigma).abs() < 1e-6, "{timestep}: {a} {b}");
     }
@@ -133,7 +146,10 @@ fn what_is_not_supported_is_refused() {
     assert!(refused(|c| c.timestep_scaling = 0.0).contains("timestep_scaling"));
     let sampler = LcmSampler::new(&SamplerConfig::default()).unwrap();
     assert_eq!(sampler.timesteps(0, 1.0), Err(SamplerError::NoSteps));
-    assert_eq!(sampler.timesteps(26, 0.5), Err(SamplerError::TooManySteps { steps: 26, strength: 0.5, available: 25 }));
+    assert_eq!(
+        sampler.timesteps(26, 0.5),
+        Err(SamplerError::TooManySteps { steps: 26, strength: 0.5, available: 25 })
+    );
     assert!(matches!(sampler.timesteps(4, f64::NAN), Err(SamplerError::Strength(_))));
     assert!(sampler.levels(-1).is_err() && sampler.levels(1000).is_err());
     assert!(sampler.step(&[999], 1, &[0.0], &[0.0], &[]).is_err());

@@ -38,7 +38,9 @@ fn read<T: for<'a> Deserialize<'a>>(name: &str) -> T {
 
 fn fnv(ids: &[i64]) -> String {
     let bytes = ids.iter().flat_map(|&id| (id as u32).to_le_bytes());
-    let digest = bytes.fold(0xcbf2_9ce4_8422_2325u64, |d, byte| (d ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let digest = bytes.fold(0xcbf2_9ce4_8422_2325u64, |d, byte| {
+        (d ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
     format!("{digest:016x}")
 }
 
@@ -76,8 +78,16 @@ fn differing_blocks(folder: &Path, recorded: &Recorded) -> Vec<String> {
 #[test]
 fn tiny_vocabulary() {
     let recorded: Recorded = read("tokenizer.json");
-    check_prompts(&ClipTokenizer::from_directory(&data("tokenizer")).unwrap(), &recorded, "vocab.json");
-    check_prompts(&ClipTokenizer::from_directory(&data("tokenizer_json")).unwrap(), &recorded, "tokenizer.json");
+    check_prompts(
+        &ClipTokenizer::from_directory(&data("tokenizer")).unwrap(),
+        &recorded,
+        "vocab.json",
+    );
+    check_prompts(
+        &ClipTokenizer::from_directory(&data("tokenizer_json")).unwrap(),
+        &recorded,
+        "tokenizer.json",
+    );
     assert_eq!(differing_blocks(&data("tokenizer"), &recorded), Vec::<String>::new());
 }
 
@@ -86,15 +96,21 @@ fn special_tokens_of_stable_diffusion() {
     let variants: BTreeMap<String, Recorded> = read("tokenizer_variants.json");
     assert_eq!(variants.len(), 2);
     for (name, recorded) in variants {
-        for files in
-            [["special_tokens_map.json", "tokenizer_config.json"].as_slice(), &["special_tokens_map.json"], &["tokenizer_config.json"]]
-        {
+        for files in [
+            ["special_tokens_map.json", "tokenizer_config.json"].as_slice(),
+            &["special_tokens_map.json"],
+            &["tokenizer_config.json"],
+        ] {
             let folder = tempfile::tempdir().unwrap();
             for file in ["vocab.json", "merges.txt"] {
                 fs::copy(data("tokenizer").join(file), folder.path().join(file)).unwrap();
             }
             for &file in files {
-                let value = if file.starts_with("special") { &recorded.special_tokens_map } else { &recorded.tokenizer_config };
+                let value = if file.starts_with("special") {
+                    &recorded.special_tokens_map
+                } else {
+                    &recorded.tokenizer_config
+                };
                 fs::write(folder.path().join(file), value.to_string()).unwrap();
             }
             check_prompts(&ClipTokenizer::from_directory(folder.path()).unwrap(), &recorded, &name);
@@ -107,7 +123,8 @@ fn special_tokens_of_stable_diffusion() {
 fn real_vocabulary() {
     use std::io::Write;
     let Some(folder) = std::env::var_os("ROCKSHARD_CLIP_VOCAB").map(PathBuf::from) else {
-        writeln!(std::io::stderr(), "real_vocabulary: NOT RUN, ROCKSHARD_CLIP_VOCAB is not set").unwrap();
+        writeln!(std::io::stderr(), "real_vocabulary: NOT RUN, ROCKSHARD_CLIP_VOCAB is not set")
+            .unwrap();
         return;
     };
     let recorded: Recorded = read("clip_tokenizer.json");
@@ -130,6 +147,7 @@ fn broken_folders_are_refused() {
     assert!(load().to_string().contains("padding token \"<pad>\""));
     fs::write(folder.path().join("tokenizer_config.json"), r#"{"model_max_length": 1}"#).unwrap();
     assert!(load().to_string().contains("model_max_length"));
-    fs::write(folder.path().join("tokenizer_config.json"), r#"{"model_max_length": 1e30}"#).unwrap();
+    fs::write(folder.path().join("tokenizer_config.json"), r#"{"model_max_length": 1e30}"#)
+        .unwrap();
     assert_eq!(ClipTokenizer::from_directory(folder.path()).unwrap().length(), 77);
 }

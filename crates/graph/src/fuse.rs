@@ -22,12 +22,21 @@ impl Rule for Fusion {
         self.name
     }
 
-    fn propose(&self, graph: &Graph, links: &Links, node: NodeId, declined: &mut Vec<String>) -> Option<Patch> {
+    fn propose(
+        &self,
+        graph: &Graph,
+        links: &Links,
+        node: NodeId,
+        declined: &mut Vec<String>,
+    ) -> Option<Patch> {
         let patch = (self.recognise)(&Match { graph, links }, node, declined)?;
         if patch.keeps_shapes(graph) {
             return Some(patch);
         }
-        declined.push(format!("{}: a constant of the pattern broadcasts the result to another shape", graph.node(node).name));
+        declined.push(format!(
+            "{}: a constant of the pattern broadcasts the result to another shape",
+            graph.node(node).name
+        ));
         None
     }
 }
@@ -70,7 +79,11 @@ impl<'a> Match<'a> {
     }
 
     /// The operands in the order in which `first` holds for the first one (the operator commutes).
-    fn ordered(&self, operands: [ValueId; 2], first: impl Fn(ValueId) -> bool) -> Option<[ValueId; 2]> {
+    fn ordered(
+        &self,
+        operands: [ValueId; 2],
+        first: impl Fn(ValueId) -> bool,
+    ) -> Option<[ValueId; 2]> {
         let [a, b] = operands;
         if first(a) { Some([a, b]) } else { first(b).then_some([b, a]) }
     }

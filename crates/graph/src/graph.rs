@@ -91,7 +91,12 @@ impl Graph {
     }
 
     /// Add a value without a producer yet.
-    pub fn add_value(&mut self, name: impl Into<String>, dtype: DType, shape: Vec<usize>) -> ValueId {
+    pub fn add_value(
+        &mut self,
+        name: impl Into<String>,
+        dtype: DType,
+        shape: Vec<usize>,
+    ) -> ValueId {
         self.values.push(Value { name: name.into(), dtype, shape, constant: None });
         ValueId((self.values.len() - 1) as u32)
     }
@@ -105,7 +110,13 @@ impl Graph {
     }
 
     /// Append a node whose inputs all exist.
-    pub fn add_node(&mut self, name: impl Into<String>, op: Op, inputs: Vec<ValueId>, output: ValueId) {
+    pub fn add_node(
+        &mut self,
+        name: impl Into<String>,
+        op: Op,
+        inputs: Vec<ValueId>,
+        output: ValueId,
+    ) {
         self.nodes.push(Node { name: name.into(), op, inputs, output });
     }
 
@@ -182,7 +193,8 @@ impl Graph {
     pub fn tidy(&mut self) -> Result<(), String> {
         let links = self.links();
         let mut live = vec![false; self.nodes.len()];
-        let mut open: Vec<NodeId> = self.outputs.iter().filter_map(|&v| links.producer(v)).collect();
+        let mut open: Vec<NodeId> =
+            self.outputs.iter().filter_map(|&v| links.producer(v)).collect();
         while let Some(id) = open.pop() {
             if !std::mem::replace(&mut live[id.index()], true) {
                 open.extend(self.node(id).inputs.iter().filter_map(|&v| links.producer(v)));
@@ -191,7 +203,8 @@ impl Graph {
         let mut waiting: Vec<usize> = vec![0; self.nodes.len()];
         let mut ready = std::collections::BinaryHeap::new();
         for id in self.node_ids().filter(|id| live[id.index()]) {
-            let count = self.node(id).inputs.iter().filter(|&&v| links.producer(v).is_some()).count();
+            let count =
+                self.node(id).inputs.iter().filter(|&&v| links.producer(v).is_some()).count();
             waiting[id.index()] = count;
             if count == 0 {
                 ready.push(std::cmp::Reverse(id));
@@ -207,10 +220,12 @@ impl Graph {
                 }
             }
         }
-        if let Some(stuck) = self.node_ids().find(|id| live[id.index()] && waiting[id.index()] > 0) {
+        if let Some(stuck) = self.node_ids().find(|id| live[id.index()] && waiting[id.index()] > 0)
+        {
             return Err(self.node(stuck).name.clone());
         }
-        let mut nodes: Vec<Option<Node>> = std::mem::take(&mut self.nodes).into_iter().map(Some).collect();
+        let mut nodes: Vec<Option<Node>> =
+            std::mem::take(&mut self.nodes).into_iter().map(Some).collect();
         self.nodes = order.into_iter().filter_map(|id| nodes[id.index()].take()).collect();
         let links = self.links();
         for (i, value) in self.values.iter_mut().enumerate() {

@@ -65,7 +65,12 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
             }
             match (window_size(x[2], window, 0), window_size(x[3], window, 1)) {
                 (Some(h), Some(w_out)) => vec![x[0], w[0], h, w_out],
-                _ => return fail(format!("kernel {:?} is larger than the padded input {x:?}", window.kernel)),
+                _ => {
+                    return fail(format!(
+                        "kernel {:?} is larger than the padded input {x:?}",
+                        window.kernel
+                    ));
+                }
             }
         }
         Op::Pool { window, .. } => {
@@ -74,7 +79,12 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
             }
             match (window_size(x[2], window, 0), window_size(x[3], window, 1)) {
                 (Some(h), Some(w)) => vec![x[0], x[1], h, w],
-                _ => return fail(format!("kernel {:?} is larger than the padded input {x:?}", window.kernel)),
+                _ => {
+                    return fail(format!(
+                        "kernel {:?} is larger than the padded input {x:?}",
+                        window.kernel
+                    ));
+                }
             }
         }
         Op::MatMul => match matmul(x, shapes[1]) {
@@ -83,7 +93,9 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
         },
         Op::Attention { .. } => {
             let scores = matmul(x, shapes[1]);
-            let masked = scores.as_ref().is_some_and(|s| shapes.get(3).is_none_or(|m| broadcast(s, m).as_ref() == Some(s)));
+            let masked = scores
+                .as_ref()
+                .is_some_and(|s| shapes.get(3).is_none_or(|m| broadcast(s, m).as_ref() == Some(s)));
             match scores.filter(|_| masked).and_then(|s| matmul(&s, shapes[2])) {
                 Some(shape) => shape,
                 None => return fail(format!("shapes {shapes:?}")),
@@ -97,7 +109,9 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
             Some(shape) => shape,
             None => return fail(format!("shapes {shapes:?} do not broadcast")),
         },
-        Op::Softmax { axis } if *axis >= x.len() => return fail(format!("axis {axis} of shape {x:?}")),
+        Op::Softmax { axis } if *axis >= x.len() => {
+            return fail(format!("axis {axis} of shape {x:?}"));
+        }
         Op::LayerNorm { axis, .. } => {
             let tail = x.get(*axis..).unwrap_or(&[]);
             if tail.is_empty() || shapes[1] != tail || shapes[2] != tail {
@@ -107,7 +121,12 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
         }
         Op::InstanceNorm { .. } | Op::GroupNorm { .. } => {
             let groups = if let Op::GroupNorm { groups, .. } = op { *groups } else { 1 };
-            if x.len() < 2 || shapes[1] != [x[1]] || shapes[2] != [x[1]] || groups == 0 || !x[1].is_multiple_of(groups) {
+            if x.len() < 2
+                || shapes[1] != [x[1]]
+                || shapes[2] != [x[1]]
+                || groups == 0
+                || !x[1].is_multiple_of(groups)
+            {
                 return fail(format!("{groups} groups with shapes {shapes:?}"));
             }
             x.to_vec()
@@ -125,7 +144,8 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
         },
         Op::Transpose { perm } => {
             let mut seen = vec![false; x.len()];
-            let valid = perm.len() == x.len() && perm.iter().all(|&p| p < x.len() && !std::mem::replace(&mut seen[p], true));
+            let valid = perm.len() == x.len()
+                && perm.iter().all(|&p| p < x.len() && !std::mem::replace(&mut seen[p], true));
             if !valid {
                 return fail(format!("permutation {perm:?} of shape {x:?}"));
             }
@@ -197,7 +217,11 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
 
 fn reduced(x: &[usize], axes: &[usize], keep: bool) -> Vec<usize> {
     let kept = |i: &usize| !axes.contains(i);
-    if keep { (0..x.len()).map(|i| if kept(&i) { x[i] } else { 1 }).collect() } else { (0..x.len()).filter(kept).map(|i| x[i]).collect() }
+    if keep {
+        (0..x.len()).map(|i| if kept(&i) { x[i] } else { 1 }).collect()
+    } else {
+        (0..x.len()).filter(kept).map(|i| x[i]).collect()
+    }
 }
 
 fn matmul(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {

@@ -15,7 +15,14 @@ pub struct Patch {
 impl Patch {
     /// An edit whose new nodes go where the node `at` stands.
     pub fn new(graph: &Graph, at: NodeId, description: impl Into<String>) -> Self {
-        Patch { description: description.into(), at, base: graph.values.len(), values: Vec::new(), nodes: Vec::new(), replace: Vec::new() }
+        Patch {
+            description: description.into(),
+            at,
+            base: graph.values.len(),
+            values: Vec::new(),
+            nodes: Vec::new(),
+            replace: Vec::new(),
+        }
     }
 
     fn push(&mut self, value: Value) -> ValueId {
@@ -29,15 +36,27 @@ impl Patch {
 
     /// A new constant.
     pub fn constant(&mut self, name: impl Into<String>, tensor: Tensor) -> ValueId {
-        let dtype = if tensor.dtype().is_float() { rockshard_tensor::DType::F32 } else { tensor.dtype() };
-        self.push(Value { name: name.into(), dtype, shape: tensor.shape().to_vec(), constant: Some(tensor) })
+        let dtype =
+            if tensor.dtype().is_float() { rockshard_tensor::DType::F32 } else { tensor.dtype() };
+        self.push(Value {
+            name: name.into(),
+            dtype,
+            shape: tensor.shape().to_vec(),
+            constant: Some(tensor),
+        })
     }
 
     /// A new node; gives its output, whose shape is inferred and whose name is the node's.
     ///
     /// # Panics
     /// The operator does not take these inputs: a defect of the rule, not of the model.
-    pub fn node(&mut self, graph: &Graph, name: impl Into<String>, op: Op, inputs: Vec<ValueId>) -> ValueId {
+    pub fn node(
+        &mut self,
+        graph: &Graph,
+        name: impl Into<String>,
+        op: Op,
+        inputs: Vec<ValueId>,
+    ) -> ValueId {
         let name = name.into();
         let values: Vec<&Value> = inputs.iter().map(|&id| self.get(graph, id)).collect();
         let (dtype, shape) = match infer(&op, &values) {
@@ -70,7 +89,11 @@ impl Patch {
     /// # Errors
     /// The edit made a cycle; the message names a node on it.
     pub fn apply(self, graph: &mut Graph) -> Result<(), String> {
-        debug_assert_eq!(self.base, graph.values.len(), "a patch is made for the graph it is applied to");
+        debug_assert_eq!(
+            self.base,
+            graph.values.len(),
+            "a patch is made for the graph it is applied to"
+        );
         let added: Vec<ValueId> = self.nodes.iter().map(|n| n.output).collect();
         graph.values.extend(self.values);
         let at = self.at.index().min(graph.nodes.len());

@@ -6,7 +6,13 @@ pub trait Rule {
     fn name(&self) -> &'static str;
 
     /// An edit that starts at `node`. A rule that recognises its subject but cannot treat it says so through `declined`.
-    fn propose(&self, graph: &Graph, links: &Links, node: NodeId, declined: &mut Vec<String>) -> Option<Patch>;
+    fn propose(
+        &self,
+        graph: &Graph,
+        links: &Links,
+        node: NodeId,
+        declined: &mut Vec<String>,
+    ) -> Option<Patch>;
 }
 
 /// What a pass did.
@@ -22,7 +28,11 @@ pub struct Log {
 ///
 /// # Errors
 /// An edit broke the graph.
-pub fn rewrite(graph: &mut Graph, rules: &[&dyn Rule], stop_at: Option<usize>) -> Result<Log, VerifyError> {
+pub fn rewrite(
+    graph: &mut Graph,
+    rules: &[&dyn Rule],
+    stop_at: Option<usize>,
+) -> Result<Log, VerifyError> {
     let mut log = Log::default();
     for rule in rules {
         let mut start = 0;
@@ -33,10 +43,14 @@ pub fn rewrite(graph: &mut Graph, rules: &[&dyn Rule], stop_at: Option<usize>) -
             }
             let links = graph.links();
             let mut declined = Vec::new();
-            let found = graph.node_ids().skip(start).find_map(|id| rule.propose(graph, &links, id, &mut declined).map(|p| (id, p)));
+            let found = graph
+                .node_ids()
+                .skip(start)
+                .find_map(|id| rule.propose(graph, &links, id, &mut declined).map(|p| (id, p)));
             let Some((id, patch)) = found else {
                 if start == 0 {
-                    log.declined.extend(declined.into_iter().map(|d| format!("{}: {d}", rule.name())));
+                    log.declined
+                        .extend(declined.into_iter().map(|d| format!("{}: {d}", rule.name())));
                     break;
                 }
                 start = 0;
@@ -44,7 +58,10 @@ pub fn rewrite(graph: &mut Graph, rules: &[&dyn Rule], stop_at: Option<usize>) -
             };
             let description = format!("{}: {}", rule.name(), patch.description);
             log.edits.push(description.clone());
-            patch.apply(graph).map_err(|node| VerifyError { node, problem: format!("edit {description:?} made a cycle") })?;
+            patch.apply(graph).map_err(|node| VerifyError {
+                node,
+                problem: format!("edit {description:?} made a cycle"),
+            })?;
             // Most rules are done with what lies before the edit; a last sweep from the start confirms it.
             start = id.index().saturating_sub(16);
         }

@@ -4,10 +4,16 @@ use std::collections::HashMap;
 impl Graph {
     /// The graph of some nodes: its inputs are the values they read from outside (in order of first use), its outputs are
     /// `outputs`. Constants that the nodes use come along.
-    pub fn subgraph(&self, name: impl Into<String>, nodes: &[NodeId], outputs: &[ValueId]) -> Graph {
+    pub fn subgraph(
+        &self,
+        name: impl Into<String>,
+        nodes: &[NodeId],
+        outputs: &[ValueId],
+    ) -> Graph {
         let mut part = Graph::new(name);
         let mut ids: HashMap<ValueId, ValueId> = HashMap::new();
-        let made: std::collections::HashSet<ValueId> = nodes.iter().map(|&n| self.node(n).output).collect();
+        let made: std::collections::HashSet<ValueId> =
+            nodes.iter().map(|&n| self.node(n).output).collect();
         let mut copy = |part: &mut Graph, id: ValueId| {
             *ids.entry(id).or_insert_with(|| {
                 part.values.push(self.value(id).clone());

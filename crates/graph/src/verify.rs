@@ -17,12 +17,16 @@ impl Graph {
     /// # Errors
     /// The first node that does not hold.
     pub fn verify(&self) -> Result<(), VerifyError> {
-        let fail = |node: &str, problem: String| Err(VerifyError { node: node.to_owned(), problem });
+        let fail =
+            |node: &str, problem: String| Err(VerifyError { node: node.to_owned(), problem });
         let mut known: HashSet<_> = self.inputs.iter().copied().collect();
         for node in &self.nodes {
             for &input in &node.inputs {
                 if self.constant(input).is_none() && !known.contains(&input) {
-                    return fail(&node.name, format!("input {:?} is made by no earlier node", self.value(input).name));
+                    return fail(
+                        &node.name,
+                        format!("input {:?} is made by no earlier node", self.value(input).name),
+                    );
                 }
             }
             let values: Vec<_> = node.inputs.iter().map(|&id| self.value(id)).collect();
@@ -30,7 +34,13 @@ impl Graph {
             match infer(&node.op, &values) {
                 Err(error) => return fail(&node.name, error.to_string()),
                 Ok((dtype, shape)) if dtype != output.dtype || shape != output.shape => {
-                    return fail(&node.name, format!("gives {dtype}{shape:?}, declared {}{:?}", output.dtype, output.shape));
+                    return fail(
+                        &node.name,
+                        format!(
+                            "gives {dtype}{shape:?}, declared {}{:?}",
+                            output.dtype, output.shape
+                        ),
+                    );
                 }
                 Ok(_) => {}
             }
@@ -40,7 +50,10 @@ impl Graph {
         }
         for &output in &self.outputs {
             if !known.contains(&output) && self.constant(output).is_none() {
-                return fail("", format!("output {:?} is made by no node", self.value(output).name));
+                return fail(
+                    "",
+                    format!("output {:?} is made by no node", self.value(output).name),
+                );
             }
         }
         Ok(())

@@ -22,7 +22,10 @@ impl<'a> Attributes<'a> {
     }
 
     pub fn text(&self, name: &str, default: &'a str) -> &'a str {
-        self.get(name).and_then(|a| a.s.as_ref()).and_then(|s| std::str::from_utf8(s).ok()).unwrap_or(default)
+        self.get(name)
+            .and_then(|a| a.s.as_ref())
+            .and_then(|s| std::str::from_utf8(s).ok())
+            .unwrap_or(default)
     }
 
     pub fn tensor(&self, name: &str) -> Option<&'a TensorProto> {
@@ -36,12 +39,19 @@ impl<'a> Attributes<'a> {
     /// Non-negative integers, e.g. strides.
     pub fn sizes(&self, name: &str) -> Result<Option<Vec<usize>>, Problem> {
         let negative = |_| Problem::Form(format!("attribute {name} is negative"));
-        self.ints(name).map(|v| v.iter().map(|&i| usize::try_from(i)).collect::<Result<_, _>>().map_err(negative)).transpose()
+        self.ints(name)
+            .map(|v| {
+                v.iter().map(|&i| usize::try_from(i)).collect::<Result<_, _>>().map_err(negative)
+            })
+            .transpose()
     }
 }
 
 /// An axis counted from the front.
 pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Problem> {
     let positive = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(positive).ok().filter(|&a| a < rank).ok_or_else(|| Problem::Form(format!("axis {axis} of a tensor of rank {rank}")))
+    usize::try_from(positive)
+        .ok()
+        .filter(|&a| a < rank)
+        .ok_or_else(|| Problem::Form(format!("axis {axis} of a tensor of rank {rank}")))
 }

@@ -23,7 +23,9 @@ pub enum ImportError {
     #[error("opset {0} is not supported; export the model with an opset from {old} to {new}", old = crate::OLDEST_OPSET, new = crate::NEWEST_OPSET)]
     Opset(i64),
     /// An input with a dimension nothing fixes.
-    #[error("input {input:?}: dimension {axis} ({dimension}) is dynamic and nothing fixes it; known dimensions: {known}")]
+    #[error(
+        "input {input:?}: dimension {axis} ({dimension}) is dynamic and nothing fixes it; known dimensions: {known}"
+    )]
     Dynamic {
         /// Input.
         input: String,
@@ -66,7 +68,9 @@ pub enum Problem {
     #[error("{0}")]
     Form(String),
     /// An operator whose result shape depends on data.
-    #[error("{0} depends on the model's inputs; it must be constant, since the NPU needs static shapes")]
+    #[error(
+        "{0} depends on the model's inputs; it must be constant, since the NPU needs static shapes"
+    )]
     DataDependent(&'static str),
     /// A value nothing makes.
     #[error("input {0:?} is made by no node, input or initializer")]

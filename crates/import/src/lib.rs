@@ -57,7 +57,10 @@ pub fn import_file(path: &Path, options: &Options) -> Result<Graph, ImportError>
 ///
 /// # Errors
 /// As [`import_file`].
-pub fn import_model(model: &rockshard_onnx::Model, options: &Options) -> Result<Graph, ImportError> {
+pub fn import_model(
+    model: &rockshard_onnx::Model,
+    options: &Options,
+) -> Result<Graph, ImportError> {
     walk::import(model, options)
 }
 

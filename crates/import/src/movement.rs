@@ -46,8 +46,11 @@ pub(crate) fn import(c: &mut Context<'_, '_>, op: &str, opset: i64) -> Result<()
         "Gather" => {
             let (x, indices) = (c.input(0)?, c.input(1)?);
             let axis = axis(c.attributes.int("axis", 0), c.rank(x))?;
-            let indices =
-                if c.walk.value(indices).dtype.is_float() { c.step("indices", Op::Cast(DType::I64), &[indices])? } else { indices };
+            let indices = if c.walk.value(indices).dtype.is_float() {
+                c.step("indices", Op::Cast(DType::I64), &[indices])?
+            } else {
+                indices
+            };
             c.finish(Op::Gather { axis }, &[x, indices])
         }
         "Slice" => slice(c),
@@ -63,8 +66,11 @@ pub(crate) fn import(c: &mut Context<'_, '_>, op: &str, opset: i64) -> Result<()
 fn shape(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let x = c.input(0)?;
     let dims: Vec<i64> = c.walk.shape(x).iter().map(|&d| d as i64).collect();
-    let bound = |v: i64| (if v < 0 { v + dims.len() as i64 } else { v }).clamp(0, dims.len() as i64) as usize;
-    let (start, end) = (bound(c.attributes.int("start", 0)), bound(c.attributes.int("end", dims.len() as i64)));
+    let bound = |v: i64| {
+        (if v < 0 { v + dims.len() as i64 } else { v }).clamp(0, dims.len() as i64) as usize
+    };
+    let (start, end) =
+        (bound(c.attributes.int("start", 0)), bound(c.attributes.int("end", dims.len() as i64)));
     let part = dims.get(start..end).unwrap_or(&[]).to_vec();
     c.walk.bind_constant(c.output, Tensor::from_i64([part.len()], part))
 }
@@ -73,7 +79,9 @@ fn shape(c: &mut Context<'_, '_>) -> Result<(), Problem> {
 fn constant_of_shape(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let target = target(c, 0, "the shape")?;
     let value = match c.attributes.tensor("value") {
-        Some(proto) => c.walk.model.tensor(proto)?.reshape([]).map_err(|e| Problem::Form(e.to_string()))?,
+        Some(proto) => {
+            c.walk.model.tensor(proto)?.reshape([]).map_err(|e| Problem::Form(e.to_string()))?
+        }
         None => Tensor::scalar(0.0),
     };
     let name = c.walk.fresh(c.output);
@@ -101,7 +109,9 @@ fn range(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (start, limit, delta) = (number(0)?, number(1)?, number(2)?);
     let count = ((limit - start) / delta).ceil().max(0.0);
     if count > LARGEST {
-        return Err(Problem::Form(format!("from {start} to {limit} by {delta} is not a finite range below {LARGEST}")));
+        return Err(Problem::Form(format!(
+            "from {start} to {limit} by {delta} is not a finite range below {LARGEST}"
+        )));
     }
     c.walk.spend(count as usize)?;
     let values = (0..count as usize).map(|i| start + i as f64 * delta);
@@ -122,14 +132,19 @@ fn trilu(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     };
     c.walk.spend(tensor.len())?;
     let upper = c.attributes.int("upper", 1) != 0;
-    let &[.., rows, columns] = tensor.shape() else { return Err(Problem::Form("needs a matrix".into())) };
+    let &[.., rows, columns] = tensor.shape() else {
+        return Err(Problem::Form("needs a matrix".into()));
+    };
     let keep = |i: usize| {
         let (row, column) = ((i / columns % rows) as i64, (i % columns) as i64);
         if upper { column - row >= k } else { column - row <= k }
     };
     let result = if tensor.dtype().is_float() {
         let values = tensor.to_f32().map_err(|e| Problem::Form(e.to_string()))?;
-        Tensor::from_f32(tensor.shape(), values.iter().enumerate().map(|(i, &v)| if keep(i) { v } else { 0.0 }).collect())
+        Tensor::from_f32(
+            tensor.shape(),
+            values.iter().enumerate().map(|(i, &v)| if keep(i) { v } else { 0.0 }).collect(),
+        )
     } else {
         let values = tensor.to_i64().map_err(|e| Problem::Form(e.to_string()))?;
         let kept = values.iter().enumerate().map(|(i, &v)| if keep(i) { v } else { 0 });
@@ -193,7 +208,8 @@ fn unsqueeze(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     check_shape(&vec![1; rank.min(LARGEST_RANK + 1)])?;
     let axes = axes(c, rank)?.unwrap_or_default();
     let mut rest = dims.into_iter();
-    let shape = (0..rank).map(|i| if axes.contains(&i) { 1 } else { rest.next().unwrap_or(1) }).collect();
+    let shape =
+        (0..rank).map(|i| if axes.contains(&i) { 1 } else { rest.next().unwrap_or(1) }).collect();
     c.finish(Op::Reshape { shape }, &[x])
 }
 
@@ -223,18 +239,26 @@ fn slice(c: &mut Context<'_, '_>) -> Result<(), Problem> {
             // Backwards from `start` down to just above `end`: a gather.
             let (first, stop) = (from_front(starts[i]).min(size - 1), from_front(ends[i]).max(-1));
             let back = usize::try_from(steps[i].unsigned_abs()).unwrap_or(usize::MAX);
-            let count = if first >= 0 && first > stop { ((first - stop) as usize).div_ceil(back) } else { 0 };
+            let count = if first >= 0 && first > stop {
+                ((first - stop) as usize).div_ceil(back)
+            } else {
+                0
+            };
             c.walk.spend(count)?;
             let indices: Vec<i64> = (0..count).map(|k| first - (k * back) as i64).collect();
             let name = c.walk.fresh(c.output);
             end[a] = indices.len();
-            let indices = c.walk.graph.add_constant(name, Tensor::from_i64([indices.len()], indices));
+            let indices =
+                c.walk.graph.add_constant(name, Tensor::from_i64([indices.len()], indices));
             x = c.step("reversed", Op::Gather { axis: a }, &[x, indices])?;
             continue;
         }
         begin[a] = from_front(starts[i]).clamp(0, size) as usize;
         end[a] = (from_front(ends[i]).clamp(0, size) as usize).max(begin[a]);
-        let positive = usize::try_from(steps[i]).ok().filter(|&s| s > 0).ok_or_else(|| Problem::Form("step is zero".into()))?;
+        let positive = usize::try_from(steps[i])
+            .ok()
+            .filter(|&s| s > 0)
+            .ok_or_else(|| Problem::Form("step is zero".into()))?;
         // A step beyond the axis takes its first element, as a step of its whole length does.
         step[a] = positive.min(dims[a].max(1));
     }
@@ -253,7 +277,9 @@ fn split(c: &mut Context<'_, '_>, opset: i64) -> Result<(), Problem> {
             let count = outputs.len();
             let wanted = c.attributes.int("num_outputs", count as i64);
             if opset >= 18 && wanted != count as i64 {
-                return Err(Problem::Form(format!("num_outputs is {wanted}, but {count} are named")));
+                return Err(Problem::Form(format!(
+                    "num_outputs is {wanted}, but {count} are named"
+                )));
             }
             let part = dims[a].div_ceil(count);
             (0..count).map(|i| part.min(dims[a].saturating_sub(i * part))).collect()
@@ -308,7 +334,10 @@ fn pad(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let x = c.input(0)?;
     let rank = c.rank(x);
     if c.attributes.text("mode", "constant") != "constant" {
-        return Err(Problem::Form(format!("mode {} is not supported", c.attributes.text("mode", ""))));
+        return Err(Problem::Form(format!(
+            "mode {} is not supported",
+            c.attributes.text("mode", "")
+        )));
     }
     let pads = c.walk.integers(c.input(1)?, "pads")?;
     let value = match c.optional(2) {
@@ -320,7 +349,9 @@ fn pad(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         None => (0..rank as i64).collect(),
     };
     if pads.len() != 2 * axes.len() || pads.iter().any(|&p| p < 0) {
-        return Err(Problem::Form(format!("pads {pads:?} (cropping by negative pads is not supported)")));
+        return Err(Problem::Form(format!(
+            "pads {pads:?} (cropping by negative pads is not supported)"
+        )));
     }
     let (mut before, mut after) = (vec![0; rank], vec![0; rank]);
     for (i, &a) in axes.iter().enumerate() {
@@ -356,18 +387,27 @@ fn resize(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         _ => return Err(Problem::Form(format!("size {full:?} has not 4 axes"))),
     };
     if (n2, c2) != (n, channels) || h == 0 || w == 0 {
-        return Err(Problem::Form(format!("{dims:?} to {full:?}; only height and width can change")));
+        return Err(Problem::Form(format!(
+            "{dims:?} to {full:?}; only height and width can change"
+        )));
     }
     let coordinates = c.attributes.text("coordinate_transformation_mode", "half_pixel");
     let whole = h % height == 0 && w % width == 0;
     let mode = match (c.attributes.text("mode", "nearest"), coordinates) {
         // For whole-number factors, these conventions all take pixel floor(i / factor).
-        ("nearest", "asymmetric") if c.attributes.text("nearest_mode", "round_prefer_floor") == "floor" || (h, w) == (height, width) => {
+        ("nearest", "asymmetric")
+            if c.attributes.text("nearest_mode", "round_prefer_floor") == "floor"
+                || (h, w) == (height, width) =>
+        {
             Resize::Nearest
         }
         ("nearest", "half_pixel") if whole => Resize::Nearest,
         ("linear", "half_pixel" | "pytorch_half_pixel") if h > 1 && w > 1 => Resize::Linear,
-        (mode, coordinates) => return Err(Problem::Form(format!("mode {mode} with {coordinates} coordinates is not supported"))),
+        (mode, coordinates) => {
+            return Err(Problem::Form(format!(
+                "mode {mode} with {coordinates} coordinates is not supported"
+            )));
+        }
     };
     c.finish(Op::Resize { mode, size: [h, w] }, &[x])
 }

@@ -13,11 +13,17 @@ pub(crate) fn is_nan(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     c.walk.spend(count)?;
     let answer = match c.walk.constant(x).cloned() {
         Some(tensor) => {
-            let values = tensor.to_f32().map_err(|_| Problem::Form("input 0 is not real".into()))?;
+            let values =
+                tensor.to_f32().map_err(|_| Problem::Form("input 0 is not real".into()))?;
             values.iter().map(|v| v.is_nan()).collect()
         }
         None if is_softmax_of_seen_rows(c, x)? => vec![false; count],
-        None => return Err(Problem::Form("is supported behind a softmax whose mask is constant and hides no whole row".into())),
+        None => {
+            return Err(Problem::Form(
+                "is supported behind a softmax whose mask is constant and hides no whole row"
+                    .into(),
+            ));
+        }
     };
     c.walk.bind_constant(c.output, Tensor::from_bool(shape, answer))
 }
@@ -26,12 +32,15 @@ fn is_softmax_of_seen_rows(c: &mut Context<'_, '_>, value: ValueId) -> Result<bo
     // What looking for the makers may take.
     c.walk.spend(c.walk.graph.nodes().len())?;
     let maker = |v: ValueId| c.walk.graph.nodes().iter().rev().find(|n| n.output == v);
-    let Some((scores, axis)) = maker(value).and_then(|n| if let Op::Softmax { axis } = n.op { Some((n.inputs[0], axis)) } else { None })
-    else {
+    let Some((scores, axis)) = maker(value).and_then(|n| {
+        if let Op::Softmax { axis } = n.op { Some((n.inputs[0], axis)) } else { None }
+    }) else {
         return Ok(false);
     };
     let mask = match maker(scores) {
-        Some(n) if n.op == Op::Binary(Binary::Add) => n.inputs.iter().copied().find(|&v| c.walk.constant(v).is_some()),
+        Some(n) if n.op == Op::Binary(Binary::Add) => {
+            n.inputs.iter().copied().find(|&v| c.walk.constant(v).is_some())
+        }
         // Products of finite numbers.
         Some(n) => return Ok(matches!(n.op, Op::MatMul | Op::Binary(Binary::Mul | Binary::Div))),
         None => return Ok(false),
@@ -44,7 +53,9 @@ fn is_softmax_of_seen_rows(c: &mut Context<'_, '_>, value: ValueId) -> Result<bo
     // A mask without the axis, or with one element on it, hides all of a row or nothing.
     let row = if axis + 1 == rank { tensor.shape().last().copied().unwrap_or(1).max(1) } else { 1 };
     let not_hidden = |v: &f32| v.is_finite();
-    Ok(!values.is_empty() && values.iter().all(|v| *v < f32::INFINITY) && values.chunks(row).all(|r| r.iter().any(not_hidden)))
+    Ok(!values.is_empty()
+        && values.iter().all(|v| *v < f32::INFINITY)
+        && values.chunks(row).all(|r| r.iter().any(not_hidden)))
 }
 
 /// `Where`; with a constant condition that is the same throughout, the operand it chooses.
@@ -55,7 +66,10 @@ pub(crate) fn choose(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         v.iter().all(|&x| x == first).then_some(if first == 0 { b } else { a })
     });
     let shape = |v: ValueId| c.walk.shape(v).to_vec();
-    let widest = [condition, a, b].map(shape).into_iter().try_fold(Vec::new(), |s, t| rockshard_graph::broadcast(&s, &t));
+    let widest = [condition, a, b]
+        .map(shape)
+        .into_iter()
+        .try_fold(Vec::new(), |s, t| rockshard_graph::broadcast(&s, &t));
     match chosen {
         Some(v) if c.walk.value(a).dtype == c.walk.value(b).dtype && Some(shape(v)) == widest => {
             c.walk.bind(c.output, v);

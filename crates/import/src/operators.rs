@@ -64,10 +64,20 @@ pub(crate) fn import_node(walk: &mut Walk<'_>, node: &NodeProto) -> Result<(), P
         return Err(Problem::Domain(domain.to_owned()));
     }
     let op = node.op_type.as_deref().unwrap_or("");
-    let inputs = node.input.iter().map(|n| if n.is_empty() { Ok(None) } else { walk.get(n).map(Some) }).collect::<Result<_, _>>()?;
-    let output = node.output.first().map(String::as_str).filter(|o| !o.is_empty()).ok_or_else(|| Problem::Form("has no output".into()))?;
+    let inputs = node
+        .input
+        .iter()
+        .map(|n| if n.is_empty() { Ok(None) } else { walk.get(n).map(Some) })
+        .collect::<Result<_, _>>()?;
+    let output = node
+        .output
+        .first()
+        .map(String::as_str)
+        .filter(|o| !o.is_empty())
+        .ok_or_else(|| Problem::Form("has no output".into()))?;
     let opset = walk.model.opset();
-    let mut c = Context { walk, name: node_name(node), attributes: Attributes(node), inputs, output };
+    let mut c =
+        Context { walk, name: node_name(node), attributes: Attributes(node), inputs, output };
     if let Some(unary) = unary(op, &c.attributes) {
         return c.apply(Op::Unary(unary));
     }
@@ -75,7 +85,9 @@ pub(crate) fn import_node(walk: &mut Walk<'_>, node: &NodeProto) -> Result<(), P
         return match (op, c.inputs.len()) {
             ("Min" | "Max", 1) => alias(&mut c),
             ("Min" | "Max", 3..) => chain(&mut c, binary),
-            ("Mod", _) if c.attributes.int("fmod", 0) != 0 => Err(Problem::Form("fmod is not supported".into())),
+            ("Mod", _) if c.attributes.int("fmod", 0) != 0 => {
+                Err(Problem::Form("fmod is not supported".into()))
+            }
             ("Pow", _) => pow(&mut c),
             _ => c.apply(Op::Binary(binary)),
         };
@@ -212,7 +224,9 @@ fn pow(c: &mut Context<'_, '_>) -> Result<(), Problem> {
 fn constant(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let attribute = c.attributes.value().ok_or_else(|| Problem::Form("has no value".into()))?;
     let tensor = match attribute.name.as_deref().unwrap_or_default() {
-        "value" => c.walk.model.tensor(attribute.t.as_ref().ok_or_else(|| Problem::Form("value is no tensor".into()))?)?,
+        "value" => c.walk.model.tensor(
+            attribute.t.as_ref().ok_or_else(|| Problem::Form("value is no tensor".into()))?,
+        )?,
         "value_float" => Tensor::scalar(attribute.f.unwrap_or_default()),
         "value_floats" => Tensor::from_f32([attribute.floats.len()], attribute.floats.clone()),
         "value_int" => Tensor::from_i64([], vec![attribute.i.unwrap_or_default()]),
@@ -227,7 +241,9 @@ fn cast(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let x = c.input(0)?;
     let code = c.attributes.int("to", 0);
     let to = match i32::try_from(code).ok().and_then(|v| DataType::try_from(v).ok()) {
-        Some(DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16) => DType::F32,
+        Some(DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16) => {
+            DType::F32
+        }
         Some(DataType::Int64) => DType::I64,
         Some(DataType::Int32) => DType::I32,
         Some(DataType::Bool) => DType::Bool,
@@ -239,7 +255,11 @@ fn cast(c: &mut Context<'_, '_>) -> Result<(), Problem> {
 fn gemm(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (mut a, mut b) = (c.input(0)?, c.input(1)?);
     if c.rank(a) != 2 || c.rank(b) != 2 {
-        return Err(Problem::Form(format!("shapes {:?} and {:?} are not matrices", c.walk.shape(a), c.walk.shape(b))));
+        return Err(Problem::Form(format!(
+            "shapes {:?} and {:?} are not matrices",
+            c.walk.shape(a),
+            c.walk.shape(b)
+        )));
     }
     if c.attributes.int("transA", 0) != 0 {
         a = c.step("transposed", Op::Transpose { perm: vec![1, 0] }, &[a])?;
@@ -283,11 +303,16 @@ fn window(c: &Context<'_, '_>, x: ValueId, kernel: [usize; 2]) -> Result<Window,
             let shape = c.walk.shape(x);
             let total = |axis: usize| {
                 let size = shape.get(axis + 2).copied().unwrap_or(1);
-                let last = (size.div_ceil(strides[axis]).saturating_sub(1)).saturating_mul(strides[axis]);
-                let reach = (kernel[axis] - 1).saturating_mul(dilations[axis]).saturating_add(last).saturating_add(1);
+                let last =
+                    (size.div_ceil(strides[axis]).saturating_sub(1)).saturating_mul(strides[axis]);
+                let reach = (kernel[axis] - 1)
+                    .saturating_mul(dilations[axis])
+                    .saturating_add(last)
+                    .saturating_add(1);
                 reach.saturating_sub(size)
             };
-            let first = |axis| if same == "SAME_UPPER" { total(axis) / 2 } else { total(axis).div_ceil(2) };
+            let first =
+                |axis| if same == "SAME_UPPER" { total(axis) / 2 } else { total(axis).div_ceil(2) };
             [first(0), first(1), total(0) - first(0), total(1) - first(1)]
         }
         other => return Err(Problem::Form(format!("auto_pad {other} is not supported"))),
@@ -298,10 +323,14 @@ fn window(c: &Context<'_, '_>, x: ValueId, kernel: [usize; 2]) -> Result<Window,
 fn conv(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (x, weight) = (c.input(0)?, c.input(1)?);
     let &[_, _, kh, kw] = c.walk.shape(weight) else {
-        return Err(Problem::Form(format!("weight shape {:?} is not two-dimensional convolution's", c.walk.shape(weight))));
+        return Err(Problem::Form(format!(
+            "weight shape {:?} is not two-dimensional convolution's",
+            c.walk.shape(weight)
+        )));
     };
     let window = window(c, x, [kh, kw])?;
-    let group = usize::try_from(c.attributes.int("group", 1)).map_err(|_| Problem::Form("negative group".into()))?;
+    let group = usize::try_from(c.attributes.int("group", 1))
+        .map_err(|_| Problem::Form("negative group".into()))?;
     let filters = c.walk.shape(weight)[0];
     if group > filters.max(1) {
         return Err(Problem::Form(format!("{group} groups of {filters} filters")));
@@ -313,7 +342,9 @@ fn pool(c: &mut Context<'_, '_>, kind: Pool) -> Result<(), Problem> {
     let x = c.input(0)?;
     let kernel = match c.attributes.sizes("kernel_shape")?.as_deref() {
         Some(&[h, w]) => [h, w],
-        other => return Err(Problem::Form(format!("kernel_shape {other:?} is not two-dimensional"))),
+        other => {
+            return Err(Problem::Form(format!("kernel_shape {other:?} is not two-dimensional")));
+        }
     };
     if c.attributes.int("ceil_mode", 0) != 0 {
         return Err(Problem::Form("ceil_mode is not supported".into()));
@@ -327,7 +358,8 @@ fn clip(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         None => Ok(default),
         Some(id) => c.walk.graph.scalar(id).ok_or(Problem::DataDependent("a bound")),
     };
-    let (min, max) = (bound(c.optional(1), f32::NEG_INFINITY)?, bound(c.optional(2), f32::INFINITY)?);
+    let (min, max) =
+        (bound(c.optional(1), f32::NEG_INFINITY)?, bound(c.optional(2), f32::INFINITY)?);
     let x = c.input(0)?;
     c.finish(Op::Clip { min, max }, &[x])
 }
@@ -358,7 +390,8 @@ fn group_norm(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         let mut id = c.input(i)?;
         if c.walk.shape(id) == [groups] && groups != channels {
             let column = c.step("column", Op::Reshape { shape: vec![groups, 1] }, &[id])?;
-            let spread = c.step("spread", Op::Expand { shape: vec![groups, channels / groups] }, &[column])?;
+            let spread =
+                c.step("spread", Op::Expand { shape: vec![groups, channels / groups] }, &[column])?;
             id = c.step("channels", Op::Reshape { shape: vec![channels] }, &[spread])?;
         }
         inputs.push(id);
@@ -378,7 +411,12 @@ fn reduce(c: &mut Context<'_, '_>, kind: Reduce) -> Result<(), Problem> {
     reduce_over(c, kind, axes.filter(|a| !a.is_empty()), keep)
 }
 
-fn reduce_over(c: &mut Context<'_, '_>, kind: Reduce, axes: Option<Vec<i64>>, keep: bool) -> Result<(), Problem> {
+fn reduce_over(
+    c: &mut Context<'_, '_>,
+    kind: Reduce,
+    axes: Option<Vec<i64>>,
+    keep: bool,
+) -> Result<(), Problem> {
     let x = c.input(0)?;
     let rank = c.rank(x);
     let mut axes = match axes {

@@ -8,11 +8,19 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 pub(crate) fn node_name(node: &NodeProto) -> String {
     let own = node.name.as_deref().filter(|n| !n.is_empty());
     let own = own.or(node.output.first().map(String::as_str)).unwrap_or("unnamed");
-    let scopes = node.metadata_props.iter().find(|m| m.key.as_deref() == Some("pkg.torch.onnx.name_scopes"));
+    let scopes =
+        node.metadata_props.iter().find(|m| m.key.as_deref() == Some("pkg.torch.onnx.name_scopes"));
     let path = scopes.and_then(|m| m.value.as_deref()).map(|list| {
-        let parts = list.trim_matches(['[', ']']).split(',').map(|p| p.trim().trim_matches(['\'', '"']));
+        let parts =
+            list.trim_matches(['[', ']']).split(',').map(|p| p.trim().trim_matches(['\'', '"']));
         let modules: Vec<&str> = parts.filter(|p| !p.is_empty()).collect();
-        modules.len().checked_sub(2).and_then(|i| modules.get(i)).copied().unwrap_or_default().replace('.', "/")
+        modules
+            .len()
+            .checked_sub(2)
+            .and_then(|i| modules.get(i))
+            .copied()
+            .unwrap_or_default()
+            .replace('.', "/")
     });
     match path {
         Some(path) if !path.is_empty() => format!("/{path}/{own}"),
@@ -21,16 +29,22 @@ pub(crate) fn node_name(node: &NodeProto) -> String {
 }
 
 /// The nodes that the outputs need, in a running order that keeps the file's where it can.
-pub(crate) fn running_order<'a>(graph: &'a GraphProto, outputs: &[String]) -> Result<Vec<&'a NodeProto>, ImportError> {
+pub(crate) fn running_order<'a>(
+    graph: &'a GraphProto,
+    outputs: &[String],
+) -> Result<Vec<&'a NodeProto>, ImportError> {
     let mut producer: HashMap<&str, usize> = HashMap::new();
     for (i, node) in graph.node.iter().enumerate() {
         for output in node.output.iter().filter(|o| !o.is_empty()) {
             producer.insert(output, i);
         }
     }
-    let made_by = |node: &'a NodeProto| node.input.iter().filter_map(|i| producer.get(i.as_str()).copied()).collect::<Vec<_>>();
+    let made_by = |node: &'a NodeProto| {
+        node.input.iter().filter_map(|i| producer.get(i.as_str()).copied()).collect::<Vec<_>>()
+    };
     let mut live = vec![false; graph.node.len()];
-    let mut open: Vec<usize> = outputs.iter().filter_map(|o| producer.get(o.as_str()).copied()).collect();
+    let mut open: Vec<usize> =
+        outputs.iter().filter_map(|o| producer.get(o.as_str()).copied()).collect();
     while let Some(i) = open.pop() {
         if !std::mem::replace(&mut live[i], true) {
             open.extend(made_by(&graph.node[i]));

@@ -3,7 +3,9 @@ use crate::{ImportError, NEWEST_OPSET, OLDEST_OPSET, Options, Problem, operators
 use rockshard_graph::{Graph, Op, Value, ValueId, infer};
 use rockshard_kernels::{Precision, evaluate};
 use rockshard_onnx::Model;
-use rockshard_onnx::schema::{TensorProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension, type_proto};
+use rockshard_onnx::schema::{
+    TensorProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension, type_proto,
+};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
 
@@ -26,7 +28,10 @@ pub(crate) fn check_shape(shape: &[usize]) -> Result<(), Problem> {
         return Ok(());
     }
     let shown = &shape[..shape.len().min(LARGEST_RANK)];
-    Err(Problem::Form(format!("a shape of {} axes, {shown:?}, is over {LARGEST_TENSOR} elements or {LARGEST_RANK} axes", shape.len())))
+    Err(Problem::Form(format!(
+        "a shape of {} axes, {shown:?}, is over {LARGEST_TENSOR} elements or {LARGEST_RANK} axes",
+        shape.len()
+    )))
 }
 
 /// Multiplications and element copies that an operator takes to make `elements` elements.
@@ -57,13 +62,22 @@ pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportEr
     if !(OLDEST_OPSET..=NEWEST_OPSET).contains(&opset) {
         return Err(ImportError::Opset(opset));
     }
-    let proto = model.proto.graph.as_ref().ok_or_else(|| rockshard_onnx::OnnxError::NoGraph { path: model.path().to_owned() })?;
+    let proto = model
+        .proto
+        .graph
+        .as_ref()
+        .ok_or_else(|| rockshard_onnx::OnnxError::NoGraph { path: model.path().to_owned() })?;
     let declared = proto.output.iter().filter_map(|o| o.name.clone());
-    let outputs: Vec<String> = if options.outputs.is_empty() { declared.collect() } else { options.outputs.clone() };
+    let outputs: Vec<String> =
+        if options.outputs.is_empty() { declared.collect() } else { options.outputs.clone() };
     let mut walk = Walk {
         model,
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
-        initializers: proto.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect(),
+        initializers: proto
+            .initializer
+            .iter()
+            .filter_map(|t| Some((t.name.as_deref()?, t)))
+            .collect(),
         known: HashMap::new(),
         fresh: 0,
         work: WORK,
@@ -72,7 +86,10 @@ pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportEr
         let name = input.name.as_deref().unwrap_or_default();
         if !walk.initializers.contains_key(name) {
             let (dtype, shape) = input_type(input, options)?;
-            check_shape(&shape).map_err(|e| ImportError::Input { input: name.to_owned(), problem: e.to_string() })?;
+            check_shape(&shape).map_err(|e| ImportError::Input {
+                input: name.to_owned(),
+                problem: e.to_string(),
+            })?;
             let id = walk.graph.add_value(name, dtype, shape);
             walk.known.insert(name.to_owned(), id);
             walk.graph.inputs.push(id);
@@ -89,7 +106,9 @@ pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportEr
     for output in outputs {
         let id = walk.get(&output).map_err(|_| ImportError::Output(output.clone()))?;
         // A value that is already given under another name, an input or a constant needs a node of its own to be an output.
-        let direct = walk.graph.value(id).name == output && !walk.graph.inputs.contains(&id) && walk.graph.constant(id).is_none();
+        let direct = walk.graph.value(id).name == output
+            && !walk.graph.inputs.contains(&id)
+            && walk.graph.constant(id).is_none();
         let id = if direct { id } else { walk.copy(id, &output) };
         walk.graph.outputs.push(id);
     }
@@ -99,18 +118,30 @@ pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportEr
     Ok(graph)
 }
 
-fn input_type(input: &ValueInfoProto, options: &Options) -> Result<(DType, Vec<usize>), ImportError> {
+fn input_type(
+    input: &ValueInfoProto,
+    options: &Options,
+) -> Result<(DType, Vec<usize>), ImportError> {
     let name = input.name.clone().unwrap_or_default();
-    let fail = |problem: &str| ImportError::Input { input: name.clone(), problem: problem.to_owned() };
-    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+    let fail =
+        |problem: &str| ImportError::Input { input: name.clone(), problem: problem.to_owned() };
+    let Some(type_proto::Value::TensorType(tensor)) =
+        input.r#type.as_ref().and_then(|t| t.value.as_ref())
+    else {
         return Err(fail("is not a tensor"));
     };
     let dtype = match DataType::try_from(tensor.elem_type.unwrap_or_default()) {
-        Ok(DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16) => DType::F32,
+        Ok(DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16) => {
+            DType::F32
+        }
         Ok(DataType::Int64) => DType::I64,
         Ok(DataType::Int32) => DType::I32,
         Ok(DataType::Bool) => DType::Bool,
-        _ => return Err(fail("has an element type that is not supported (use float, float16, int64, int32 or bool)")),
+        _ => {
+            return Err(fail(
+                "has an element type that is not supported (use float, float16, int64, int32 or bool)",
+            ));
+        }
     };
     if let Some(shape) = options.shapes.get(&name) {
         return Ok((dtype, shape.clone()));
@@ -120,11 +151,19 @@ fn input_type(input: &ValueInfoProto, options: &Options) -> Result<(DType, Vec<u
     let known = if known.is_empty() { "none".to_owned() } else { known };
     let mut shape = Vec::with_capacity(dims.len());
     for (axis, dim) in dims.iter().enumerate() {
-        let dynamic =
-            |dimension: &str| ImportError::Dynamic { input: name.clone(), axis, dimension: dimension.to_owned(), known: known.clone() };
+        let dynamic = |dimension: &str| ImportError::Dynamic {
+            input: name.clone(),
+            axis,
+            dimension: dimension.to_owned(),
+            known: known.clone(),
+        };
         shape.push(match &dim.value {
-            Some(dimension::Value::DimValue(v)) => usize::try_from(*v).map_err(|_| dynamic(&v.to_string()))?,
-            Some(dimension::Value::DimParam(p)) => *options.dims.get(p).ok_or_else(|| dynamic(p))?,
+            Some(dimension::Value::DimValue(v)) => {
+                usize::try_from(*v).map_err(|_| dynamic(&v.to_string()))?
+            }
+            Some(dimension::Value::DimParam(p)) => {
+                *options.dims.get(p).ok_or_else(|| dynamic(p))?
+            }
             None => return Err(dynamic("?")),
         });
     }
@@ -164,7 +203,10 @@ impl Walk<'_> {
         if tensor.len() > LONGEST_LIST {
             return Err(Problem::Form(format!("{what}: {} values", tensor.len())));
         }
-        tensor.to_i64().map(std::borrow::Cow::into_owned).map_err(|e| Problem::Form(format!("{what}: {e}")))
+        tensor
+            .to_i64()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|e| Problem::Form(format!("{what}: {e}")))
     }
 
     /// Let an ONNX name mean a value.
@@ -194,7 +236,9 @@ impl Walk<'_> {
     pub fn spend(&mut self, elements: usize) -> Result<(), Problem> {
         match self.afford(elements as u64) {
             true => Ok(()),
-            false => Err(Problem::Fold(format!("{elements} more elements are too many for a model of this size"))),
+            false => Err(Problem::Fold(format!(
+                "{elements} more elements are too many for a model of this size"
+            ))),
         }
     }
 
@@ -205,16 +249,24 @@ impl Walk<'_> {
     }
 
     /// Add an operator, or fold it when its inputs are constant. The output takes the name `output`.
-    pub fn emit(&mut self, node: &str, op: Op, inputs: &[ValueId], output: &str) -> Result<ValueId, Problem> {
+    pub fn emit(
+        &mut self,
+        node: &str,
+        op: Op,
+        inputs: &[ValueId],
+        output: &str,
+    ) -> Result<ValueId, Problem> {
         let values: Vec<&Value> = inputs.iter().map(|&i| self.graph.value(i)).collect();
         let (dtype, shape) = infer(&op, &values)?;
         check_shape(&shape)?;
         let elements: usize = shape.iter().product();
         let largest = values.iter().map(|v| v.count()).max().unwrap_or(0);
         let work = work(&op, &values, elements);
-        let foldable = values.iter().all(|v| v.constant.is_some()) && (elements <= largest || elements <= LARGEST_GROWTH);
+        let foldable = values.iter().all(|v| v.constant.is_some())
+            && (elements <= largest || elements <= LARGEST_GROWTH);
         if foldable && self.afford(work) {
-            let constants: Vec<&Tensor> = inputs.iter().filter_map(|&i| self.graph.constant(i)).collect();
+            let constants: Vec<&Tensor> =
+                inputs.iter().filter_map(|&i| self.graph.constant(i)).collect();
             let folded = match elements {
                 0 => Tensor::new(dtype, shape, Default::default()).map_err(|e| e.to_string()),
                 _ => evaluate(&op, &constants, Precision::F32).map_err(|e| e.to_string()),

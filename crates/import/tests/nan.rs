@@ -6,8 +6,9 @@ use rockshard_graph::{Graph, Op};
 use rockshard_import::{ImportError, Options, import_model};
 use rockshard_onnx::Model;
 use rockshard_onnx::schema::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    tensor_proto::DataType, tensor_shape_proto::Dimension, tensor_shape_proto::dimension, type_proto,
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::Dimension,
+    tensor_shape_proto::dimension, type_proto,
 };
 use std::path::Path;
 
@@ -29,8 +30,12 @@ fn import(mask: &[f32], dims: &[i64]) -> Result<Graph, ImportError> {
         ..TensorProto::default()
     };
     let dim = || Dimension { value: Some(dimension::Value::DimValue(2)), ..Dimension::default() };
-    let tensor = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: Some(TensorShapeProto { dim: vec![dim(), dim()] }) };
-    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Float as i32),
+        shape: Some(TensorShapeProto { dim: vec![dim(), dim()] }),
+    };
+    let kind =
+        TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
     let graph = GraphProto {
         node: vec![
             node("Add", &["x", "mask"], "scores"),
@@ -39,12 +44,17 @@ fn import(mask: &[f32], dims: &[i64]) -> Result<Graph, ImportError> {
             node("Where", &["nan", "zero", "p"], "y"),
             node("Neg", &["y"], "z"),
         ],
-        input: vec![ValueInfoProto { name: Some("x".into()), r#type: Some(kind), ..ValueInfoProto::default() }],
+        input: vec![ValueInfoProto {
+            name: Some("x".into()),
+            r#type: Some(kind),
+            ..ValueInfoProto::default()
+        }],
         output: vec![ValueInfoProto { name: Some("z".into()), ..ValueInfoProto::default() }],
         initializer: vec![floats("mask", dims, mask), floats("zero", &[], &[0.0])],
         ..GraphProto::default()
     };
-    let opset_import = vec![OperatorSetIdProto { version: Some(18), ..OperatorSetIdProto::default() }];
+    let opset_import =
+        vec![OperatorSetIdProto { version: Some(18), ..OperatorSetIdProto::default() }];
     let proto = ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() };
     let model = Model::decode(Bytes::from(proto.encode_to_vec()), Path::new("nan.onnx")).unwrap();
     import_model(&model, &Options::fixed())
@@ -52,7 +62,11 @@ fn import(mask: &[f32], dims: &[i64]) -> Result<Graph, ImportError> {
 
 #[test]
 fn a_mask_that_leaves_something_of_every_row_makes_no_nan() {
-    for (mask, dims) in [(&[0.0, HIDDEN, 0.0, 0.0][..], &[2, 2][..]), (&[0.0, HIDDEN], &[2]), (&[-1.0, 2.0], &[2, 1])] {
+    for (mask, dims) in [
+        (&[0.0, HIDDEN, 0.0, 0.0][..], &[2, 2][..]),
+        (&[0.0, HIDDEN], &[2]),
+        (&[-1.0, 2.0], &[2, 1]),
+    ] {
         let graph = import(mask, dims).unwrap();
         let names: Vec<&str> = graph.nodes().iter().map(|n| n.op.name()).collect();
         assert_eq!(names, ["Add", "Softmax", "Neg"], "{mask:?}");
@@ -62,10 +76,16 @@ fn a_mask_that_leaves_something_of_every_row_makes_no_nan() {
 
 #[test]
 fn a_mask_that_hides_a_row_is_refused() {
-    for (mask, dims) in
-        [(&[0.0, 0.0, HIDDEN, HIDDEN][..], &[2, 2][..]), (&[0.0, HIDDEN], &[2, 1]), (&[f32::NAN, 0.0], &[2]), (&[f32::INFINITY], &[1])]
-    {
+    for (mask, dims) in [
+        (&[0.0, 0.0, HIDDEN, HIDDEN][..], &[2, 2][..]),
+        (&[0.0, HIDDEN], &[2, 1]),
+        (&[f32::NAN, 0.0], &[2]),
+        (&[f32::INFINITY], &[1]),
+    ] {
         let error = import(mask, dims).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("IsNaN") && error.contains("hides no whole row"), "{mask:?}: {error}");
+        assert!(
+            error.contains("IsNaN") && error.contains("hides no whole row"),
+            "{mask:?}: {error}"
+        );
     }
 }

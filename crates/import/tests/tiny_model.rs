@@ -17,7 +17,11 @@ fn operators(path: &str, shapes: &[(&str, &[usize])], outputs: &[&str]) -> BTree
     import_file(&part(path), &options).unwrap().operators()
 }
 
-const UNET: &[(&str, &[usize])] = &[("sample", &[1, 4, 16, 16]), ("encoder_hidden_states", &[1, 77, 96]), ("timestep_cond", &[1, 64])];
+const UNET: &[(&str, &[usize])] = &[
+    ("sample", &[1, 4, 16, 16]),
+    ("encoder_hidden_states", &[1, 77, 96]),
+    ("timestep_cond", &[1, 64]),
+];
 
 #[test]
 fn both_unet_exports_have_the_same_operators() {
@@ -37,7 +41,8 @@ fn both_unet_exports_have_the_same_operators() {
 
 #[test]
 fn text_encoder_and_autoencoder_import() {
-    let text = operators("text_encoder/model.onnx", &[("input_ids", &[1, 77])], &["last_hidden_state"]);
+    let text =
+        operators("text_encoder/model.onnx", &[("input_ids", &[1, 77])], &["last_hidden_state"]);
     assert_eq!(text.get("Attention"), Some(&2), "{text:?}");
     assert_eq!(text.get("Swish"), Some(&2), "{text:?}");
     let decoder = operators("vae_decoder/model.onnx", &[("latent_sample", &[1, 4, 16, 16])], &[]);

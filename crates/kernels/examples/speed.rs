@@ -9,18 +9,54 @@ use std::time::Instant;
 
 fn noise(shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
-    Tensor::from_f32(shape.to_vec(), (0..count).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect())
+    Tensor::from_f32(
+        shape.to_vec(),
+        (0..count).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect(),
+    )
 }
 
 fn main() {
-    let conv = |k: usize| Op::Conv { window: Window { kernel: [k, k], strides: [1, 1], pads: [k / 2; 4], dilations: [1, 1] }, group: 1 };
+    let conv = |k: usize| Op::Conv {
+        window: Window { kernel: [k, k], strides: [1, 1], pads: [k / 2; 4], dilations: [1, 1] },
+        group: 1,
+    };
     let cases = [
-        ("MatMul 1024x640x2560", Op::MatMul, vec![noise(&[1024, 640]), noise(&[640, 2560])], 2.0 * 1024.0 * 640.0 * 2560.0),
-        ("MatMul 4096x320x2560", Op::MatMul, vec![noise(&[4096, 320]), noise(&[320, 2560])], 2.0 * 4096.0 * 320.0 * 2560.0),
-        ("MatMul 256x1280x1280", Op::MatMul, vec![noise(&[256, 1280]), noise(&[1280, 1280])], 2.0 * 256.0 * 1280.0 * 1280.0),
-        ("MatMul 77x768x3072", Op::MatMul, vec![noise(&[77, 768]), noise(&[768, 3072])], 2.0 * 77.0 * 768.0 * 3072.0),
-        ("Conv 1x1 320->320 at 64x64", conv(1), vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 1, 1])], 2.0 * 320.0 * 320.0 * 4096.0),
-        ("Conv 3x3 320->320 at 64x64", conv(3), vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 3, 3])], 18.0 * 320.0 * 320.0 * 4096.0),
+        (
+            "MatMul 1024x640x2560",
+            Op::MatMul,
+            vec![noise(&[1024, 640]), noise(&[640, 2560])],
+            2.0 * 1024.0 * 640.0 * 2560.0,
+        ),
+        (
+            "MatMul 4096x320x2560",
+            Op::MatMul,
+            vec![noise(&[4096, 320]), noise(&[320, 2560])],
+            2.0 * 4096.0 * 320.0 * 2560.0,
+        ),
+        (
+            "MatMul 256x1280x1280",
+            Op::MatMul,
+            vec![noise(&[256, 1280]), noise(&[1280, 1280])],
+            2.0 * 256.0 * 1280.0 * 1280.0,
+        ),
+        (
+            "MatMul 77x768x3072",
+            Op::MatMul,
+            vec![noise(&[77, 768]), noise(&[768, 3072])],
+            2.0 * 77.0 * 768.0 * 3072.0,
+        ),
+        (
+            "Conv 1x1 320->320 at 64x64",
+            conv(1),
+            vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 1, 1])],
+            2.0 * 320.0 * 320.0 * 4096.0,
+        ),
+        (
+            "Conv 3x3 320->320 at 64x64",
+            conv(3),
+            vec![noise(&[1, 320, 64, 64]), noise(&[320, 320, 3, 3])],
+            18.0 * 320.0 * 320.0 * 4096.0,
+        ),
         (
             "Conv 3x3 1280->640 at 32x32",
             conv(3),
@@ -33,7 +69,12 @@ fn main() {
             vec![noise(&[1, 1280, 16, 16]), noise(&[1280, 1280, 3, 3])],
             18.0 * 1280.0 * 1280.0 * 256.0,
         ),
-        ("Conv 3x3 1280->1280 at 8x8", conv(3), vec![noise(&[1, 1280, 8, 8]), noise(&[1280, 1280, 3, 3])], 18.0 * 1280.0 * 1280.0 * 64.0),
+        (
+            "Conv 3x3 1280->1280 at 8x8",
+            conv(3),
+            vec![noise(&[1, 1280, 8, 8]), noise(&[1280, 1280, 3, 3])],
+            18.0 * 1280.0 * 1280.0 * 64.0,
+        ),
         (
             "Conv 3x3 128->128 at 256x256",
             conv(3),
@@ -58,15 +99,26 @@ fn main() {
             vec![noise(&[1, 320, 64, 64]), noise(&[320]), noise(&[320])],
             0.0,
         ),
-        ("LayerNorm 4096x320", Op::LayerNorm { axis: 1, epsilon: 1e-5 }, vec![noise(&[4096, 320]), noise(&[320]), noise(&[320])], 0.0),
+        (
+            "LayerNorm 4096x320",
+            Op::LayerNorm { axis: 1, epsilon: 1e-5 },
+            vec![noise(&[4096, 320]), noise(&[320]), noise(&[320])],
+            0.0,
+        ),
         ("Swish 320x64x64", Op::Swish { beta: 1.0 }, vec![noise(&[320, 4096])], 0.0),
         ("Gelu 4096x1280", Op::Gelu { tanh: false }, vec![noise(&[4096, 1280])], 0.0),
-        ("Add 320x64x64", Op::Binary(rockshard_graph::Binary::Add), vec![noise(&[320, 4096]), noise(&[320, 4096])], 0.0),
+        (
+            "Add 320x64x64",
+            Op::Binary(rockshard_graph::Binary::Add),
+            vec![noise(&[320, 4096]), noise(&[320, 4096])],
+            0.0,
+        ),
         ("Transpose 4096x320", Op::Transpose { perm: vec![1, 0] }, vec![noise(&[4096, 320])], 0.0),
     ];
     let words: Vec<String> = std::env::args().skip(1).collect();
     for (name, op, inputs, work) in cases {
-        let narrow: Vec<Tensor> = inputs.iter().map(|t| t.to_float(DType::F16).expect("floats")).collect();
+        let narrow: Vec<Tensor> =
+            inputs.iter().map(|t| t.to_float(DType::F16).expect("floats")).collect();
         for (precision, inputs) in [(Precision::F32, &inputs), (Precision::F16, &narrow)] {
             let line = format!("{name:38} {precision:?}");
             if !words.iter().all(|word| line.contains(word)) {
@@ -81,8 +133,16 @@ fn main() {
                 })
                 .collect();
             times.sort_by(f64::total_cmp);
-            let rate = if work > 0.0 { format!("{:6.1} GFLOP/s", work / times[0] * 1e-9) } else { String::new() };
-            println!("{line} {:9.3} ms best {:9.3} ms median {rate}", times[0] * 1e3, times[12] * 1e3);
+            let rate = if work > 0.0 {
+                format!("{:6.1} GFLOP/s", work / times[0] * 1e-9)
+            } else {
+                String::new()
+            };
+            println!(
+                "{line} {:9.3} ms best {:9.3} ms median {rate}",
+                times[0] * 1e3,
+                times[12] * 1e3
+            );
         }
     }
 }

@@ -55,18 +55,29 @@ struct Mask<'a> {
 }
 
 /// `softmax(q k * scale + mask) v` to `shape`, which is the inferred one.
-pub(crate) fn attention(inputs: &[&Tensor], scale: f32, shape: Vec<usize>, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn attention(
+    inputs: &[&Tensor],
+    scale: f32,
+    shape: Vec<usize>,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let [q, k, v] = [inputs[0], inputs[1], inputs[2]].map(Tensor::shape);
     if q.len() < 2 || k.len() < 2 || v.len() < 2 {
-        return Err(KernelError::shape(OP, format!("shapes {q:?}, {k:?} and {v:?} need two axes or more")));
+        return Err(KernelError::shape(
+            OP,
+            format!("shapes {q:?}, {k:?} and {v:?} need two axes or more"),
+        ));
     }
     let split = |s: &[usize]| (s[..s.len() - 2].to_vec(), s[s.len() - 2], s[s.len() - 1]);
-    let ((q_batch, rows, depth), (k_batch, _, keys), (v_batch, _, width)) = (split(q), split(k), split(v));
+    let ((q_batch, rows, depth), (k_batch, _, keys), (v_batch, _, width)) =
+        (split(q), split(k), split(v));
     let extents = shape[..shape.len() - 2].to_vec();
     let scores = broadcast(&q_batch, &k_batch).unwrap_or_default();
     let batch = Batch { steps: strides(&extents), extents };
-    let [q_steps, k_steps, v_steps] = [&q_batch, &k_batch, &v_batch].map(|s| broadcast_strides(s, &batch.extents));
-    let sources = (0..3).map(|i| Source::new(OP, i, inputs[i], precision)).collect::<Result<Vec<_>, _>>()?;
+    let [q_steps, k_steps, v_steps] =
+        [&q_batch, &k_batch, &v_batch].map(|s| broadcast_strides(s, &batch.extents));
+    let sources =
+        (0..3).map(|i| Source::new(OP, i, inputs[i], precision)).collect::<Result<Vec<_>, _>>()?;
     let mask = inputs.get(3).map(|mask| {
         let full = [&scores[..], &[rows, keys]].concat();
         let mut steps = broadcast_strides(mask.shape(), &full);
@@ -74,17 +85,39 @@ pub(crate) fn attention(inputs: &[&Tensor], scale: f32, shape: Vec<usize>, preci
         let row = steps.pop().unwrap_or(0);
         // Batch axes of the output in front of those of the scores repeat the mask.
         let lead = batch.extents.len() - scores.len();
-        let repeated = (0..batch.extents.len()).map(|i| if i < lead || scores[i - lead] != batch.extents[i] { 0 } else { steps[i - lead] });
-        Ok::<_, KernelError>(Mask { values: Source::new(OP, 3, mask, precision)?, batch: repeated.collect(), row, key })
+        let repeated = (0..batch.extents.len()).map(|i| {
+            if i < lead || scores[i - lead] != batch.extents[i] { 0 } else { steps[i - lead] }
+        });
+        Ok::<_, KernelError>(Mask {
+            values: Source::new(OP, 3, mask, precision)?,
+            batch: repeated.collect(),
+            row,
+            key,
+        })
     });
     let arch = pulp::Arch::new();
-    let job = Job { arch, rows, depth, keys, width, scale, batch, q: &sources[0], q_steps, mask: mask.transpose()? };
+    let job = Job {
+        arch,
+        rows,
+        depth,
+        keys,
+        width,
+        scale,
+        batch,
+        q: &sources[0],
+        q_steps,
+        mask: mask.transpose()?,
+    };
 
     let heads = job.batch.extents.iter().product();
     let at_once = (WIDENED / (keys * (depth + width)).max(1)).clamp(1, usize::max(heads, 1));
     let widen = |head: usize| {
-        let key = side_by_side(&sources[1], job.batch.offset(head, &k_steps) * depth * keys, depth, keys);
-        (key, side_by_side(&sources[2], job.batch.offset(head, &v_steps) * keys * width, keys, width))
+        let key =
+            side_by_side(&sources[1], job.batch.offset(head, &k_steps) * depth * keys, depth, keys);
+        (
+            key,
+            side_by_side(&sources[2], job.batch.offset(head, &v_steps) * keys * width, keys, width),
+        )
     };
     Ok(match precision {
         Precision::F32 => job.run::<f32>(shape, heads, at_once, widen),
@@ -134,13 +167,20 @@ impl Job<'_> {
         if !out.is_empty() {
             for (group, out) in out.chunks_mut(at_once * head_size).enumerate() {
                 let first = group * at_once;
-                let factors: Vec<_> = (0..out.len() / head_size).into_par_iter().map(|i| widen(first + i)).collect();
+                let factors: Vec<_> =
+                    (0..out.len() / head_size).into_par_iter().map(|i| widen(first + i)).collect();
                 let panels: Vec<_> = (out.chunks_mut(head_size).enumerate())
-                    .flat_map(|(i, head)| head.chunks_mut(COLUMNS * self.width).enumerate().map(move |(j, panel)| (i, j * COLUMNS, panel)))
+                    .flat_map(|(i, head)| {
+                        head.chunks_mut(COLUMNS * self.width)
+                            .enumerate()
+                            .map(move |(j, panel)| (i, j * COLUMNS, panel))
+                    })
                     .collect();
                 panels.into_par_iter().for_each(|(i, row, panel)| {
                     let (keys, values) = &factors[i];
-                    SCRATCH.with_borrow_mut(|scratch| self.panel(first + i, row, keys, values, scratch, panel));
+                    SCRATCH.with_borrow_mut(|scratch| {
+                        self.panel(first + i, row, keys, values, scratch, panel)
+                    });
                 });
             }
         }
@@ -148,7 +188,15 @@ impl Job<'_> {
     }
 
     /// The rows from `first` on that fill `out`.
-    fn panel<T: Float>(&self, head: usize, first: usize, keys: &SideBySide, values: &SideBySide, scratch: &mut Scratch, out: &mut [T]) {
+    fn panel<T: Float>(
+        &self,
+        head: usize,
+        first: usize,
+        keys: &SideBySide,
+        values: &SideBySide,
+        scratch: &mut Scratch,
+        out: &mut [T],
+    ) {
         let rows = out.len() / self.width;
         let queries = reserve(&mut scratch.queries, self.depth, [0.0; COLUMNS]);
         let row = reserve(&mut scratch.row, self.depth.max(self.width), 0.0);

@@ -27,9 +27,11 @@ pub(crate) fn conv(
         Some(bias) => Source::new("Conv", 2, bias, Precision::F32)?.vec(0, shape[1]),
         None => vec![0.0; shape[1]],
     };
-    let [channels, height, width] = [inputs[1].shape()[1], inputs[0].shape()[2], inputs[0].shape()[3]];
+    let [channels, height, width] =
+        [inputs[1].shape()[1], inputs[0].shape()[2], inputs[0].shape()[3]];
     let rows = shape[1] / group;
-    let extents = winograd::Extents { batch: shape[0], channels, rows, height: shape[2], width: shape[3] };
+    let extents =
+        winograd::Extents { batch: shape[0], channels, rows, height: shape[2], width: shape[3] };
     if precision == Precision::F16
         && winograd::suits(window, group, &extents)
         && let Some(values) = winograd::conv(&x, &weight, &bias, &extents, cuts)
@@ -53,10 +55,25 @@ pub(crate) fn conv(
             },
             right: &|index, depths: Range<usize>, columns: Range<usize>, panels: &mut [Line]| {
                 if direct {
-                    return read_columns(&x, index * channels, depths, height * width, &columns, panels);
+                    return read_columns(
+                        &x,
+                        index * channels,
+                        depths,
+                        height * width,
+                        &columns,
+                        panels,
+                    );
                 }
-                for (panel, first) in panels.chunks_mut(depths.len()).zip(columns.clone().step_by(COLUMNS)) {
-                    geometry.unfold(&x, index * channels, depths.clone(), &(first..(first + COLUMNS).min(columns.end)), panel);
+                for (panel, first) in
+                    panels.chunks_mut(depths.len()).zip(columns.clone().step_by(COLUMNS))
+                {
+                    geometry.unfold(
+                        &x,
+                        index * channels,
+                        depths.clone(),
+                        &(first..(first + COLUMNS).min(columns.end)),
+                        panel,
+                    );
                 }
             },
             finish: &|index, row, _, sums: &mut [f32]| {
@@ -88,7 +105,14 @@ impl Geometry<'_> {
     /// Depths are (channel, tap down, tap right); columns are output positions, row-major.
     ///
     /// The part of the padded input that the panel can touch is widened a channel at a time; every tap is then a copy of runs.
-    fn unfold(&self, x: &Source<'_>, first_channel: usize, depths: Range<usize>, columns: &Range<usize>, panel: &mut [Line]) {
+    fn unfold(
+        &self,
+        x: &Source<'_>,
+        first_channel: usize,
+        depths: Range<usize>,
+        columns: &Range<usize>,
+        panel: &mut [Line],
+    ) {
         let Window { kernel, pads, dilations, .. } = self.window;
         let strides = self.window.strides.map(|step| step.max(1));
         if columns.is_empty() {
@@ -96,9 +120,13 @@ impl Geometry<'_> {
         }
         let runs = self.runs(columns);
         // Rows and columns of the padded input.
-        let (top, bottom) = (runs[0].row * strides[0], runs[runs.len() - 1].row * strides[0] + (kernel[0] - 1) * dilations[0]);
+        let (top, bottom) = (
+            runs[0].row * strides[0],
+            runs[runs.len() - 1].row * strides[0] + (kernel[0] - 1) * dilations[0],
+        );
         let left = runs.iter().map(|r| r.column).min().unwrap_or(0) * strides[1];
-        let right = runs.iter().map(|r| r.column + r.len - 1).max().unwrap_or(0) * strides[1] + (kernel[1] - 1) * dilations[1];
+        let right = runs.iter().map(|r| r.column + r.len - 1).max().unwrap_or(0) * strides[1]
+            + (kernel[1] - 1) * dilations[1];
         let breadth = right - left + 1;
         let mut patch = vec![0.0; (bottom - top + 1) * breadth];
         // The part of a row that lies in the input, from `inside` on in the patch.
@@ -106,14 +134,21 @@ impl Geometry<'_> {
         let from = (left + inside).saturating_sub(pads[1]).min(self.width);
         let count = (right + 1).saturating_sub(pads[1]).clamp(from, self.width) - from;
         let rows: Vec<(usize, usize)> = (top..=bottom)
-            .filter_map(|row| Some(((row - top) * breadth + inside, row.checked_sub(pads[0]).filter(|&y| y < self.height)?)))
+            .filter_map(|row| {
+                Some((
+                    (row - top) * breadth + inside,
+                    row.checked_sub(pads[0]).filter(|&y| y < self.height)?,
+                ))
+            })
             .collect();
         let taps = kernel[0] * kernel[1];
         let starts: Vec<usize> = (0..taps)
             .flat_map(|tap| runs.iter().map(move |run| (tap, run)))
             .map(|(tap, run)| {
-                let (down, across) = (tap / kernel[1] * dilations[0], tap % kernel[1] * dilations[1]);
-                (run.row * strides[0] + down - top) * breadth + run.column * strides[1] + across - left
+                let (down, across) =
+                    (tap / kernel[1] * dilations[0], tap % kernel[1] * dilations[1]);
+                (run.row * strides[0] + down - top) * breadth + run.column * strides[1] + across
+                    - left
             })
             .collect();
         let mut patched = None;
@@ -122,7 +157,10 @@ impl Geometry<'_> {
             if patched != Some(channel) {
                 patched = Some(channel);
                 for &(at, row) in &rows {
-                    x.read(((first_channel + channel) * self.height + row) * self.width + from, &mut patch[at..at + count]);
+                    x.read(
+                        ((first_channel + channel) * self.height + row) * self.width + from,
+                        &mut patch[at..at + count],
+                    );
                 }
             }
             for (run, &start) in runs.iter().zip(&starts[tap * runs.len()..]) {

@@ -35,7 +35,8 @@ pub(crate) fn narrow(from: &[f32], to: &mut [f16]) {
                 let (narrow, rest) = to.as_chunks_mut::<16>();
                 let (wide, tail) = from.as_chunks::<16>();
                 for (narrow, wide) in narrow.iter_mut().zip(wide) {
-                    *narrow = pulp::cast(simd.avx512f._mm512_cvtps_ph::<NEAREST>(pulp::cast(*wide)));
+                    *narrow =
+                        pulp::cast(simd.avx512f._mm512_cvtps_ph::<NEAREST>(pulp::cast(*wide)));
                 }
                 rest.iter_mut().zip(tail).for_each(|(narrow, wide)| *narrow = f16::from_f32(*wide));
             },
@@ -58,7 +59,8 @@ mod tests {
             narrow(&wide, &mut back);
             for ((&v, &w), &b) in all.iter().zip(&wide).zip(&back) {
                 assert!(
-                    v.is_nan() && w.is_nan() && b.is_nan() || w.to_bits() == v.to_f32().to_bits() && b.to_bits() == v.to_bits(),
+                    v.is_nan() && w.is_nan() && b.is_nan()
+                        || w.to_bits() == v.to_f32().to_bits() && b.to_bits() == v.to_bits(),
                     "{v:?}"
                 );
             }
@@ -67,14 +69,31 @@ mod tests {
 
     #[test]
     fn ties_go_to_even() {
-        let values: Vec<f32> = (0..1 << 20).map(|i| f32::from_bits(0x3300_0000 + i * 0x101)).collect();
+        let values: Vec<f32> =
+            (0..1 << 20).map(|i| f32::from_bits(0x3300_0000 + i * 0x101)).collect();
         let mut rounded = vec![f16::ZERO; values.len()];
         narrow(&values, &mut rounded);
         values.iter().zip(rounded).for_each(|(v, r)| assert_eq!(r, f16::from_f32(*v), "{v}"));
         let mut edges = [f16::ZERO; 16];
-        narrow(&[2049.0, 2051.0, 65519.9, 65520.0, -65520.0, 2f32.powi(-25), 3.0 * 2f32.powi(-25), 0.0].repeat(2), &mut edges);
+        narrow(
+            &[
+                2049.0,
+                2051.0,
+                65519.9,
+                65520.0,
+                -65520.0,
+                2f32.powi(-25),
+                3.0 * 2f32.powi(-25),
+                0.0,
+            ]
+            .repeat(2),
+            &mut edges,
+        );
         let edges = edges.map(f16::to_f32);
-        assert_eq!(edges[..8], [2048.0, 2052.0, 65504.0, f32::INFINITY, f32::NEG_INFINITY, 0.0, 2f32.powi(-23), 0.0]);
+        assert_eq!(
+            edges[..8],
+            [2048.0, 2052.0, 65504.0, f32::INFINITY, f32::NEG_INFINITY, 0.0, 2f32.powi(-23), 0.0]
+        );
         assert_eq!(edges[..8], edges[8..]);
     }
 }

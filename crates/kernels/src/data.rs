@@ -19,10 +19,21 @@ pub(crate) enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// The values of input number `input`; in [`Precision::F16`] float32 values are rounded to f16.
-    pub(crate) fn new(op: &'static str, input: usize, tensor: &'a Tensor, precision: Precision) -> Result<Self, KernelError> {
+    pub(crate) fn new(
+        op: &'static str,
+        input: usize,
+        tensor: &'a Tensor,
+        precision: Precision,
+    ) -> Result<Self, KernelError> {
         let wide = tensor.dtype() == DType::F32 && precision == Precision::F32;
-        let values = if wide { tensor.to_f32().map(Source::F32) } else { tensor.to_f16().map(Source::F16) };
-        values.map_err(|_| KernelError::Type { op, input, found: tensor.dtype(), expected: "real numbers" })
+        let values =
+            if wide { tensor.to_f32().map(Source::F32) } else { tensor.to_f16().map(Source::F16) };
+        values.map_err(|_| KernelError::Type {
+            op,
+            input,
+            found: tensor.dtype(),
+            expected: "real numbers",
+        })
     }
 
     /// Fill `out` with the values from position `start`.
@@ -96,13 +107,19 @@ impl Float for f16 {
         }
     }
     fn tensor(shape: Vec<usize>, values: Vec<Self>) -> Tensor {
-        Tensor::new(DType::F16, shape, reuse::shared(values)).expect("a value for each element of the shape")
+        Tensor::new(DType::F16, shape, reuse::shared(values))
+            .expect("a value for each element of the shape")
     }
 }
 
 /// Make a tensor of real values in blocks of `block` elements: `make(start, out)` overwrites all of `out`, which holds
 /// the elements from position `start`.
-pub(crate) fn fill(precision: Precision, shape: Vec<usize>, block: usize, make: impl Fn(usize, &mut [f32]) + Sync) -> Tensor {
+pub(crate) fn fill(
+    precision: Precision,
+    shape: Vec<usize>,
+    block: usize,
+    make: impl Fn(usize, &mut [f32]) + Sync,
+) -> Tensor {
     let count = shape.iter().product();
     let block = block.max(1);
     match precision {
@@ -125,7 +142,9 @@ pub(crate) fn fill(precision: Precision, shape: Vec<usize>, block: usize, make: 
             if count <= block {
                 piece(&mut Vec::new(), 0, &mut out);
             } else {
-                out.par_chunks_mut(block).enumerate().for_each_init(Vec::new, |scratch, (i, out)| piece(scratch, i * block, out));
+                out.par_chunks_mut(block)
+                    .enumerate()
+                    .for_each_init(Vec::new, |scratch, (i, out)| piece(scratch, i * block, out));
             }
             f16::tensor(shape, out)
         }
@@ -133,8 +152,17 @@ pub(crate) fn fill(precision: Precision, shape: Vec<usize>, block: usize, make: 
 }
 
 /// Integers of input number `input`.
-pub(crate) fn integers<'a>(op: &'static str, input: usize, tensor: &'a Tensor) -> Result<Cow<'a, [i64]>, KernelError> {
-    tensor.to_i64().map_err(|_| KernelError::Type { op, input, found: tensor.dtype(), expected: "integers" })
+pub(crate) fn integers<'a>(
+    op: &'static str,
+    input: usize,
+    tensor: &'a Tensor,
+) -> Result<Cow<'a, [i64]>, KernelError> {
+    tensor.to_i64().map_err(|_| KernelError::Type {
+        op,
+        input,
+        found: tensor.dtype(),
+        expected: "integers",
+    })
 }
 
 /// A tensor of an integer or bool type; int32 keeps the low 32 bits, bool whether a value is not zero.

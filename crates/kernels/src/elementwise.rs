@@ -10,7 +10,12 @@ use rockshard_graph::{Binary, Unary};
 use rockshard_tensor::{DType, Tensor};
 
 /// Apply a function to every real value.
-fn map(op: &'static str, x: &Tensor, precision: Precision, apply: impl Fn(&mut [f32]) + Sync) -> Result<Tensor, KernelError> {
+fn map(
+    op: &'static str,
+    x: &Tensor,
+    precision: Precision,
+    apply: impl Fn(&mut [f32]) + Sync,
+) -> Result<Tensor, KernelError> {
     let source = Source::new(op, 0, x, precision)?;
     Ok(fill(precision, x.shape().to_vec(), BLOCK, |start, out| {
         source.read(start, out);
@@ -36,7 +41,12 @@ macro_rules! each {
     };
 }
 
-pub(crate) fn unary(op: &'static str, function: Unary, x: &Tensor, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn unary(
+    op: &'static str,
+    function: Unary,
+    x: &Tensor,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     if !x.dtype().is_float() {
         return integer_unary(op, function, x);
     }
@@ -54,7 +64,9 @@ pub(crate) fn unary(op: &'static str, function: Unary, x: &Tensor, precision: Pr
         Unary::Erf => map(op, x, precision, each!(|v| erf(v))),
         // A comparison, not `max`, so that NaN stays NaN.
         Unary::Relu => map(op, x, precision, each!(|v| if v < 0.0 { 0.0 } else { v })),
-        Unary::LeakyRelu(slope) => map(op, x, precision, each!(|v| if v < 0.0 { slope * v } else { v })),
+        Unary::LeakyRelu(slope) => {
+            map(op, x, precision, each!(|v| if v < 0.0 { slope * v } else { v }))
+        }
         Unary::Floor => map(op, x, precision, each!(|v| v.floor())),
         Unary::Not => Err(KernelError::Type { op, input: 0, found: x.dtype(), expected: "bool" }),
     }
@@ -67,9 +79,20 @@ fn integer_unary(op: &'static str, function: Unary, x: &Tensor) -> Result<Tensor
         Unary::Relu => |v| v.max(0),
         Unary::Floor => |v| v,
         Unary::Not if x.dtype() == DType::Bool => |v| 1 - v,
-        _ => return Err(KernelError::Type { op, input: 0, found: x.dtype(), expected: "real numbers" }),
+        _ => {
+            return Err(KernelError::Type {
+                op,
+                input: 0,
+                found: x.dtype(),
+                expected: "real numbers",
+            });
+        }
     };
-    Ok(integer_tensor(x.dtype(), x.shape().to_vec(), integers(op, 0, x)?.iter().map(|&v| apply(v)).collect()))
+    Ok(integer_tensor(
+        x.dtype(),
+        x.shape().to_vec(),
+        integers(op, 0, x)?.iter().map(|&v| apply(v)).collect(),
+    ))
 }
 
 /// `x * sigmoid(beta x)`.
@@ -107,7 +130,12 @@ fn gelu_in_steps(values: &mut [f32]) {
     values.iter_mut().zip(inner).for_each(|(x, u)| *x = 0.5 * *u);
 }
 
-pub(crate) fn clip(x: &Tensor, min: f32, max: f32, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn clip(
+    x: &Tensor,
+    min: f32,
+    max: f32,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     if x.dtype().is_float() {
         // Comparisons keep NaN and take any bounds.
         return map(
@@ -120,7 +148,8 @@ pub(crate) fn clip(x: &Tensor, min: f32, max: f32, precision: Precision) -> Resu
             }),
         );
     }
-    let limited = integers("Clip", 0, x)?.iter().map(|&v| v.max(min as i64).min(max as i64)).collect();
+    let limited =
+        integers("Clip", 0, x)?.iter().map(|&v| v.max(min as i64).min(max as i64)).collect();
     Ok(integer_tensor(x.dtype(), x.shape().to_vec(), limited))
 }
 
@@ -157,7 +186,10 @@ pub(crate) fn binary(
     shape: Vec<usize>,
     precision: Precision,
 ) -> Result<Tensor, KernelError> {
-    let walk = Walk::new(&shape, [broadcast_strides(a.shape(), &shape), broadcast_strides(b.shape(), &shape)]);
+    let walk = Walk::new(
+        &shape,
+        [broadcast_strides(a.shape(), &shape), broadcast_strides(b.shape(), &shape)],
+    );
     let count: usize = shape.iter().product();
     if !a.dtype().is_float() && !b.dtype().is_float() {
         let (a, b) = (integers(op, 0, a)?, integers(op, 1, b)?);
@@ -274,7 +306,9 @@ fn integer_binary(function: Binary, a: i64, b: i64) -> Result<i64, &'static str>
             let rest = a.wrapping_rem(b);
             if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
         }
-        Binary::Pow => a.wrapping_pow(u32::try_from(b).map_err(|_| "a negative power of an integer")?),
+        Binary::Pow => {
+            a.wrapping_pow(u32::try_from(b).map_err(|_| "a negative power of an integer")?)
+        }
         Binary::Min => a.min(b),
         Binary::Max => a.max(b),
         Binary::Equal => i64::from(a == b),

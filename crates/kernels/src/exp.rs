@@ -61,11 +61,28 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 /// `erf(x) / x` (3e-10 relative) and `erfc(x) e^(x^2)` (1e-9 relative, up to 4.2, where erf rounds to 1).
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
-    const P: [f32; 7] =
-        [8.534_12e-5, -8.180_781e-4, 5.204_331_6e-3, -2.686_070_8e-2, 1.128_371_9e-1, -3.761_263_5e-1, std::f32::consts::FRAC_2_SQRT_PI];
-    const Q: [f32; 8] =
-        [1.193_175_5e-1, -4.710_417_7e-1, 5.629_483_5e-1, -1.032_683_1e-1, 3.475_901_2e-1, 2.597_642_2e-1, 2.848_976_6e-1, -1.529_772_4e-4];
-    let polynomial = |coefficients: &[f32], v: f32| coefficients.iter().fold(0.0f32, |sum, &c| sum.mul_add(v, c));
+    const P: [f32; 7] = [
+        8.534_12e-5,
+        -8.180_781e-4,
+        5.204_331_6e-3,
+        -2.686_070_8e-2,
+        1.128_371_9e-1,
+        -3.761_263_5e-1,
+        std::f32::consts::FRAC_2_SQRT_PI,
+    ];
+    const Q: [f32; 8] = [
+        1.193_175_5e-1,
+        -4.710_417_7e-1,
+        5.629_483_5e-1,
+        -1.032_683_1e-1,
+        3.475_901_2e-1,
+        2.597_642_2e-1,
+        2.848_976_6e-1,
+        -1.529_772_4e-4,
+    ];
+    let polynomial = |coefficients: &[f32], v: f32| {
+        coefficients.iter().fold(0.0f32, |sum, &c| sum.mul_add(v, c))
+    };
     let size = x.abs();
     // A comparison, so that NaN stays.
     let size = if size > 4.2 { 4.2 } else { size };
@@ -96,7 +113,9 @@ mod tests {
             let x = -86.9 + i as f32 * 1e-4;
             let exact = f64::from(x).exp();
             let below = if x <= 0.0 { exp_below_zero(x) } else { exp(x) };
-            worst = [exp(x), below].iter().fold(worst, |worst, &v| worst.max((f64::from(v) / exact - 1.0).abs()));
+            worst = [exp(x), below]
+                .iter()
+                .fold(worst, |worst, &v| worst.max((f64::from(v) / exact - 1.0).abs()));
         }
         assert!(worst < 2.5e-7, "{worst}");
     }
@@ -131,7 +150,10 @@ mod tests {
         assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(-200.0), 0.0);
-        assert_eq!([exp_below_zero(f32::NEG_INFINITY), exp_below_zero(-200.0), exp_below_zero(-1e30)], [0.0; 3]);
+        assert_eq!(
+            [exp_below_zero(f32::NEG_INFINITY), exp_below_zero(-200.0), exp_below_zero(-1e30)],
+            [0.0; 3]
+        );
         assert!(exp_below_zero(f32::NAN).is_nan());
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp(89.0), f32::INFINITY);

@@ -75,7 +75,9 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor], precision: Precision) -> Result<Ten
         Op::MatMul => matmul::matmul(inputs[0], inputs[1], None, &[], precision),
         Op::Attention { scale } => attention::attention(inputs, *scale, shape, precision),
         Op::Unary(function) => elementwise::unary(name, *function, inputs[0], precision),
-        Op::Binary(function) => elementwise::binary(name, *function, inputs[0], inputs[1], dtype, shape, precision),
+        Op::Binary(function) => {
+            elementwise::binary(name, *function, inputs[0], inputs[1], dtype, shape, precision)
+        }
         Op::Clip { min, max } => elementwise::clip(inputs[0], *min, *max, precision),
         Op::Swish { beta } => elementwise::swish(inputs[0], *beta, precision),
         Op::Gelu { tanh } => elementwise::gelu(inputs[0], *tanh, precision),
@@ -92,7 +94,9 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor], precision: Precision) -> Result<Ten
         Op::Expand { .. } => movement::expand(name, inputs[0], &shape),
         Op::Where => movement::select(inputs, shape, precision),
         Op::Pad { before, value, .. } => movement::pad(inputs[0], before, *value, shape),
-        Op::Reduce { kind, axes, .. } => reduce::reduce(name, inputs[0], *kind, axes, shape, precision),
+        Op::Reduce { kind, axes, .. } => {
+            reduce::reduce(name, inputs[0], *kind, axes, shape, precision)
+        }
         Op::ArgMax { axis, .. } => reduce::arg_max(inputs[0], *axis, shape),
         Op::Pool { kind, window } => pool::pool(name, inputs[0], *kind, window, shape, precision),
         Op::Resize { mode, .. } => pool::resize(inputs[0], *mode, shape, precision),
@@ -117,7 +121,10 @@ pub fn evaluate_weighted(
     let axis = if *op == Op::MatMul { weight.shape().len().checked_sub(2) } else { Some(1) };
     let channels = axis.and_then(|axis| weight.shape().get(axis)).copied().unwrap_or(0);
     if !cuts.is_sorted_by(|a, b| a < b) || cuts.iter().any(|cut| !(1..channels).contains(cut)) {
-        return Err(KernelError::shape(op.name(), format!("cuts at {cuts:?} of {channels} channels")));
+        return Err(KernelError::shape(
+            op.name(),
+            format!("cuts at {cuts:?} of {channels} channels"),
+        ));
     }
     match op {
         Op::Conv { window, group } => {

@@ -16,8 +16,24 @@ const OP: &str = "MatMul";
 ///
 /// # Errors
 /// Shapes that do not fit, or inputs that hold no real numbers.
-pub(crate) fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, cuts: &[usize], precision: Precision) -> Result<Tensor, KernelError> {
-    let misfit = || KernelError::shape(OP, format!("shapes {:?}, {:?} and bias {:?}", a.shape(), b.shape(), bias.map(Tensor::shape)));
+pub(crate) fn matmul(
+    a: &Tensor,
+    b: &Tensor,
+    bias: Option<&Tensor>,
+    cuts: &[usize],
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
+    let misfit = || {
+        KernelError::shape(
+            OP,
+            format!(
+                "shapes {:?}, {:?} and bias {:?}",
+                a.shape(),
+                b.shape(),
+                bias.map(Tensor::shape)
+            ),
+        )
+    };
     let mut left = a.shape().to_vec();
     let mut right = b.shape().to_vec();
     if left.is_empty() || right.is_empty() {
@@ -31,8 +47,10 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, cuts: &[usiz
     }
     let (left_batch, left_matrix) = left.split_at(left.len() - 2);
     let (right_batch, right_matrix) = right.split_at(right.len() - 2);
-    let ([rows, depth], [depth_right, columns]) = ([left_matrix[0], left_matrix[1]], [right_matrix[0], right_matrix[1]]);
-    let batch = broadcast(left_batch, right_batch).filter(|_| depth == depth_right).ok_or_else(misfit)?;
+    let ([rows, depth], [depth_right, columns]) =
+        ([left_matrix[0], left_matrix[1]], [right_matrix[0], right_matrix[1]]);
+    let batch =
+        broadcast(left_batch, right_batch).filter(|_| depth == depth_right).ok_or_else(misfit)?;
     if bias.is_some_and(|bias| bias.shape() != [columns]) {
         return Err(misfit());
     }
@@ -40,7 +58,9 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, cuts: &[usiz
     let mut shape = batch.clone();
     shape.extend((a.shape().len() > 1).then_some(rows));
     shape.extend((b.shape().len() > 1).then_some(columns));
-    let bias = bias.map(|bias| Ok::<_, KernelError>(Source::new(OP, 2, bias, Precision::F32)?.vec(0, columns))).transpose()?;
+    let bias = bias
+        .map(|bias| Ok::<_, KernelError>(Source::new(OP, 2, bias, Precision::F32)?.vec(0, columns)))
+        .transpose()?;
     let (x, w) = (Source::new(OP, 0, a, precision)?, Source::new(OP, 1, b, precision)?);
 
     // One matrix on the right: the batches of the left are rows of one product.
@@ -51,7 +71,8 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, cuts: &[usiz
         false => Size { batch: count, rows, depth, columns },
     };
     let steps = strides(&batch);
-    let (left_steps, right_steps) = (broadcast_strides(left_batch, &batch), broadcast_strides(right_batch, &batch));
+    let (left_steps, right_steps) =
+        (broadcast_strides(left_batch, &batch), broadcast_strides(right_batch, &batch));
     let matrix = |index: usize, operand: &[usize]| -> usize {
         if stacked {
             return 0;
@@ -68,7 +89,14 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, cuts: &[usiz
                 x.read((matrix(index, &left_steps) * rows + row) * depth + depths.start, out);
             },
             right: &|index, depths: Range<usize>, range: Range<usize>, panels: &mut [Line]| {
-                read_columns(&w, matrix(index, &right_steps) * depth, depths, columns, &range, panels);
+                read_columns(
+                    &w,
+                    matrix(index, &right_steps) * depth,
+                    depths,
+                    columns,
+                    &range,
+                    panels,
+                );
             },
             finish: &|_, _, range: Range<usize>, sums: &mut [f32]| {
                 if let Some(bias) = &bias {
@@ -94,7 +122,10 @@ pub(crate) fn read_columns(
     let mut whole = [[0.0; COLUMNS]; MAX_PANELS];
     let lines = &mut whole[..columns.len().div_ceil(COLUMNS)];
     for (i, row) in rows.clone().enumerate() {
-        source.read((base + row) * width + columns.start, &mut lines.as_flattened_mut()[..columns.len()]);
+        source.read(
+            (base + row) * width + columns.start,
+            &mut lines.as_flattened_mut()[..columns.len()],
+        );
         panels[i..].iter_mut().step_by(rows.len()).zip(&*lines).for_each(|(to, line)| *to = *line);
     }
 }

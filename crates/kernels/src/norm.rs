@@ -11,7 +11,11 @@ use rockshard_tensor::Tensor;
 const TASK: usize = 1 << 13;
 
 /// Softmax along `axis`. A row of nothing but negative infinity becomes NaN.
-pub(crate) fn softmax(x: &Tensor, axis: usize, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn softmax(
+    x: &Tensor,
+    axis: usize,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let source = Source::new("Softmax", 0, x, precision)?;
     let (count, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
     let block = count * inner;
@@ -60,7 +64,11 @@ fn softmax_columns(values: &mut [f32], inner: usize) {
 }
 
 /// `x, gamma, beta`: normalise each row of the trailing axes that gamma has.
-pub(crate) fn layer(inputs: &[&Tensor], epsilon: f32, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn layer(
+    inputs: &[&Tensor],
+    epsilon: f32,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let op = "LayerNormalization";
     let x = Source::new(op, 0, inputs[0], precision)?;
     let row = inputs[1].len();
@@ -79,14 +87,23 @@ pub(crate) fn layer(inputs: &[&Tensor], epsilon: f32, precision: Precision) -> R
 
 /// `x [N,C,...], gamma [C], beta [C]`: normalise each channel of each item. The NPU rounds the normalised value, its product
 /// with gamma and the sum with beta.
-pub(crate) fn instance(inputs: &[&Tensor], epsilon: f32, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn instance(
+    inputs: &[&Tensor],
+    epsilon: f32,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let channels = inputs[0].shape()[1];
     grouped("InstanceNormalization", inputs, channels, epsilon, precision, precision)
 }
 
 /// `x [N,C,...], gamma [C], beta [C]`: normalise each of `groups` groups of channels. The NPU rounds the normalised value. On four
 /// axes one operator more scales and shifts it by unrounded gamma and beta; else two do, as for [`instance`].
-pub(crate) fn group(inputs: &[&Tensor], groups: usize, epsilon: f32, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn group(
+    inputs: &[&Tensor],
+    groups: usize,
+    epsilon: f32,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let affine = if inputs[0].shape().len() == 4 { Precision::F32 } else { precision };
     grouped("GroupNormalization", inputs, groups, epsilon, precision, affine)
 }

@@ -21,7 +21,9 @@ pub(crate) fn pool(
         let values = source.vec(start / plane.max(1) * height * width, height * width);
         for (i, out) in out.iter_mut().enumerate() {
             let tap = |at: usize, step: usize, axis: usize, extent: usize| {
-                (at * window.strides[axis].max(1) + step * window.dilations[axis]).checked_sub(window.pads[axis]).filter(|&v| v < extent)
+                (at * window.strides[axis].max(1) + step * window.dilations[axis])
+                    .checked_sub(window.pads[axis])
+                    .filter(|&v| v < extent)
             };
             let (mut sum, mut max, mut count) = (0.0f32, f32::NEG_INFINITY, 0);
             for down in 0..window.kernel[0] {
@@ -54,7 +56,8 @@ fn blends(mode: Resize, from: usize, to: usize) -> Vec<Blend> {
                 (at, at, 0.0)
             }
             Resize::Linear => {
-                let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0);
+                let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5)
+                    .clamp(0.0, from as f64 - 1.0);
                 let low = at.floor() as usize;
                 (low, (low + 1).min(from - 1), (at - at.floor()) as f32)
             }
@@ -63,7 +66,12 @@ fn blends(mode: Resize, from: usize, to: usize) -> Vec<Blend> {
 }
 
 /// Resize to `shape`. Nearest keeps values as they are.
-pub(crate) fn resize(x: &Tensor, mode: Resize, shape: Vec<usize>, precision: Precision) -> Result<Tensor, KernelError> {
+pub(crate) fn resize(
+    x: &Tensor,
+    mode: Resize,
+    shape: Vec<usize>,
+    precision: Precision,
+) -> Result<Tensor, KernelError> {
     let source = Source::new("Resize", 0, x, precision)?;
     let (height, width) = (x.shape()[2], x.shape()[3]);
     if height == 0 || width == 0 {

@@ -64,12 +64,24 @@ fn cut(size: &Size, threads: usize) -> (usize, usize) {
         let wanted = count.div_ceil(most).max(wanted).next_multiple_of(threads).min(count / least);
         wanted.max(count.div_ceil(most)).max(1)
     };
-    let size_of = |count: usize, pieces: usize, unit: usize| count.div_ceil(pieces).next_multiple_of(unit).max(unit);
-    let across = pieces(size.columns, MAX_PANELS * COLUMNS, MIN_COLUMNS, (2 * threads).div_ceil(size.batch));
+    let size_of = |count: usize, pieces: usize, unit: usize| {
+        count.div_ceil(pieces).next_multiple_of(unit).max(unit)
+    };
+    let across =
+        pieces(size.columns, MAX_PANELS * COLUMNS, MIN_COLUMNS, (2 * threads).div_ceil(size.batch));
     let columns = size_of(size.columns, across, COLUMNS);
-    let down = pieces(size.rows, MAX_SUMS / columns, MIN_ROWS, (2 * threads).div_ceil(size.batch * across));
+    let down = pieces(
+        size.rows,
+        MAX_SUMS / columns,
+        MIN_ROWS,
+        (2 * threads).div_ceil(size.batch * across),
+    );
     // More rows are cut only when the columns do not keep the threads busy.
-    let down = if size.batch * across < 2 * threads { down } else { size.rows.div_ceil(MAX_SUMS / columns) };
+    let down = if size.batch * across < 2 * threads {
+        down
+    } else {
+        size.rows.div_ceil(MAX_SUMS / columns)
+    };
     (columns, size_of(size.rows, down, ROWS))
 }
 
@@ -80,10 +92,18 @@ fn tasks<'a, T>(out: &'a mut [T], size: &Size, columns: usize, rows: usize) -> V
             let first = all.len();
             for start in (0..size.columns).step_by(columns) {
                 let columns = start..(start + columns).min(size.columns);
-                all.push(Task { batch, first_row: i * rows, columns, rows: Vec::with_capacity(rows) });
+                all.push(Task {
+                    batch,
+                    first_row: i * rows,
+                    columns,
+                    rows: Vec::with_capacity(rows),
+                });
             }
             for row in block.chunks_mut(size.columns) {
-                all[first..].iter_mut().zip(row.chunks_mut(columns)).for_each(|(task, piece)| task.rows.push(piece));
+                all[first..]
+                    .iter_mut()
+                    .zip(row.chunks_mut(columns))
+                    .for_each(|(task, piece)| task.rows.push(piece));
             }
         }
     }
@@ -115,7 +135,8 @@ impl<T: Float> Task<'_, T> {
         let Task { batch, first_row, columns, mut rows } = self;
         // Sums lie panel by panel, a line a row.
         let padded = rows.len().next_multiple_of(4);
-        let sums = reserve(&mut scratch.sums, columns.len().div_ceil(COLUMNS) * padded, [0.0; COLUMNS]);
+        let sums =
+            reserve(&mut scratch.sums, columns.len().div_ceil(COLUMNS) * padded, [0.0; COLUMNS]);
         let left = reserve(&mut scratch.left, LEFT_ROWS, [0.0; DEPTH]);
         let pieces = [0].iter().chain(factors.cuts).zip(factors.cuts.iter().chain([&depth]));
         for (piece, (&begin, &end)) in pieces.enumerate() {
@@ -124,15 +145,30 @@ impl<T: Float> Task<'_, T> {
             }
             for start in (begin..end).step_by(DEPTH) {
                 let depths = start..(start + DEPTH).min(end);
-                let right = reserve(&mut scratch.right, columns.len().div_ceil(COLUMNS) * depths.len(), [0.0; COLUMNS]);
+                let right = reserve(
+                    &mut scratch.right,
+                    columns.len().div_ceil(COLUMNS) * depths.len(),
+                    [0.0; COLUMNS],
+                );
                 (factors.right)(batch, depths.clone(), columns.clone(), right);
                 for first in (0..rows.len()).step_by(LEFT_ROWS) {
                     let some = first..(first + LEFT_ROWS).min(padded);
                     for (row, slot) in (first..some.end.min(rows.len())).zip(left.iter_mut()) {
-                        (factors.left)(batch, first_row + row, depths.clone(), &mut slot[..depths.len()]);
+                        (factors.left)(
+                            batch,
+                            first_row + row,
+                            depths.clone(),
+                            &mut slot[..depths.len()],
+                        );
                     }
                     for (right, sums) in right.chunks(depths.len()).zip(sums.chunks_mut(padded)) {
-                        Product { left: ByRow(left), right, sums: &mut sums[some.clone()], accumulate: start > begin }.run(arch);
+                        Product {
+                            left: ByRow(left),
+                            right,
+                            sums: &mut sums[some.clone()],
+                            accumulate: start > begin,
+                        }
+                        .run(arch);
                     }
                 }
             }
@@ -157,7 +193,9 @@ fn all<T: Float>(shape: Vec<usize>, size: &Size, factors: &Factors<'_>) -> Tenso
         let (columns, rows) = cut(size, rayon::current_num_threads());
         let tasks = tasks(&mut out, size, columns, rows);
         let arch = Arch::new();
-        let run = |task: Task<'_, T>| SCRATCH.with_borrow_mut(|scratch| task.run(size.depth, factors, arch, scratch));
+        let run = |task: Task<'_, T>| {
+            SCRATCH.with_borrow_mut(|scratch| task.run(size.depth, factors, arch, scratch))
+        };
         if size.batch * size.rows * size.depth * size.columns < SMALL {
             tasks.into_iter().for_each(run);
         } else {
@@ -168,7 +206,12 @@ fn all<T: Float>(shape: Vec<usize>, size: &Size, factors: &Factors<'_>) -> Tenso
 }
 
 /// The products as a tensor of `shape`, which has `batch * rows * columns` elements.
-pub(crate) fn product(precision: Precision, shape: Vec<usize>, size: &Size, factors: &Factors<'_>) -> Tensor {
+pub(crate) fn product(
+    precision: Precision,
+    shape: Vec<usize>,
+    size: &Size,
+    factors: &Factors<'_>,
+) -> Tensor {
     match precision {
         Precision::F32 => all::<f32>(shape, size, factors),
         Precision::F16 => all::<f16>(shape, size, factors),
@@ -181,7 +224,9 @@ mod tests {
 
     #[test]
     fn tasks_cover_the_output_once() {
-        for (batch, rows, columns) in [(1, 1, 1), (2, 130, 1000), (3, 7, 65), (1, 640, 64), (1, 5, 5000), (1, 3000, 40)] {
+        for (batch, rows, columns) in
+            [(1, 1, 1), (2, 130, 1000), (3, 7, 65), (1, 640, 64), (1, 5, 5000), (1, 3000, 40)]
+        {
             for threads in [1, 2, 64] {
                 let size = Size { batch, rows, depth: 300, columns };
                 let mut out = vec![0u32; batch * rows * columns];
@@ -189,7 +234,10 @@ mod tests {
                 for task in tasks(&mut out, &size, step, height) {
                     for (i, row) in task.rows.into_iter().enumerate() {
                         for (j, value) in row.iter_mut().enumerate() {
-                            *value += 1 + ((task.batch * rows + task.first_row + i) * columns + task.columns.start + j) as u32;
+                            *value += 1
+                                + ((task.batch * rows + task.first_row + i) * columns
+                                    + task.columns.start
+                                    + j) as u32;
                         }
                     }
                 }

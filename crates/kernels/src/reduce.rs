@@ -11,7 +11,10 @@ use std::borrow::Cow;
 fn rows<'a>(x: &'a Tensor, axes: &[usize]) -> Result<(Cow<'a, Tensor>, usize), KernelError> {
     let rank = x.shape().len();
     let row = (0..rank).filter(|i| axes.contains(i)).map(|i| x.shape()[i]).product();
-    let perm: Vec<usize> = (0..rank).filter(|i| !axes.contains(i)).chain((0..rank).filter(|i| axes.contains(i))).collect();
+    let perm: Vec<usize> = (0..rank)
+        .filter(|i| !axes.contains(i))
+        .chain((0..rank).filter(|i| axes.contains(i)))
+        .collect();
     let moved = if perm.is_sorted() { Cow::Borrowed(x) } else { Cow::Owned(transpose(x, &perm)?) };
     Ok((moved, row))
 }
@@ -28,7 +31,9 @@ pub(crate) fn reduce(
     let (moved, row) = rows(x, axes)?;
     if !x.dtype().is_float() {
         let values = integers(op, 0, &moved)?;
-        let out = (0..shape.iter().product()).map(|i| whole(kind, &values[i * row..(i + 1) * row])).collect();
+        let out = (0..shape.iter().product())
+            .map(|i| whole(kind, &values[i * row..(i + 1) * row]))
+            .collect();
         return Ok(integer_tensor(x.dtype(), shape, out));
     }
     let source = Source::new(op, 0, &moved, precision)?;
@@ -48,8 +53,12 @@ fn real(kind: Reduce, values: &[f32]) -> f32 {
         Reduce::Sum => sum() as f32,
         Reduce::Mean => (sum() / values.len() as f64) as f32,
         Reduce::Prod => values.iter().map(|&v| f64::from(v)).product::<f64>() as f32,
-        Reduce::Max => values.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m || v.is_nan() { v } else { m }),
-        Reduce::Min => values.iter().fold(f32::INFINITY, |m, &v| if v < m || v.is_nan() { v } else { m }),
+        Reduce::Max => {
+            values.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m || v.is_nan() { v } else { m })
+        }
+        Reduce::Min => {
+            values.iter().fold(f32::INFINITY, |m, &v| if v < m || v.is_nan() { v } else { m })
+        }
     }
 }
 

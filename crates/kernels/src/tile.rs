@@ -111,7 +111,13 @@ impl<L: Left> WithSimd for Product<'_, L> {
 
 /// `R` rows of a left panel from row `FROM` on, two vectors of columns at a time.
 #[inline(always)]
-fn tile<S: Simd, L: Left, const R: usize, const FROM: usize>(simd: S, left: L::Panel, right: &[Line], sums: &mut [Line], accumulate: bool) {
+fn tile<S: Simd, L: Left, const R: usize, const FROM: usize>(
+    simd: S,
+    left: L::Panel,
+    right: &[Line],
+    sums: &mut [Line],
+    accumulate: bool,
+) {
     for pair in 0..COLUMNS / (2 * S::F32_LANES) {
         let mut tile = [[simd.splat_f32s(0.0); 2]; R];
         for (k, line) in (0..DEPTH).zip(right) {

@@ -13,7 +13,9 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
 pub(crate) fn broadcast_strides(shape: &[usize], target: &[usize]) -> Vec<usize> {
     let own = strides(shape);
     let lead = target.len() - shape.len();
-    (0..target.len()).map(|i| if i < lead || shape[i - lead] != target[i] { 0 } else { own[i - lead] }).collect()
+    (0..target.len())
+        .map(|i| if i < lead || shape[i - lead] != target[i] { 0 } else { own[i - lead] })
+        .collect()
 }
 
 /// A walk with `N` operands.
@@ -45,7 +47,12 @@ impl<const N: usize> Walk<N> {
 
     /// Visit `count` output elements from position `start`: `visit(done, n, at)` stands for `n` elements, the first
     /// being number `done` of this visit, with operand `k` at `at[k]`, `at[k] + step[k]`, ...
-    pub(crate) fn visit(&self, start: usize, count: usize, mut visit: impl FnMut(usize, usize, [usize; N])) {
+    pub(crate) fn visit(
+        &self,
+        start: usize,
+        count: usize,
+        mut visit: impl FnMut(usize, usize, [usize; N]),
+    ) {
         let mut done = 0;
         while done < count {
             let position = start + done;

@@ -55,13 +55,22 @@ pub(crate) fn suits(window: &Window, group: usize, extents: &Extents) -> bool {
 }
 
 /// The convolution, rounded at the cuts of the channels and at the end, or nothing where a sum is not finite.
-pub(crate) fn conv(x: &Source<'_>, weight: &Source<'_>, bias: &[f32], extents: &Extents, cuts: &[usize]) -> Option<Vec<f16>> {
+pub(crate) fn conv(
+    x: &Source<'_>,
+    weight: &Source<'_>,
+    bias: &[f32],
+    extents: &Extents,
+    cuts: &[usize],
+) -> Option<Vec<f16>> {
     let plane = extents.height * extents.width;
     let mut out = f16::buffer(extents.batch * extents.rows * plane);
     let starts = [0].iter().chain(cuts);
-    let pieces = starts.zip(cuts.iter().chain([&extents.channels])).map(|(&start, &end)| Piece { channels: start..end, bias });
+    let pieces = starts
+        .zip(cuts.iter().chain([&extents.channels]))
+        .map(|(&start, &end)| Piece { channels: start..end, bias });
     let mut buffers = BUFFERS.take();
-    let finite = pieces.into_iter().all(|piece| piece.add(x, weight, extents, &mut buffers, &mut out));
+    let finite =
+        pieces.into_iter().all(|piece| piece.add(x, weight, extents, &mut buffers, &mut out));
     BUFFERS.set(buffers);
     finite.then_some(out)
 }
@@ -74,19 +83,41 @@ struct Piece<'a> {
 
 impl Piece<'_> {
     /// Add to the output (the first piece replaces it), and say whether everything was finite.
-    fn add(&self, x: &Source<'_>, weight: &Source<'_>, extents: &Extents, buffers: &mut Buffers, out: &mut [f16]) -> bool {
+    fn add(
+        &self,
+        x: &Source<'_>,
+        weight: &Source<'_>,
+        extents: &Extents,
+        buffers: &mut Buffers,
+        out: &mut [f16],
+    ) -> bool {
         let arch = Arch::new();
         let Buffers { slots, input } = buffers;
         let weights = Weights::transform(weight, extents, &self.channels, arch, slots);
         let plane = extents.height * extents.width;
-        let wanted = extents.rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS).min(MAX_ROWS);
+        let wanted = extents
+            .rows
+            .div_ceil(2 * rayon::current_num_threads())
+            .next_multiple_of(ROWS)
+            .min(MAX_ROWS);
         let (down, across) = (extents.height.div_ceil(2), extents.width.div_ceil(2));
         for (image, out) in out.chunks_mut(extents.rows * plane).enumerate() {
             for first in (0..down * across).step_by(MAX_PANELS * COLUMNS) {
-                let tiles = Tiles { across, tiles: first..(first + MAX_PANELS * COLUMNS).min(down * across) };
+                let tiles = Tiles {
+                    across,
+                    tiles: first..(first + MAX_PANELS * COLUMNS).min(down * across),
+                };
                 let input = tiles.transform(x, image, extents, &self.channels, arch, input);
                 let finite = out.par_chunks_mut(wanted * plane).enumerate().map(|(i, out)| {
-                    let task = Task { first_row: i * wanted, weights: &weights, input, tiles: &tiles, piece: self, extents, arch };
+                    let task = Task {
+                        first_row: i * wanted,
+                        weights: &weights,
+                        input,
+                        tiles: &tiles,
+                        piece: self,
+                        extents,
+                        arch,
+                    };
                     SCRATCH.with_borrow_mut(|scratch| task.run(scratch, out))
                 });
                 if !finite.reduce(|| true, |a, b| a && b) {
@@ -117,24 +148,33 @@ struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    fn transform(weight: &Source<'_>, extents: &Extents, channels: &Range<usize>, arch: Arch, buffer: &'a mut Vec<[f32; DEPTH]>) -> Self {
+    fn transform(
+        weight: &Source<'_>,
+        extents: &Extents,
+        channels: &Range<usize>,
+        arch: Arch,
+        buffer: &'a mut Vec<[f32; DEPTH]>,
+    ) -> Self {
         let rows = extents.rows;
         let blocks = channels.len().div_ceil(DEPTH);
         let slots = reserve(buffer, rows.div_ceil(ROWS) * PLACES * blocks * ROWS, [0.0; DEPTH]);
-        slots.par_chunks_mut(PLACES * blocks * ROWS).enumerate().for_each_init(Vec::new, |taps, (panel, slots)| {
-            for r in 0..ROWS.min(rows - panel * ROWS) {
-                for block in 0..blocks {
-                    let first = channels.start + block * DEPTH;
-                    let taps = reserve(taps, 9 * DEPTH.min(channels.end - first), 0.0);
-                    weight.read(((panel * ROWS + r) * extents.channels + first) * 9, taps);
-                    let places = slots.iter_mut().skip(block * ROWS + r).step_by(blocks * ROWS);
-                    arch.dispatch(
-                        #[inline(always)]
-                        || transform_weights(taps, places),
-                    );
+        slots.par_chunks_mut(PLACES * blocks * ROWS).enumerate().for_each_init(
+            Vec::new,
+            |taps, (panel, slots)| {
+                for r in 0..ROWS.min(rows - panel * ROWS) {
+                    for block in 0..blocks {
+                        let first = channels.start + block * DEPTH;
+                        let taps = reserve(taps, 9 * DEPTH.min(channels.end - first), 0.0);
+                        weight.read(((panel * ROWS + r) * extents.channels + first) * 9, taps);
+                        let places = slots.iter_mut().skip(block * ROWS + r).step_by(blocks * ROWS);
+                        arch.dispatch(
+                            #[inline(always)]
+                            || transform_weights(taps, places),
+                        );
+                    }
                 }
-            }
-        });
+            },
+        );
         Weights { slots, blocks }
     }
 
@@ -204,7 +244,12 @@ impl Tiles {
         let across = self.across;
         let mut at = first;
         std::iter::from_fn(move || {
-            let run = Run { at: at - first, len: (across - at % across).min(end - at), down: at / across, across: at % across };
+            let run = Run {
+                at: at - first,
+                len: (across - at % across).min(end - at),
+                down: at / across,
+                across: at % across,
+            };
             at += run.len;
             (run.len > 0).then_some(run)
         })
@@ -232,10 +277,14 @@ impl Tiles {
                 for channel in channels.clone() {
                     for (i, row) in patch.iter_mut().enumerate() {
                         if let Some(y) = (2 * run.down + i).checked_sub(1).filter(|&y| y < height) {
-                            x.read(((image * extents.channels + channel) * height + y) * width + from, &mut row[skipped..skipped + count]);
+                            x.read(
+                                ((image * extents.channels + channel) * height + y) * width + from,
+                                &mut row[skipped..skipped + count],
+                            );
                         }
                     }
-                    let places = lines[channel - channels.start..].iter_mut().step_by(channels.len());
+                    let places =
+                        lines[channel - channels.start..].iter_mut().step_by(channels.len());
                     arch.dispatch(
                         #[inline(always)]
                         || transform_input(&patch, run.at..run.at + run.len, places),
@@ -249,7 +298,11 @@ impl Tiles {
 
 /// `B^T d B` of the tiles that lie in four input rows, into places `at` of a line for each place of the tile.
 #[inline(always)]
-fn transform_input<'a>(patch: &[[f32; REACH]; 4], at: Range<usize>, places: impl Iterator<Item = &'a mut Line>) {
+fn transform_input<'a>(
+    patch: &[[f32; REACH]; 4],
+    at: Range<usize>,
+    places: impl Iterator<Item = &'a mut Line>,
+) {
     let mut halfway = [[[0.0f32; COLUMNS]; 4]; 4];
     for (row, halfway) in patch.iter().zip(&mut halfway) {
         let [first, second, third, fourth] = halfway;
@@ -309,7 +362,8 @@ impl Task<'_> {
                 let input = &self.input[(panel * PLACES + place) * channels..][..channels];
                 for (block, right) in input.chunks(DEPTH).enumerate() {
                     for (j, sums) in sums.chunks_mut(ROWS).enumerate() {
-                        let left = ByRow(self.weights.panel(self.first_row / ROWS + j, place, block));
+                        let left =
+                            ByRow(self.weights.panel(self.first_row / ROWS + j, place, block));
                         Product { left, right, sums, accumulate: block > 0 }.run(self.arch);
                     }
                 }
@@ -317,18 +371,23 @@ impl Task<'_> {
             for (row, plane) in out.chunks_mut(height * width).enumerate() {
                 let bias = if initial { self.piece.bias[self.first_row + row] } else { 0.0 };
                 for panel in panels.clone() {
-                    let places: [&Line; PLACES] =
-                        std::array::from_fn(|place| &sums[(place * panels.len() + panel - panels.start) * padded + row]);
+                    let places: [&Line; PLACES] = std::array::from_fn(|place| {
+                        &sums[(place * panels.len() + panel - panels.start) * padded + row]
+                    });
                     let mut pixels = self.arch.dispatch(
                         #[inline(always)]
                         || transform_output(places, bias),
                     );
-                    finite &= pixels.iter().flatten().fold(true, |finite, v| finite & v.is_finite());
+                    finite &=
+                        pixels.iter().flatten().fold(true, |finite, v| finite & v.is_finite());
                     for run in self.tiles.runs(panel) {
                         let column = 2 * run.across;
                         let count = (2 * run.len).min(width - column);
                         for (y, pixels) in (2 * run.down..height).zip(&mut pixels) {
-                            let (pixels, out) = (&mut pixels[2 * run.at..2 * run.at + count], &mut plane[y * width + column..][..count]);
+                            let (pixels, out) = (
+                                &mut pixels[2 * run.at..2 * run.at + count],
+                                &mut plane[y * width + column..][..count],
+                            );
                             if initial { f16::store(pixels, out) } else { f16::add(pixels, out) }
                         }
                     }

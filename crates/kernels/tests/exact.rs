@@ -32,9 +32,15 @@ fn integer_arithmetic_keeps_the_type() {
         (Max, [7, 3, 7, -3]),
     ] {
         assert_eq!(run(Op::Binary(op), &[&a, &b]), ints(&[4], &expected), "{op:?}");
-        let narrow = |t: &Tensor| Tensor::from_i32([4], t.to_i64().unwrap().iter().map(|&v| v as i32).collect());
+        let narrow = |t: &Tensor| {
+            Tensor::from_i32([4], t.to_i64().unwrap().iter().map(|&v| v as i32).collect())
+        };
         let expected: Vec<i32> = expected.iter().map(|&v| v as i32).collect();
-        assert_eq!(run(Op::Binary(op), &[&narrow(&a), &narrow(&b)]), Tensor::from_i32([4], expected), "{op:?}");
+        assert_eq!(
+            run(Op::Binary(op), &[&narrow(&a), &narrow(&b)]),
+            Tensor::from_i32([4], expected),
+            "{op:?}"
+        );
     }
     for (op, expected) in [
         (Equal, [false, false, false, false]),
@@ -43,9 +49,17 @@ fn integer_arithmetic_keeps_the_type() {
         (Greater, [true, false, true, false]),
         (GreaterOrEqual, [true, false, true, false]),
     ] {
-        assert_eq!(run(Op::Binary(op), &[&a, &b]), Tensor::from_bool([4], expected.to_vec()), "{op:?}");
+        assert_eq!(
+            run(Op::Binary(op), &[&a, &b]),
+            Tensor::from_bool([4], expected.to_vec()),
+            "{op:?}"
+        );
         let real = |t: &Tensor| run(Op::Cast(DType::F32), &[t]);
-        assert_eq!(run(Op::Binary(op), &[&real(&a), &real(&b)]), Tensor::from_bool([4], expected.to_vec()), "{op:?}");
+        assert_eq!(
+            run(Op::Binary(op), &[&real(&a), &real(&b)]),
+            Tensor::from_bool([4], expected.to_vec()),
+            "{op:?}"
+        );
     }
     assert_eq!(run(Op::Binary(Pow), &[&a, &ints(&[1], &[2])]), ints(&[4], &[49; 4]));
     assert_eq!(run(Op::Binary(Pow), &[&floats(&[1.5]), &ints(&[1], &[2])]), floats(&[2.25]));
@@ -55,8 +69,14 @@ fn integer_arithmetic_keeps_the_type() {
     let flags = Tensor::from_bool([2], vec![true, false]);
     assert_eq!(run(Op::Unary(Unary::Not), &[&flags]), Tensor::from_bool([2], vec![false, true]));
     let column = Tensor::from_bool([2, 1], vec![true, false]);
-    assert_eq!(run(Op::Binary(And), &[&flags, &column]), Tensor::from_bool([2, 2], vec![true, false, false, false]));
-    assert_eq!(run(Op::Binary(Or), &[&flags, &column]), Tensor::from_bool([2, 2], vec![true, true, true, false]));
+    assert_eq!(
+        run(Op::Binary(And), &[&flags, &column]),
+        Tensor::from_bool([2, 2], vec![true, false, false, false])
+    );
+    assert_eq!(
+        run(Op::Binary(Or), &[&flags, &column]),
+        Tensor::from_bool([2, 2], vec![true, true, true, false])
+    );
 }
 
 /// Steps of float32 arithmetic, each rounded to float16.
@@ -72,19 +92,31 @@ fn operators_that_the_npu_runs_as_several_round_in_between() {
         let [cubic, factor] = [0.044_715, 0.797_884_6].map(|v| f16::from_f32(v).to_f32());
         let expected = stepwise(
             x,
-            &[&|v| v * v * v, &|v| v * cubic, &|v| v + x, &|v| v * factor, &|v| v.tanh(), &|v| v + 1.0, &|v| v * x, &|v| v * 0.5],
+            &[
+                &|v| v * v * v,
+                &|v| v * cubic,
+                &|v| v + x,
+                &|v| v * factor,
+                &|v| v.tanh(),
+                &|v| v + 1.0,
+                &|v| v * x,
+                &|v| v * 0.5,
+            ],
         );
         assert_eq!(found, expected, "{x}");
     }
     // Two channels of two values, which become -1 and 1 (nearly, with this epsilon).
-    let (x, gamma, beta, epsilon) = ([1.0f32, 5.0, -2.0, 4.0], [1.2345f32, 0.777], [0.1234f32, -0.4321], 0.3);
+    let (x, gamma, beta, epsilon) =
+        ([1.0f32, 5.0, -2.0, 4.0], [1.2345f32, 0.777], [0.1234f32, -0.4321], 0.3);
     let normal = |channel: usize, i: usize| {
         let (a, b) = (x[2 * channel], x[2 * channel + 1]);
         let half = (b - a) / 2.0;
         f16::from_f32(if i == 0 { -half } else { half } / (half * half + epsilon).sqrt()).to_f32()
     };
     let narrow = |v: f32| f16::from_f32(v).to_f32();
-    let inputs = |shape: &[usize]| [Tensor::from_f32(shape.to_vec(), x.to_vec()), floats(&gamma), floats(&beta)];
+    let inputs = |shape: &[usize]| {
+        [Tensor::from_f32(shape.to_vec(), x.to_vec()), floats(&gamma), floats(&beta)]
+    };
     for (op, shape, once) in [
         (Op::GroupNorm { groups: 2, epsilon }, vec![1, 2, 1, 2], true),
         (Op::GroupNorm { groups: 2, epsilon }, vec![1, 2, 2], false),
@@ -106,24 +138,40 @@ fn operators_that_the_npu_runs_as_several_round_in_between() {
 #[test]
 fn integer_reductions_selections_and_casts() {
     let x = ints(&[2, 3], &[1, 5, 5, -2, -9, 4]);
-    let reduce = |kind, axes: &[usize], keep| run(Op::Reduce { kind, axes: axes.to_vec(), keep }, &[&x]);
+    let reduce =
+        |kind, axes: &[usize], keep| run(Op::Reduce { kind, axes: axes.to_vec(), keep }, &[&x]);
     assert_eq!(reduce(Reduce::Sum, &[1], false), ints(&[2], &[11, -7]));
     assert_eq!(reduce(Reduce::Prod, &[0], true), ints(&[1, 3], &[-2, -45, 20]));
     assert_eq!(reduce(Reduce::Max, &[0, 1], false), ints(&[], &[5]));
     assert_eq!(reduce(Reduce::Min, &[0, 1], false), ints(&[], &[-9]));
     assert_eq!(reduce(Reduce::Mean, &[1], false), ints(&[2], &[3, -2]));
     assert_eq!(run(Op::ArgMax { axis: 1, keep: false }, &[&x]), ints(&[2], &[1, 2]));
-    assert_eq!(run(Op::ArgMax { axis: 0, keep: true }, &[&run(Op::Cast(DType::F32), &[&x])]), ints(&[1, 3], &[0, 0, 0]));
-    assert_eq!(run(Op::Gather { axis: 1 }, &[&x, &ints(&[2], &[-1, 0])]), ints(&[2, 2], &[5, 1, 4, -2]));
+    assert_eq!(
+        run(Op::ArgMax { axis: 0, keep: true }, &[&run(Op::Cast(DType::F32), &[&x])]),
+        ints(&[1, 3], &[0, 0, 0])
+    );
+    assert_eq!(
+        run(Op::Gather { axis: 1 }, &[&x, &ints(&[2], &[-1, 0])]),
+        ints(&[2, 2], &[5, 1, 4, -2])
+    );
     assert_eq!(run(Op::Gather { axis: 0 }, &[&x, &ints(&[], &[1])]), ints(&[3], &[-2, -9, 4]));
     let pad = Op::Pad { before: vec![1, 0], after: vec![0, 1], value: 9.0 };
     assert_eq!(run(pad, &[&x]), ints(&[3, 4], &[9, 9, 9, 9, 1, 5, 5, 9, -2, -9, 4, 9]));
     let condition = Tensor::from_bool([3], vec![true, false, true]);
-    assert_eq!(run(Op::Where, &[&condition, &x, &ints(&[1], &[0])]), ints(&[2, 3], &[1, 0, 5, -2, 0, 4]));
+    assert_eq!(
+        run(Op::Where, &[&condition, &x, &ints(&[1], &[0])]),
+        ints(&[2, 3], &[1, 0, 5, -2, 0, 4])
+    );
     let real = floats(&[2.9, -2.9, f32::NAN, 1e20]);
     assert_eq!(run(Op::Cast(DType::I64), &[&real]), ints(&[4], &[2, -2, 0, i64::MAX]));
-    assert_eq!(run(Op::Cast(DType::I32), &[&real]), Tensor::from_i32([4], vec![2, -2, 0, i32::MAX]));
-    assert_eq!(run(Op::Cast(DType::Bool), &[&floats(&[0.0, -0.5])]), Tensor::from_bool([2], vec![false, true]));
+    assert_eq!(
+        run(Op::Cast(DType::I32), &[&real]),
+        Tensor::from_i32([4], vec![2, -2, 0, i32::MAX])
+    );
+    assert_eq!(
+        run(Op::Cast(DType::Bool), &[&floats(&[0.0, -0.5])]),
+        Tensor::from_bool([2], vec![false, true])
+    );
 }
 
 #[test]
@@ -154,7 +202,9 @@ fn elementwise_functions_in_both_precisions() {
         (Op::Unary(Erf), |x| libm::erf(x)),
         (Op::Swish { beta: 1.0 }, |x| x / (1.0 + (-x).exp())),
         (Op::Gelu { tanh: false }, |x| 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt()))),
-        (Op::Gelu { tanh: true }, |x| 0.5 * x * (1.0 + (0.797_884_560_8 * (x + 0.044_715 * x * x * x)).tanh())),
+        (Op::Gelu { tanh: true }, |x| {
+            0.5 * x * (1.0 + (0.797_884_560_8 * (x + 0.044_715 * x * x * x)).tanh())
+        }),
     ];
     assert!((erf(0.5) - 0.520_499_877_8).abs() < 1e-9);
     for (op, f) in cases {
@@ -162,19 +212,29 @@ fn elementwise_functions_in_both_precisions() {
         let narrow = evaluate(&op, &[&floats(&values)], Precision::F16).unwrap();
         for (i, (&x, &found)) in values.iter().zip(&*wide.to_f32().unwrap()).enumerate() {
             let exact = f(x.into());
-            assert!((f64::from(found) - exact).abs() <= exact.abs() * 1e-6 + 1e-7, "{op:?}({x}): {found}, exact {exact}");
+            assert!(
+                (f64::from(found) - exact).abs() <= exact.abs() * 1e-6 + 1e-7,
+                "{op:?}({x}): {found}, exact {exact}"
+            );
             // The f16 result is the rounded f32 one: nothing in between is rounded, but in the tanh form of GELU.
             if op == (Op::Gelu { tanh: true }) {
                 continue;
             }
-            assert_eq!(narrow.to_f32().unwrap()[i].to_bits(), f16::from_f32(found).to_f32().to_bits(), "{op:?}({x})");
+            assert_eq!(
+                narrow.to_f32().unwrap()[i].to_bits(),
+                f16::from_f32(found).to_f32().to_bits(),
+                "{op:?}({x})"
+            );
         }
     }
     let positive = floats(&[0.25, 4.0]);
     assert_eq!(run(Op::Unary(Sqrt), &[&positive]), floats(&[0.5, 2.0]));
     assert_eq!(run(Op::Unary(Reciprocal), &[&positive]), floats(&[4.0, 0.25]));
     assert_eq!(run(Op::Unary(Log), &[&floats(&[1.0])]), floats(&[0.0]));
-    assert_eq!(run(Op::Clip { min: -1.0, max: 2.0 }, &[&floats(&[-3.0, 0.5, 7.0])]), floats(&[-1.0, 0.5, 2.0]));
+    assert_eq!(
+        run(Op::Clip { min: -1.0, max: 2.0 }, &[&floats(&[-3.0, 0.5, 7.0])]),
+        floats(&[-1.0, 0.5, 2.0])
+    );
 }
 
 #[test]
@@ -198,25 +258,39 @@ fn not_a_number_survives() {
 #[test]
 fn two_operators_round_twice() {
     let (a, b) = (floats(&[2048.0]), floats(&[1.0]));
-    let add = |x: &Tensor, precision| evaluate(&Op::Binary(Binary::Add), &[x, &b], precision).unwrap();
+    let add =
+        |x: &Tensor, precision| evaluate(&Op::Binary(Binary::Add), &[x, &b], precision).unwrap();
     assert_eq!(&*add(&add(&a, Precision::F16), Precision::F16).to_f32().unwrap(), &[2048.0]);
     assert_eq!(&*add(&add(&a, Precision::F32), Precision::F32).to_f32().unwrap(), &[2050.0]);
-    let square = evaluate(&Op::Binary(Binary::Mul), &[&floats(&[256.0]), &floats(&[256.0])], Precision::F16).unwrap();
+    let square =
+        evaluate(&Op::Binary(Binary::Mul), &[&floats(&[256.0]), &floats(&[256.0])], Precision::F16)
+            .unwrap();
     assert_eq!(&*square.to_f32().unwrap(), &[f32::INFINITY]);
 }
 
 #[test]
 fn movement_keeps_every_bit_of_every_type() {
     let payload = Tensor::from_f32([2, 2], vec![f32::from_bits(0x7fc1_2345), -0.0, 1e-42, 1e30]);
-    let half = Tensor::from_f16([2, 2], vec![f16::from_bits(0x7e55), f16::from_bits(0x8001), f16::ONE, f16::INFINITY]);
-    for x in [payload, half, Tensor::from_bool([2, 2], vec![true, false, false, true]), ints(&[2, 2], &[i64::MIN, 1, 2, 3])] {
+    let half = Tensor::from_f16(
+        [2, 2],
+        vec![f16::from_bits(0x7e55), f16::from_bits(0x8001), f16::ONE, f16::INFINITY],
+    );
+    for x in [
+        payload,
+        half,
+        Tensor::from_bool([2, 2], vec![true, false, false, true]),
+        ints(&[2, 2], &[i64::MIN, 1, 2, 3]),
+    ] {
         for precision in [Precision::F32, Precision::F16] {
             let run = |op: Op, x: &Tensor| evaluate(&op, &[x], precision).unwrap();
             let turn = Op::Transpose { perm: vec![1, 0] };
             let back = run(turn.clone(), &run(turn, &x));
             assert_eq!((back.dtype(), back.bytes()), (x.dtype(), x.bytes()));
             let wide = run(Op::Expand { shape: vec![3, 2, 2] }, &x);
-            let part = run(Op::Slice { begin: vec![2, 0, 0], end: vec![3, 2, 2], step: vec![1; 3] }, &wide);
+            let part = run(
+                Op::Slice { begin: vec![2, 0, 0], end: vec![3, 2, 2], step: vec![1; 3] },
+                &wide,
+            );
             assert_eq!(run(Op::Reshape { shape: vec![2, 2] }, &part).bytes(), x.bytes());
         }
     }
@@ -226,9 +300,15 @@ fn movement_keeps_every_bit_of_every_type() {
 fn mixed_storage_is_joined_in_the_precision() {
     let (a, b) = (floats(&[1.0 / 3.0]), Tensor::from_f16([1], vec![f16::ONE]));
     for precision in [Precision::F32, Precision::F16] {
-        assert_eq!(evaluate(&Op::Concat { axis: 0 }, &[&a, &b], precision).unwrap().dtype(), precision.dtype());
+        assert_eq!(
+            evaluate(&Op::Concat { axis: 0 }, &[&a, &b], precision).unwrap().dtype(),
+            precision.dtype()
+        );
         let pick = Tensor::from_bool([1], vec![false]);
-        assert_eq!(evaluate(&Op::Where, &[&pick, &a, &b], precision).unwrap(), b.to_float(precision.dtype()).unwrap());
+        assert_eq!(
+            evaluate(&Op::Where, &[&pick, &a, &b], precision).unwrap(),
+            b.to_float(precision.dtype()).unwrap()
+        );
     }
 }
 
@@ -256,7 +336,8 @@ fn empty_tensors_run() {
 
 #[test]
 fn bad_inputs_are_errors_that_name_the_place() {
-    let (x, flag, i) = (floats(&[1.0, 2.0]), Tensor::from_bool([2], vec![true, false]), ints(&[2], &[1, 0]));
+    let (x, flag, i) =
+        (floats(&[1.0, 2.0]), Tensor::from_bool([2], vec![true, false]), ints(&[2], &[1, 0]));
     let (minus_one, minus_three) = (ints(&[1], &[-1]), ints(&[1], &[-3]));
     let cases: [(Op, Vec<&Tensor>, &str); 11] = [
         (Op::MatMul, vec![&x], "MatMul: takes 2..=2 inputs, got 1"),
@@ -265,11 +346,27 @@ fn bad_inputs_are_errors_that_name_the_place() {
         (Op::Binary(Binary::Add), vec![&x, &i], "Add: input 1 holds int64, expected real numbers"),
         (Op::Binary(Binary::Div), vec![&i, &i], "Div: division of an integer by zero"),
         (Op::Binary(Binary::Pow), vec![&i, &minus_one], "Pow: a negative power of an integer"),
-        (Op::Gather { axis: 0 }, vec![&x, &minus_three], "Gather: index -3 of an axis with 2 entries"),
+        (
+            Op::Gather { axis: 0 },
+            vec![&x, &minus_three],
+            "Gather: index -3 of an axis with 2 entries",
+        ),
         (Op::Where, vec![&x, &x, &x], "Where: input 0 holds float32, expected bool"),
-        (Op::Where, vec![&flag, &i, &x], "Where: input 2 holds float32, expected the type of the others"),
-        (Op::Concat { axis: 0 }, vec![&x, &i], "Concat: input 1 holds int64, expected real numbers, as the others"),
-        (Op::Expand { shape: vec![1 << 40, 2] }, vec![&x], "Expand: an output of shape [1099511627776, 2] has more than 2^31 elements"),
+        (
+            Op::Where,
+            vec![&flag, &i, &x],
+            "Where: input 2 holds float32, expected the type of the others",
+        ),
+        (
+            Op::Concat { axis: 0 },
+            vec![&x, &i],
+            "Concat: input 1 holds int64, expected real numbers, as the others",
+        ),
+        (
+            Op::Expand { shape: vec![1 << 40, 2] },
+            vec![&x],
+            "Expand: an output of shape [1099511627776, 2] has more than 2^31 elements",
+        ),
     ];
     for (op, inputs, message) in cases {
         let error: KernelError = evaluate(&op, &inputs, Precision::F32).unwrap_err();

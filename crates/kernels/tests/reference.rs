@@ -9,7 +9,8 @@ use rockshard_tensor::{DType, Tensor};
 fn noise(shape: &[usize], seed: u64) -> Tensor {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let values = (0..shape.iter().product::<usize>()).map(|_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         f16::from_f32((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0).to_f32()
     });
     Tensor::from_f32(shape.to_vec(), values.collect())
@@ -19,7 +20,12 @@ fn f64s(t: &Tensor) -> Vec<f64> {
     t.to_f32().unwrap().iter().map(|&v| v.into()).collect()
 }
 
-fn window(kernel: [usize; 2], strides: [usize; 2], pads: [usize; 4], dilations: [usize; 2]) -> Window {
+fn window(
+    kernel: [usize; 2],
+    strides: [usize; 2],
+    pads: [usize; 4],
+    dilations: [usize; 2],
+) -> Window {
     Window { kernel, strides, pads, dilations }
 }
 
@@ -30,20 +36,40 @@ fn check(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64) {
 
 /// As [`check`], for operators that f16 also rounds in between, at values of up to `between`.
 fn check_rounded(op: &Op, inputs: &[&Tensor], expected: &[f64], scale: f64, between: f64) {
-    let narrow: Vec<Tensor> = inputs.iter().map(|t| t.to_float(DType::F16).unwrap_or_else(|_| (*t).clone())).collect();
+    let narrow: Vec<Tensor> =
+        inputs.iter().map(|t| t.to_float(DType::F16).unwrap_or_else(|_| (*t).clone())).collect();
     let narrow: Vec<&Tensor> = narrow.iter().collect();
-    for (inputs, precision) in [(inputs, Precision::F32), (&narrow, Precision::F32), (inputs, Precision::F16), (&narrow, Precision::F16)] {
+    for (inputs, precision) in [
+        (inputs, Precision::F32),
+        (&narrow, Precision::F32),
+        (inputs, Precision::F16),
+        (&narrow, Precision::F16),
+    ] {
         let out = evaluate(op, inputs, precision).unwrap();
         assert_eq!(out.dtype(), precision.dtype(), "{op:?}");
         assert_eq!(out.len(), expected.len(), "{op:?}");
         for (i, (found, exact)) in f64s(&out).into_iter().zip(expected).enumerate() {
-            let rounding = if precision == Precision::F16 { (exact.abs() + between) * 0.000_489 + 6e-8 } else { 0.0 };
-            assert!((found - exact).abs() <= rounding + scale * 2e-6, "{op:?} {precision:?} element {i}: {found}, exact {exact}");
+            let rounding = if precision == Precision::F16 {
+                (exact.abs() + between) * 0.000_489 + 6e-8
+            } else {
+                0.0
+            };
+            assert!(
+                (found - exact).abs() <= rounding + scale * 2e-6,
+                "{op:?} {precision:?} element {i}: {found}, exact {exact}"
+            );
         }
     }
 }
 
-fn naive_conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, window: &Window, group: usize, out: [usize; 2]) -> Vec<f64> {
+fn naive_conv(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    window: &Window,
+    group: usize,
+    out: [usize; 2],
+) -> Vec<f64> {
     let (xs, ws) = (x.shape(), w.shape());
     let (xv, wv, bv) = (f64s(x), f64s(w), bias.map(f64s));
     let mut all = Vec::new();
@@ -56,9 +82,14 @@ fn naive_conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, window: &Window, gr
                     for tap in 0..ws[2] * ws[3] {
                         let y = i / out[1] * window.strides[0] + tap / ws[3] * window.dilations[0];
                         let x = i % out[1] * window.strides[1] + tap % ws[3] * window.dilations[1];
-                        let (Some(y), Some(x)) = (y.checked_sub(window.pads[0]), x.checked_sub(window.pads[1])) else { continue };
+                        let (Some(y), Some(x)) =
+                            (y.checked_sub(window.pads[0]), x.checked_sub(window.pads[1]))
+                        else {
+                            continue;
+                        };
                         if y < xs[2] && x < xs[3] {
-                            sum += xv[((n * xs[1] + first + c) * xs[2] + y) * xs[3] + x] * wv[(o * ws[1] + c) * ws[2] * ws[3] + tap];
+                            sum += xv[((n * xs[1] + first + c) * xs[2] + y) * xs[3] + x]
+                                * wv[(o * ws[1] + c) * ws[2] * ws[3] + tap];
                         }
                     }
                 }
@@ -122,7 +153,11 @@ fn matrix_products() {
     let mut expected = Vec::new();
     for i in 0..2 {
         for j in 0..3 {
-            expected.extend(naive_matmul(&f64s(&a)[i * 231..][..231], &f64s(&b)[j * 297..][..297], [7, 33, 9]));
+            expected.extend(naive_matmul(
+                &f64s(&a)[i * 231..][..231],
+                &f64s(&b)[j * 297..][..297],
+                [7, 33, 9],
+            ));
         }
     }
     check(&Op::MatMul, &[&a, &b], &expected, 33.0);
@@ -135,15 +170,23 @@ fn matrix_products() {
         (vec![4, 0], vec![0, 3], 4, 0, 3),
     ] {
         let (a, b) = (noise(&left, 3), noise(&right, 4));
-        check(&Op::MatMul, &[&a, &b], &naive_matmul(&f64s(&a), &f64s(&b), [m, k, n]), k as f64 + 1.0);
+        check(
+            &Op::MatMul,
+            &[&a, &b],
+            &naive_matmul(&f64s(&a), &f64s(&b), [m, k, n]),
+            k as f64 + 1.0,
+        );
     }
 }
 
 #[test]
 fn a_bias_is_added_before_the_rounding() {
     // 2048 + 1 + 1: two roundings would stop at 2048.
-    let (a, b, bias) =
-        (Tensor::from_f32([1, 2], vec![2048.0, 1.0]), Tensor::from_f32([2, 1], vec![1.0; 2]), Tensor::from_f32([1], vec![1.0]));
+    let (a, b, bias) = (
+        Tensor::from_f32([1, 2], vec![2048.0, 1.0]),
+        Tensor::from_f32([2, 1], vec![1.0; 2]),
+        Tensor::from_f32([1], vec![1.0]),
+    );
     let product = |bias| evaluate_weighted(&Op::MatMul, &a, &b, bias, &[], Precision::F16);
     assert_eq!(f64s(&product(None).unwrap()), [2048.0]);
     assert_eq!(f64s(&product(Some(&bias)).unwrap()), [2050.0]);
@@ -152,7 +195,8 @@ fn a_bias_is_added_before_the_rounding() {
 
 #[test]
 fn pieces_of_the_depth_are_rounded_and_added() {
-    let conv = |size| Op::Conv { window: window([size, size], [1, 1], [size / 2; 4], [1, 1]), group: 1 };
+    let conv =
+        |size| Op::Conv { window: window([size, size], [1, 1], [size / 2; 4], [1, 1]), group: 1 };
     let cases = [
         (Op::MatMul, noise(&[3, 50, 700], 1), noise(&[700, 40], 2), vec![300, 512]),
         (conv(1), noise(&[1, 90, 9, 9], 1), noise(&[20, 90, 1, 1], 2), vec![32]),
@@ -162,26 +206,48 @@ fn pieces_of_the_depth_are_rounded_and_added() {
     for (op, x, weight, cuts) in cases {
         let columns = if op == Op::MatMul { weight.shape()[1] } else { weight.shape()[0] };
         let bias = noise(&[columns], 3);
-        let found = evaluate_weighted(&op, &x, &weight, Some(&bias), &cuts, Precision::F16).unwrap();
+        let found =
+            evaluate_weighted(&op, &x, &weight, Some(&bias), &cuts, Precision::F16).unwrap();
         let (x_axis, weight_axis) = if op == Op::MatMul { (2, 0) } else { (1, 1) };
         let slice = |t: &Tensor, axis: usize, begin: usize, end: usize| {
             let (mut from, mut to) = (vec![0; t.shape().len()], t.shape().to_vec());
             (from[axis], to[axis]) = (begin, end);
-            evaluate(&Op::Slice { step: vec![1; from.len()], begin: from, end: to }, &[t], Precision::F16).unwrap()
+            evaluate(
+                &Op::Slice { step: vec![1; from.len()], begin: from, end: to },
+                &[t],
+                Precision::F16,
+            )
+            .unwrap()
         };
         let depth = x.shape()[x_axis];
         let mut expected: Option<Tensor> = None;
-        for (begin, end) in [0].into_iter().chain(cuts.clone()).zip(cuts.iter().copied().chain([depth])) {
-            let (x, weight) = (slice(&x, x_axis, begin, end), slice(&weight, weight_axis, begin, end));
-            let piece = evaluate_weighted(&op, &x, &weight, (begin == 0).then_some(&bias), &[], Precision::F16).unwrap();
+        for (begin, end) in
+            [0].into_iter().chain(cuts.clone()).zip(cuts.iter().copied().chain([depth]))
+        {
+            let (x, weight) =
+                (slice(&x, x_axis, begin, end), slice(&weight, weight_axis, begin, end));
+            let piece = evaluate_weighted(
+                &op,
+                &x,
+                &weight,
+                (begin == 0).then_some(&bias),
+                &[],
+                Precision::F16,
+            )
+            .unwrap();
             expected = Some(match expected {
                 None => piece,
-                Some(sum) => evaluate(&Op::Binary(Binary::Add), &[&sum, &piece], Precision::F16).unwrap(),
+                Some(sum) => {
+                    evaluate(&Op::Binary(Binary::Add), &[&sum, &piece], Precision::F16).unwrap()
+                }
             });
         }
         assert!(found == expected.unwrap(), "{op:?}");
         for bad in [vec![0], vec![depth], vec![40, 20], vec![20, 20]] {
-            assert!(evaluate_weighted(&op, &x, &weight, None, &bad, Precision::F16).is_err(), "{op:?} {bad:?}");
+            assert!(
+                evaluate_weighted(&op, &x, &weight, None, &bad, Precision::F16).is_err(),
+                "{op:?} {bad:?}"
+            );
         }
     }
 }
@@ -190,7 +256,8 @@ fn pieces_of_the_depth_are_rounded_and_added() {
 fn sums_are_rounded_once() {
     // rk3588.md 2.1: 0.1 in f16 times 1, summed over K.
     for (k, sum) in [(256, 25.59375), (4096, 409.5)] {
-        let (a, b) = (Tensor::from_f32([1, k], vec![0.1; k]), Tensor::from_f32([k, 1], vec![1.0; k]));
+        let (a, b) =
+            (Tensor::from_f32([1, k], vec![0.1; k]), Tensor::from_f32([k, 1], vec![1.0; k]));
         let out = evaluate(&Op::MatMul, &[&a, &b], Precision::F16).unwrap();
         assert_eq!((out.dtype(), f64s(&out)), (DType::F16, vec![sum]));
     }
@@ -198,13 +265,23 @@ fn sums_are_rounded_once() {
 
 #[test]
 fn sums_beyond_65504_become_infinite() {
-    let (a, b) = (Tensor::from_f32([1, 2], vec![255.0, 256.0]), Tensor::from_f32([2, 1], vec![255.0, 256.0]));
+    let (a, b) = (
+        Tensor::from_f32([1, 2], vec![255.0, 256.0]),
+        Tensor::from_f32([2, 1], vec![255.0, 256.0]),
+    );
     let product = |precision| f64s(&evaluate(&Op::MatMul, &[&a, &b], precision).unwrap());
     assert_eq!(product(Precision::F16), [f64::INFINITY]);
     assert_eq!(product(Precision::F32), [130561.0]);
 }
 
-fn naive_attention(q: &[f64], k: &[f64], v: &[f64], mask: impl Fn(usize, usize) -> f64, scale: f64, [l, d, s, e]: [usize; 4]) -> Vec<f64> {
+fn naive_attention(
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    mask: impl Fn(usize, usize) -> f64,
+    scale: f64,
+    [l, d, s, e]: [usize; 4],
+) -> Vec<f64> {
     let scores = naive_matmul(q, k, [l, d, s]);
     let mut out = Vec::new();
     for i in 0..l {
@@ -223,8 +300,14 @@ fn attention_with_and_without_masks() {
         let (q, k, v) = (noise(&[2, 3, l, d], 1), noise(&[2, 3, d, s], 2), noise(&[2, 3, s, e], 3));
         let scale = 1.0 / (d as f32).sqrt();
         // Causal, and a mask over keys alone; some keys of every row stay.
-        let causal: Vec<f32> = (0..l * s).map(|i| if i % s <= i / s { 0.0 } else { f32::NEG_INFINITY }).collect();
-        let masks = [None, Some(Tensor::from_f32([l, s], causal)), Some(noise(&[2, 1, 1, s], 5)), Some(noise(&[3, l, 1], 6))];
+        let causal: Vec<f32> =
+            (0..l * s).map(|i| if i % s <= i / s { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let masks = [
+            None,
+            Some(Tensor::from_f32([l, s], causal)),
+            Some(noise(&[2, 1, 1, s], 5)),
+            Some(noise(&[3, l, 1], 6)),
+        ];
         for (kind, mask) in masks.iter().enumerate() {
             let mut expected = Vec::new();
             for head in 0..6 {
@@ -236,7 +319,14 @@ fn attention_with_and_without_masks() {
                     (Some(m), 3) => m[head % 3 * l + i],
                     _ => 0.0,
                 };
-                expected.extend(naive_attention(&part(&q, l * d), &part(&k, d * s), &part(&v, s * e), at, scale.into(), [l, d, s, e]));
+                expected.extend(naive_attention(
+                    &part(&q, l * d),
+                    &part(&k, d * s),
+                    &part(&v, s * e),
+                    at,
+                    scale.into(),
+                    [l, d, s, e],
+                ));
             }
             let inputs: Vec<&Tensor> = [&q, &k, &v].into_iter().chain(mask).collect();
             check(&Op::Attention { scale }, &inputs, &expected, 1.0);
@@ -248,13 +338,26 @@ fn attention_with_and_without_masks() {
 fn attention_shares_keys_between_heads_and_marks_rows_without_keys() {
     let (q, k, v) = (noise(&[4, 6, 8], 1), noise(&[8, 10], 2), noise(&[1, 10, 8], 3));
     let shared = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &k, &v], Precision::F32).unwrap();
-    let full =
-        |t: &Tensor| evaluate(&Op::Expand { shape: [&[4], &t.shape()[t.shape().len() - 2..]].concat() }, &[t], Precision::F32).unwrap();
-    let separate = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &full(&k), &full(&v)], Precision::F32).unwrap();
+    let full = |t: &Tensor| {
+        evaluate(
+            &Op::Expand { shape: [&[4], &t.shape()[t.shape().len() - 2..]].concat() },
+            &[t],
+            Precision::F32,
+        )
+        .unwrap()
+    };
+    let separate =
+        evaluate(&Op::Attention { scale: 0.5 }, &[&q, &full(&k), &full(&v)], Precision::F32)
+            .unwrap();
     assert_eq!(shared, separate);
     let mut mask = vec![0.0; 60];
     mask[10..20].fill(f32::NEG_INFINITY);
-    let out = evaluate(&Op::Attention { scale: 0.5 }, &[&q, &k, &v, &Tensor::from_f32([6, 10], mask)], Precision::F16).unwrap();
+    let out = evaluate(
+        &Op::Attention { scale: 0.5 },
+        &[&q, &k, &v, &Tensor::from_f32([6, 10], mask)],
+        Precision::F16,
+    )
+    .unwrap();
     for (i, v) in f64s(&out).into_iter().enumerate() {
         assert_eq!(v.is_nan(), i / 8 % 6 == 1, "element {i}");
     }
@@ -273,8 +376,17 @@ fn softmax_along_every_axis() {
             .collect();
         check(&Op::Softmax { axis }, &[&x], &expected, 1.0);
     }
-    let masked =
-        Tensor::from_f32([2, 3], vec![f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    let masked = Tensor::from_f32(
+        [2, 3],
+        vec![
+            f32::NEG_INFINITY,
+            0.0,
+            f32::NEG_INFINITY,
+            f32::NEG_INFINITY,
+            f32::NEG_INFINITY,
+            f32::NEG_INFINITY,
+        ],
+    );
     let out = f64s(&evaluate(&Op::Softmax { axis: 1 }, &[&masked], Precision::F16).unwrap());
     assert_eq!(out[..3], [0.0, 1.0, 0.0]);
     assert!(out[3..].iter().all(|v| v.is_nan()));
@@ -290,7 +402,12 @@ fn normalised(v: &[f64], epsilon: f64) -> impl Iterator<Item = f64> + '_ {
 fn normalisations_are_accurate_far_from_zero() {
     // Mean 600 with spread 1: a one-pass variance in f32 would be wrong in the second digit.
     let (eps, e) = (1e-5, f64::from(1e-5f32));
-    let shifted: Vec<f32> = noise(&[2, 6, 4, 8], 1).to_f32().unwrap().iter().map(|v| f16::from_f32(600.0 + v).to_f32()).collect();
+    let shifted: Vec<f32> = noise(&[2, 6, 4, 8], 1)
+        .to_f32()
+        .unwrap()
+        .iter()
+        .map(|v| f16::from_f32(600.0 + v).to_f32())
+        .collect();
     let x = Tensor::from_f32([2, 6, 4, 8], shifted);
     let v = f64s(&x);
     let (gamma, beta) = (noise(&[4, 8], 2), noise(&[4, 8], 3));
@@ -300,17 +417,39 @@ fn normalisations_are_accurate_far_from_zero() {
     };
     let expected: Vec<f64> = v
         .chunks(32)
-        .flat_map(|row| normalised(row, e).enumerate().map(|(i, n)| affine((i, n), &gamma, &beta, i)).collect::<Vec<_>>())
+        .flat_map(|row| {
+            normalised(row, e)
+                .enumerate()
+                .map(|(i, n)| affine((i, n), &gamma, &beta, i))
+                .collect::<Vec<_>>()
+        })
         .collect();
     check(&Op::LayerNorm { axis: 2, epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0);
     let (gamma, beta) = (noise(&[6], 2), noise(&[6], 3));
     for groups in [1, 2, 3, 6] {
         let size = 6 / groups * 32;
-        let expected: Vec<f64> = v.chunks(size).flat_map(|part| normalised(part, e).collect::<Vec<_>>()).collect();
-        let expected: Vec<f64> = expected.into_iter().enumerate().map(|(i, n)| affine((i, n), &gamma, &beta, i / 32 % 6)).collect();
-        check_rounded(&Op::GroupNorm { groups, epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0, 2.0);
+        let expected: Vec<f64> =
+            v.chunks(size).flat_map(|part| normalised(part, e).collect::<Vec<_>>()).collect();
+        let expected: Vec<f64> = expected
+            .into_iter()
+            .enumerate()
+            .map(|(i, n)| affine((i, n), &gamma, &beta, i / 32 % 6))
+            .collect();
+        check_rounded(
+            &Op::GroupNorm { groups, epsilon: eps },
+            &[&x, &gamma, &beta],
+            &expected,
+            30.0,
+            2.0,
+        );
         if groups == 6 {
-            check_rounded(&Op::InstanceNorm { epsilon: eps }, &[&x, &gamma, &beta], &expected, 30.0, 4.0);
+            check_rounded(
+                &Op::InstanceNorm { epsilon: eps },
+                &[&x, &gamma, &beta],
+                &expected,
+                30.0,
+                4.0,
+            );
         }
     }
 }
@@ -325,7 +464,12 @@ fn pools_and_resizes() {
     check(&pool(Pool::Average(true)), &[&x], &[3.0, 2.25, 3.75, 2.25], 0.0);
     let x = Tensor::from_f32([1, 1, 2, 2], vec![0.0, 4.0, 8.0, 12.0]);
     let resize = |mode, size| Op::Resize { mode, size };
-    check(&resize(Resize::Nearest, [4, 3]), &[&x], &[0.0, 0.0, 4.0, 0.0, 0.0, 4.0, 8.0, 8.0, 12.0, 8.0, 8.0, 12.0], 0.0);
+    check(
+        &resize(Resize::Nearest, [4, 3]),
+        &[&x],
+        &[0.0, 0.0, 4.0, 0.0, 0.0, 4.0, 8.0, 8.0, 12.0, 8.0, 8.0, 12.0],
+        0.0,
+    );
     check(&resize(Resize::Linear, [2, 4]), &[&x], &[0.0, 1.0, 3.0, 4.0, 8.0, 9.0, 11.0, 12.0], 1.0);
 }
 
@@ -341,7 +485,8 @@ fn reductions() {
         (Reduce::Min, |p| p.iter().copied().fold(f64::MAX, f64::min)),
         (Reduce::Prod, |p| p.iter().product()),
     ] {
-        let expected: Vec<f64> = (0..4).map(|i| f(&group(i).map(|j| v[j]).collect::<Vec<_>>())).collect();
+        let expected: Vec<f64> =
+            (0..4).map(|i| f(&group(i).map(|j| v[j]).collect::<Vec<_>>())).collect();
         check(&Op::Reduce { kind, axes: vec![0, 2], keep: true }, &[&x], &expected, 1.0);
     }
 }
@@ -358,16 +503,25 @@ fn results_do_not_depend_on_the_number_of_threads() {
         (conv.clone(), vec![n(&[1, 33, 40, 40], 1), n(&[70, 33, 3, 3], 2), n(&[70], 3)]),
         (conv, vec![n(&[1, 64, 40, 40], 1), n(&[70, 64, 3, 3], 2), n(&[70], 3)]),
         (Op::MatMul, vec![n(&[3, 130, 700], 1), n(&[700, 520], 2)]),
-        (Op::Attention { scale: 0.2 }, vec![n(&[3, 200, 24], 1), n(&[3, 24, 300], 2), n(&[3, 300, 24], 3)]),
+        (
+            Op::Attention { scale: 0.2 },
+            vec![n(&[3, 200, 24], 1), n(&[3, 24, 300], 2), n(&[3, 300, 24], 3)],
+        ),
         (Op::Softmax { axis: 1 }, vec![n(&[9, 200, 30], 1)]),
-        (Op::GroupNorm { groups: 8, epsilon: 1e-6 }, vec![n(&[2, 32, 30, 30], 1), n(&[32], 2), n(&[32], 3)]),
+        (
+            Op::GroupNorm { groups: 8, epsilon: 1e-6 },
+            vec![n(&[2, 32, 30, 30], 1), n(&[32], 2), n(&[32], 3)],
+        ),
         (Op::Gelu { tanh: false }, vec![n(&[300, 300], 1)]),
     ];
     for (op, inputs) in cases {
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         for precision in [Precision::F32, Precision::F16] {
             let one = with(1, &op, &inputs, precision);
-            assert!([2, 3].iter().all(|&t| with(t, &op, &inputs, precision).bytes() == one.bytes()), "{op:?}");
+            assert!(
+                [2, 3].iter().all(|&t| with(t, &op, &inputs, precision).bytes() == one.bytes()),
+                "{op:?}"
+            );
         }
     }
 }

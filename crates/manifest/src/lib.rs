@@ -10,7 +10,7 @@ mod model;
 pub use digest::{Digest, FileEntry};
 pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, Verified};
 pub use model::{
-    AttentionTiling, Conversion, CoreId, Generator, MANIFEST_FILE, Manifest, ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion,
-    Shard, TensorSpec,
+    AttentionTiling, Conversion, CoreId, Generator, MANIFEST_FILE, Manifest, ManifestError, Model,
+    ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec,
 };
 pub use rockshard_tensor::{PathError, check_relative};

@@ -112,8 +112,12 @@ impl TryFrom<CoreName> for CoreId {
         match name {
             CoreName::Number(n @ 0..=2) => Ok(CoreId::Npu(n as u8)),
             CoreName::Word(w) if w == "host" => Ok(CoreId::Host),
-            CoreName::Number(n) => Err(format!("core {n} does not exist: cores are 0, 1, 2 and \"host\"")),
-            CoreName::Word(w) => Err(format!("core {w:?} does not exist: cores are 0, 1, 2 and \"host\"")),
+            CoreName::Number(n) => {
+                Err(format!("core {n} does not exist: cores are 0, 1, 2 and \"host\""))
+            }
+            CoreName::Word(w) => {
+                Err(format!("core {w:?} does not exist: cores are 0, 1, 2 and \"host\""))
+            }
         }
     }
 }
@@ -150,7 +154,9 @@ impl Model {
         let mut scales: BTreeMap<&str, f32> = made.map(|t| (t.name.as_str(), t.scale)).collect();
         for shard in &self.shards {
             for input in &shard.inputs {
-                if !on_npu(&shard) || scales.get(input.name.as_str()).is_some_and(|&scale| scale != input.scale) {
+                if !on_npu(&shard)
+                    || scales.get(input.name.as_str()).is_some_and(|&scale| scale != input.scale)
+                {
                     scales.remove(input.name.as_str());
                 }
             }
@@ -271,7 +277,9 @@ pub enum ManifestError {
     #[error("manifest.json: {0}")]
     Json(#[from] serde_json::Error),
     /// Written by a newer rockshard.
-    #[error("manifest.json: schema {found} is newer than {SCHEMA}, the newest this rockshard reads; update rockshard")]
+    #[error(
+        "manifest.json: schema {found} is newer than {SCHEMA}, the newest this rockshard reads; update rockshard"
+    )]
     Newer {
         /// Version in the file.
         found: u64,
@@ -310,13 +318,17 @@ impl Manifest {
 
     /// The model of a name, at a resolution where one is given.
     pub fn model(&self, name: &str, resolution: Option<[u32; 2]>) -> Option<&Model> {
-        self.models.iter().find(|m| m.name == name && (resolution.is_none() || m.resolution.is_none() || m.resolution == resolution))
+        self.models.iter().find(|m| {
+            m.name == name
+                && (resolution.is_none() || m.resolution.is_none() || m.resolution == resolution)
+        })
     }
 
     /// Modelled device memory of all models at a resolution (and those that have none) resident at once: every NPU shard's weights, and
     /// for each core the activations of its largest shard, since a core runs one at a time.
     pub fn resident_bytes(&self, resolution: Option<[u32; 2]>) -> u64 {
-        let at_once = self.models.iter().filter(|m| m.resolution.is_none() || m.resolution == resolution);
+        let at_once =
+            self.models.iter().filter(|m| m.resolution.is_none() || m.resolution == resolution);
         let (mut weights, mut activations) = (0, BTreeMap::new());
         for shard in at_once.flat_map(|m| &m.shards).filter(|s| s.core != CoreId::Host) {
             weights += shard.weight_bytes;
@@ -345,8 +357,13 @@ impl Manifest {
         }
         let mut names = BTreeSet::new();
         for model in &self.models {
-            if let Some(golden) = model.golden.as_ref().filter(|g| !self.files.contains_key(&g.inputs)) {
-                return inconsistent(format!("model {:?} names file {:?}, which is not listed under files", model.name, golden.inputs));
+            if let Some(golden) =
+                model.golden.as_ref().filter(|g| !self.files.contains_key(&g.inputs))
+            {
+                return inconsistent(format!(
+                    "model {:?} names file {:?}, which is not listed under files",
+                    model.name, golden.inputs
+                ));
             }
             let mut known: BTreeSet<&str> = model.inputs.iter().map(|t| t.name.as_str()).collect();
             for shard in &model.shards {
@@ -355,23 +372,41 @@ impl Manifest {
                 }
                 for file in [&shard.file, &shard.reference] {
                     if !self.files.contains_key(file) {
-                        return inconsistent(format!("shard {:?} names file {file:?}, which is not listed under files", shard.name));
+                        return inconsistent(format!(
+                            "shard {:?} names file {file:?}, which is not listed under files",
+                            shard.name
+                        ));
                     }
                 }
-                if let Some(input) = shard.inputs.iter().find(|t| !known.contains(t.name.as_str())) {
-                    return inconsistent(format!("shard {:?} reads {:?}, which no earlier shard writes", shard.name, input.name));
+                if let Some(input) = shard.inputs.iter().find(|t| !known.contains(t.name.as_str()))
+                {
+                    return inconsistent(format!(
+                        "shard {:?} reads {:?}, which no earlier shard writes",
+                        shard.name, input.name
+                    ));
                 }
                 let micros = shard.modelled.micros;
                 if !(micros.is_finite() && micros >= 0.0) {
-                    return inconsistent(format!("shard {:?} is modelled to take {micros} microseconds", shard.name));
+                    return inconsistent(format!(
+                        "shard {:?} is modelled to take {micros} microseconds",
+                        shard.name
+                    ));
                 }
                 let optional = [shard.golden.as_ref(), shard.compiled.as_ref().map(|c| &c.file)];
-                if let Some(file) = optional.into_iter().flatten().find(|f| !self.files.contains_key(*f)) {
-                    return inconsistent(format!("shard {:?} names file {file:?}, which is not listed under files", shard.name));
+                if let Some(file) =
+                    optional.into_iter().flatten().find(|f| !self.files.contains_key(*f))
+                {
+                    return inconsistent(format!(
+                        "shard {:?} names file {file:?}, which is not listed under files",
+                        shard.name
+                    ));
                 }
                 for region in &shard.sandwich {
                     let measured = [region.worst_magnitude, region.lost_before, region.lost_after];
-                    if !(region.factor.is_finite() && region.factor > 0.0 && measured.iter().all(|v| v.is_finite())) {
+                    if !(region.factor.is_finite()
+                        && region.factor > 0.0
+                        && measured.iter().all(|v| v.is_finite()))
+                    {
                         return inconsistent(format!(
                             "shard {:?} has a sandwich with a number that is not finite, or a factor of 0 or below",
                             shard.name
@@ -380,20 +415,38 @@ impl Manifest {
                 }
                 for output in &shard.outputs {
                     if !known.insert(&output.name) {
-                        return inconsistent(format!("shard {:?} writes {:?} a second time", shard.name, output.name));
+                        return inconsistent(format!(
+                            "shard {:?} writes {:?} a second time",
+                            shard.name, output.name
+                        ));
                     }
                 }
             }
             if let Some(output) = model.outputs.iter().find(|t| !known.contains(t.name.as_str())) {
-                return inconsistent(format!("model {:?} has output {:?}, which no shard writes", model.name, output.name));
+                return inconsistent(format!(
+                    "model {:?} has output {:?}, which no shard writes",
+                    model.name, output.name
+                ));
             }
-            for spec in model.shards.iter().flat_map(|s| s.inputs.iter().chain(&s.outputs)).chain(&model.inputs).chain(&model.outputs) {
+            for spec in model
+                .shards
+                .iter()
+                .flat_map(|s| s.inputs.iter().chain(&s.outputs))
+                .chain(&model.inputs)
+                .chain(&model.outputs)
+            {
                 if !(spec.scale.is_finite() && spec.scale > 0.0) {
-                    return inconsistent(format!("tensor {:?} has scale {}", spec.name, spec.scale));
+                    return inconsistent(format!(
+                        "tensor {:?} has scale {}",
+                        spec.name, spec.scale
+                    ));
                 }
                 let bytes = spec.shape.iter().try_fold(spec.dtype.size(), |n, &d| n.checked_mul(d));
                 if bytes.is_none_or(|n| n > u32::MAX as usize) {
-                    return inconsistent(format!("tensor {:?} of shape {:?} is over 4 GiB", spec.name, spec.shape));
+                    return inconsistent(format!(
+                        "tensor {:?} of shape {:?} is over 4 GiB",
+                        spec.name, spec.shape
+                    ));
                 }
             }
         }

@@ -2,8 +2,8 @@
 //! the other refuses too.
 
 use rockshard_manifest::{
-    AttentionTiling, Compiled, CompiledLayer, Conversion, CoreId, FileEntry, FusedLora, Generator, Golden, Manifest, Model, ModelledCost,
-    SCHEMA, SandwichRegion, Shard, TensorSpec, Verified,
+    AttentionTiling, Compiled, CompiledLayer, Conversion, CoreId, FileEntry, FusedLora, Generator,
+    Golden, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec, Verified,
 };
 use rockshard_tensor::DType;
 use serde_json::{Value, json};
@@ -45,7 +45,12 @@ fn shard(name: &str, core: CoreId, input: TensorSpec, output: TensorSpec) -> Sha
 
 /// A manifest with something of everything.
 fn sample() -> Manifest {
-    let mut second = shard("unet-01", CoreId::Npu(2), tensor("h", DType::F32, 0.25), tensor("out", DType::F32, 1.0));
+    let mut second = shard(
+        "unet-01",
+        CoreId::Npu(2),
+        tensor("h", DType::F32, 0.25),
+        tensor("out", DType::F32, 1.0),
+    );
     second.sandwich.push(SandwichRegion {
         nodes: ["first".into(), "last".into()],
         factor: 0.25,
@@ -78,9 +83,19 @@ fn sample() -> Manifest {
         warnings: vec!["a layer was moved".into()],
         verified: Some(Verified { cosine: 0.999_99, relative_l2: 0.001 }),
     });
-    let shards = vec![shard("unet-00", CoreId::Host, tensor("x", DType::I64, 1.0), tensor("h", DType::F32, 0.25)), second];
-    let more = ["golden/unet-inputs.safetensors", "golden/unet-01.safetensors", "shards/unet-01.rknn"].map(String::from);
-    let files = shards.iter().flat_map(|s| [s.file.clone(), s.reference.clone()]).chain(more).map(|f| (f, FileEntry::of(b"x"))).collect();
+    let shards = vec![
+        shard("unet-00", CoreId::Host, tensor("x", DType::I64, 1.0), tensor("h", DType::F32, 0.25)),
+        second,
+    ];
+    let more =
+        ["golden/unet-inputs.safetensors", "golden/unet-01.safetensors", "shards/unet-01.rknn"]
+            .map(String::from);
+    let files = shards
+        .iter()
+        .flat_map(|s| [s.file.clone(), s.reference.clone()])
+        .chain(more)
+        .map(|f| (f, FileEntry::of(b"x")))
+        .collect();
     Manifest {
         schema: SCHEMA,
         generator: Generator { name: "rockshard".into(), version: "0.1.0".into() },
@@ -91,7 +106,12 @@ fn sample() -> Manifest {
             shards: "auto".into(),
             placement: "balanced".into(),
             optimise: "latency".into(),
-            loras: vec![FusedLora { file: "style.safetensors".into(), scale: 0.8, fused: 2, unmatched: vec!["lora_unet_x".into()] }],
+            loras: vec![FusedLora {
+                file: "style.safetensors".into(),
+                scale: 0.8,
+                fused: 2,
+                unmatched: vec!["lora_unet_x".into()],
+            }],
         },
         models: vec![Model {
             name: "unet".into(),
@@ -100,7 +120,11 @@ fn sample() -> Manifest {
             outputs: vec![tensor("out", DType::F32, 1.0)],
             shards,
             declined: vec!["tile: the attention is small".into()],
-            golden: Some(Golden { inputs: "golden/unet-inputs.safetensors".into(), steps: 2, dtype: DType::F16 }),
+            golden: Some(Golden {
+                inputs: "golden/unet-inputs.safetensors".into(),
+                steps: 2,
+                dtype: DType::F16,
+            }),
         }],
         files,
     }
@@ -117,7 +141,12 @@ fn with(pointer: &str, value: Value) -> Value {
         Some(place) => *place = value,
         None => {
             let (parent, key) = pointer.rsplit_once('/').unwrap();
-            manifest.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(key.replace("~1", "/"), value);
+            manifest
+                .pointer_mut(parent)
+                .unwrap()
+                .as_object_mut()
+                .unwrap()
+                .insert(key.replace("~1", "/"), value);
         }
     }
     manifest
@@ -126,7 +155,12 @@ fn with(pointer: &str, value: Value) -> Value {
 fn without(pointer: &str) -> Value {
     let mut manifest = sample_json();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
-    let removed = manifest.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(&key.replace("~1", "/"));
+    let removed = manifest
+        .pointer_mut(parent)
+        .unwrap()
+        .as_object_mut()
+        .unwrap()
+        .remove(&key.replace("~1", "/"));
     assert!(removed.is_some(), "{pointer} is not in the sample");
     manifest
 }
@@ -153,8 +187,14 @@ fn what_is_written_fits_and_reads_back() {
 
 #[test]
 fn optional_fields_may_be_left_out() {
-    let shard = ["/sandwich", "/golden", "/compiled", "/compiled/warnings", "/compiled/verified"].map(|f| SHARD.to_owned() + f);
-    let others = ["/models/0/resolution", "/models/0/declined", "/models/0/golden", "/models/0/shards/0/outputs/0/scale"];
+    let shard = ["/sandwich", "/golden", "/compiled", "/compiled/warnings", "/compiled/verified"]
+        .map(|f| SHARD.to_owned() + f);
+    let others = [
+        "/models/0/resolution",
+        "/models/0/declined",
+        "/models/0/golden",
+        "/models/0/shards/0/outputs/0/scale",
+    ];
     let loras = ["/conversion/loras", "/conversion/loras/0/unmatched"];
     for field in shard.iter().map(String::as_str).chain(others).chain(loras) {
         let manifest = without(field);
@@ -174,16 +214,30 @@ fn every_other_field_is_required() {
                     out.push(at);
                 }
             }
-            Value::Array(list) => list.iter().enumerate().for_each(|(i, v)| fields(v, &format!("{at}/{i}"), out)),
+            Value::Array(list) => {
+                list.iter().enumerate().for_each(|(i, v)| fields(v, &format!("{at}/{i}"), out))
+            }
             _ => {}
         }
     }
     let mut all = Vec::new();
     fields(&sample_json(), "", &mut all);
     // What may be left out, and files, which are keyed by path: taking one away is not a matter of form.
-    let optional = ["/resolution", "/declined", "/1/sandwich", "/attention", "/scale", "/Conv", ".onnx", ".rknn", ".safetensors"];
+    let optional = [
+        "/resolution",
+        "/declined",
+        "/1/sandwich",
+        "/attention",
+        "/scale",
+        "/Conv",
+        ".onnx",
+        ".rknn",
+        ".safetensors",
+    ];
     let added = ["/loras", "/unmatched", "/golden", "/compiled", "/warnings", "/verified"];
-    let needed = |at: &&String| !optional.iter().chain(&added).any(|o| at.ends_with(o)) || at.ends_with("/loras/0/scale");
+    let needed = |at: &&String| {
+        !optional.iter().chain(&added).any(|o| at.ends_with(o)) || at.ends_with("/loras/0/scale")
+    };
     for field in all.iter().filter(needed) {
         let manifest = without(field);
         assert!(!fits(&manifest), "the schema takes a manifest without {field}");
@@ -222,11 +276,23 @@ fn both_refuse_bad_forms() {
         (with(&at("core"), json!(-1)), "core -1 does not exist"),
         (with(&at("core"), json!("gpu")), "core \"gpu\" does not exist"),
         (with(&at("core"), json!(null)), "did not match"),
-        (with("/files/shards~1unet-00.onnx/sha256", json!("abc")), "\"abc\" is not a SHA-256 digest of 64 hexadecimal digits"),
-        (with("/files/shards~1unet-00.onnx/sha256", json!("+f".repeat(32))), "is not a SHA-256 digest"),
-        (with("/files/shards~1unet-00.onnx/sha256", json!("é".repeat(32))), "is not a SHA-256 digest"),
+        (
+            with("/files/shards~1unet-00.onnx/sha256", json!("abc")),
+            "\"abc\" is not a SHA-256 digest of 64 hexadecimal digits",
+        ),
+        (
+            with("/files/shards~1unet-00.onnx/sha256", json!("+f".repeat(32))),
+            "is not a SHA-256 digest",
+        ),
+        (
+            with("/files/shards~1unet-00.onnx/sha256", json!("é".repeat(32))),
+            "is not a SHA-256 digest",
+        ),
         (with("/files/shards~1unet-00.onnx/size", json!(-1)), "invalid value: integer `-1`"),
-        (with("/schema", json!(SCHEMA + 1)), "schema 2 is newer than 1, the newest this rockshard reads; update rockshard"),
+        (
+            with("/schema", json!(SCHEMA + 1)),
+            "schema 2 is newer than 1, the newest this rockshard reads; update rockshard",
+        ),
         (with("/schema", json!(u64::MAX)), "schema 18446744073709551615 is newer than 1"),
         (with("/schema", json!(0)), "schema 0 does not exist"),
         (with(&at("inputs/0/scale"), json!(0)), "tensor \"h\" has scale 0"),
@@ -246,15 +312,34 @@ fn both_refuse_bad_forms() {
 
 #[test]
 fn both_refuse_paths_out_of_the_pack() {
-    for bad in ["", "/etc/passwd", "../x", "a/../b", "a/..", "..", ".", "./a", "a/./b", "a/.", "a\\b", "C:/x", "a\u{0}b", "a\n/../b"] {
+    for bad in [
+        "",
+        "/etc/passwd",
+        "../x",
+        "a/../b",
+        "a/..",
+        "..",
+        ".",
+        "./a",
+        "a/./b",
+        "a/.",
+        "a\\b",
+        "C:/x",
+        "a\u{0}b",
+        "a\n/../b",
+    ] {
         let escaped = bad.replace('~', "~0").replace('/', "~1");
-        let manifest = with(&format!("/files/{escaped}"), json!({"size": 1, "sha256": "0".repeat(64)}));
+        let manifest =
+            with(&format!("/files/{escaped}"), json!({"size": 1, "sha256": "0".repeat(64)}));
         assert!(!fits(&manifest), "the schema takes path {bad:?}");
         let error = parse(&manifest).expect_err(bad);
         assert!(error.contains("is not made of plain relative components"), "{error}");
     }
     for good in ["a", "tokenizer/vocab.json", "a..b", "..a", ".a", "a.", "a/b.c/..d"] {
-        let manifest = with(&format!("/files/{}", good.replace('/', "~1")), json!({"size": 1, "sha256": "0".repeat(64)}));
+        let manifest = with(
+            &format!("/files/{}", good.replace('/', "~1")),
+            json!({"size": 1, "sha256": "0".repeat(64)}),
+        );
         assert!(fits(&manifest), "the schema refuses path {good:?}");
         parse(&manifest).unwrap();
     }
@@ -265,19 +350,43 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     let at = |field: &str| format!("{SHARD}/{field}");
     let cases: Vec<(Value, &str)> = vec![
         (with(&at("name"), json!("unet-00")), "two shards are named \"unet-00\""),
-        (with(&at("inputs/0/name"), json!("nowhere")), "shard \"unet-01\" reads \"nowhere\", which no earlier shard writes"),
-        (with("/models/0/inputs", json!([])), "shard \"unet-00\" reads \"x\", which no earlier shard writes"),
+        (
+            with(&at("inputs/0/name"), json!("nowhere")),
+            "shard \"unet-01\" reads \"nowhere\", which no earlier shard writes",
+        ),
+        (
+            with("/models/0/inputs", json!([])),
+            "shard \"unet-00\" reads \"x\", which no earlier shard writes",
+        ),
         (with(&at("outputs/0/name"), json!("h")), "shard \"unet-01\" writes \"h\" a second time"),
-        (with("/models/0/outputs/0/name", json!("y")), "model \"unet\" has output \"y\", which no shard writes"),
+        (
+            with("/models/0/outputs/0/name", json!("y")),
+            "model \"unet\" has output \"y\", which no shard writes",
+        ),
         (
             with(&at("file"), json!("shards/gone.onnx")),
             "shard \"unet-01\" names file \"shards/gone.onnx\", which is not listed under files",
         ),
-        (without("/files/reference~1unet-00.onnx"), "shard \"unet-00\" names file \"reference/unet-00.onnx\", which is not listed"),
-        (with(&at("golden"), json!("golden/gone")), "shard \"unet-01\" names file \"golden/gone\", which is not listed under files"),
-        (with(&at("compiled/file"), json!("shards/gone.rknn")), "shard \"unet-01\" names file \"shards/gone.rknn\", which is not listed"),
-        (with("/models/0/golden/inputs", json!("gone")), "model \"unet\" names file \"gone\", which is not listed under files"),
-        (with(&at("inputs/0/shape"), json!([1u64 << 31, 2])), "tensor \"h\" of shape [2147483648, 2] is over 4 GiB"),
+        (
+            without("/files/reference~1unet-00.onnx"),
+            "shard \"unet-00\" names file \"reference/unet-00.onnx\", which is not listed",
+        ),
+        (
+            with(&at("golden"), json!("golden/gone")),
+            "shard \"unet-01\" names file \"golden/gone\", which is not listed under files",
+        ),
+        (
+            with(&at("compiled/file"), json!("shards/gone.rknn")),
+            "shard \"unet-01\" names file \"shards/gone.rknn\", which is not listed",
+        ),
+        (
+            with("/models/0/golden/inputs", json!("gone")),
+            "model \"unet\" names file \"gone\", which is not listed under files",
+        ),
+        (
+            with(&at("inputs/0/shape"), json!([1u64 << 31, 2])),
+            "tensor \"h\" of shape [2147483648, 2] is over 4 GiB",
+        ),
         (with(&at("inputs/0/shape"), json!([u64::MAX, u64::MAX])), "is over 4 GiB"),
     ];
     for (manifest, message) in cases {
@@ -292,7 +401,8 @@ fn a_manifest_that_contradicts_itself_is_refused() {
 fn resident_memory_counts_a_core_once() {
     let mut manifest = sample();
     let npu = manifest.models[0].shards[1].clone();
-    let larger = Shard { modelled: ModelledCost { internal_bytes: 9000, ..npu.modelled }, ..npu.clone() };
+    let larger =
+        Shard { modelled: ModelledCost { internal_bytes: 9000, ..npu.modelled }, ..npu.clone() };
     let elsewhere = Shard { core: CoreId::Npu(0), ..npu };
     manifest.models[0].shards.extend([larger, elsewhere]);
     let other = Model { resolution: Some([128, 128]), ..manifest.models[0].clone() };

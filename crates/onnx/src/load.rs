@@ -1,7 +1,9 @@
 use crate::schema::{ModelProto, TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 use bytes::Bytes;
 use prost::Message;
-use rockshard_tensor::{DType, MappedFile, PathError, Tensor, TensorError, check_relative, element_count};
+use rockshard_tensor::{
+    DType, MappedFile, PathError, Tensor, TensorError, check_relative, element_count,
+};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -114,7 +116,8 @@ pub struct Model {
 /// # Errors
 /// The file cannot be read, or is not a model with a graph.
 pub fn load(path: &Path) -> Result<Model, OnnxError> {
-    let file = MappedFile::open(path).map_err(|source| OnnxError::Io { path: path.to_owned(), source })?;
+    let file =
+        MappedFile::open(path).map_err(|source| OnnxError::Io { path: path.to_owned(), source })?;
     let model = Model::decode(file.bytes().clone(), path)?;
     model.files().insert(String::new(), file);
     Ok(model)
@@ -126,7 +129,8 @@ impl Model {
     /// # Errors
     /// As [`load`].
     pub fn decode(bytes: Bytes, path: &Path) -> Result<Self, OnnxError> {
-        let proto = ModelProto::decode(bytes).map_err(|source| OnnxError::Decode { path: path.to_owned(), source })?;
+        let proto = ModelProto::decode(bytes)
+            .map_err(|source| OnnxError::Decode { path: path.to_owned(), source })?;
         if proto.graph.is_none() {
             return Err(OnnxError::NoGraph { path: path.to_owned() });
         }
@@ -150,7 +154,8 @@ impl Model {
     /// Version of the standard operator set; 1 where the file does not say.
     pub fn opset(&self) -> i64 {
         let standard = |d: &str| d.is_empty() || d == "ai.onnx";
-        let version = self.proto.opset_import.iter().find(|o| standard(o.domain.as_deref().unwrap_or("")));
+        let version =
+            self.proto.opset_import.iter().find(|o| standard(o.domain.as_deref().unwrap_or("")));
         version.and_then(|o| o.version).unwrap_or(1)
     }
 
@@ -160,12 +165,16 @@ impl Model {
     /// An unsupported type, data of the wrong length, external data that is missing, short or outside the directory.
     pub fn tensor(&self, proto: &TensorProto) -> Result<Tensor, OnnxError> {
         let name = || proto.name.clone().unwrap_or_default();
-        let shape: Option<Vec<usize>> = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
-        let shape = shape.ok_or_else(|| OnnxError::Shape { tensor: name(), dims: proto.dims.clone() })?;
+        let shape: Option<Vec<usize>> =
+            proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let shape =
+            shape.ok_or_else(|| OnnxError::Shape { tensor: name(), dims: proto.dims.clone() })?;
         let code = proto.data_type.unwrap_or_default();
-        let kind = DataType::try_from(code).map_err(|_| OnnxError::Type { tensor: name(), code })?;
+        let kind =
+            DataType::try_from(code).map_err(|_| OnnxError::Type { tensor: name(), code })?;
         let wide = |source| OnnxError::Length { tensor: name(), source };
-        let count = element_count(&shape).ok_or_else(|| wide(TensorError::TooLarge(shape.clone())))?;
+        let count =
+            element_count(&shape).ok_or_else(|| wide(TensorError::TooLarge(shape.clone())))?;
         let stored = match kind {
             DataType::Bool | DataType::Int8 | DataType::Uint8 => 1,
             DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16 => 2,
@@ -173,7 +182,8 @@ impl Model {
             DataType::Double | DataType::Int64 | DataType::Uint64 => 8,
             _ => return Err(OnnxError::Type { tensor: name(), code }),
         };
-        let size = count.checked_mul(stored).ok_or_else(|| wide(TensorError::TooLarge(shape.clone())))?;
+        let size =
+            count.checked_mul(stored).ok_or_else(|| wide(TensorError::TooLarge(shape.clone())))?;
         let raw = if proto.data_location == Some(DataLocation::External as i32) {
             self.external(proto, size)?
         } else if let Some(raw) = &proto.raw_data {
@@ -183,14 +193,25 @@ impl Model {
         };
         if raw.len() != size {
             let dtype = if stored == 2 { DType::F16 } else { DType::F32 };
-            return Err(wide(TensorError::Length { shape, dtype, expected: size, found: raw.len() }));
+            return Err(wide(TensorError::Length {
+                shape,
+                dtype,
+                expected: size,
+                found: raw.len(),
+            }));
         }
         Ok(convert(kind, shape, raw))
     }
 
     fn external(&self, proto: &TensorProto, size: usize) -> Result<Bytes, OnnxError> {
         let tensor = || proto.name.clone().unwrap_or_default();
-        let entry = |key: &str| proto.external_data.iter().find(|e| e.key.as_deref() == Some(key)).and_then(|e| e.value.clone());
+        let entry = |key: &str| {
+            proto
+                .external_data
+                .iter()
+                .find(|e| e.key.as_deref() == Some(key))
+                .and_then(|e| e.value.clone())
+        };
         let number = |key: &'static str| match entry(key) {
             None => Ok(None),
             Some(value) => match value.parse::<u64>() {
@@ -199,14 +220,18 @@ impl Model {
             },
         };
         let location = entry("location").unwrap_or_default();
-        let relative = check_relative(&location).map_err(|source| OnnxError::Escape { tensor: tensor(), source })?;
+        let relative = check_relative(&location)
+            .map_err(|source| OnnxError::Escape { tensor: tensor(), source })?;
         let path = self.path.parent().unwrap_or(Path::new("")).join(relative);
         let mut files = self.files();
         let file = match files.get(&location) {
             Some(file) => file.bytes().clone(),
             None => {
-                let file =
-                    MappedFile::open(&path).map_err(|source| OnnxError::External { tensor: tensor(), path: path.clone(), source })?;
+                let file = MappedFile::open(&path).map_err(|source| OnnxError::External {
+                    tensor: tensor(),
+                    path: path.clone(),
+                    source,
+                })?;
                 files.entry(location).or_insert(file).bytes().clone()
             }
         };
@@ -215,7 +240,13 @@ impl Model {
         let length = number("length")?.unwrap_or(size as u64);
         let end = offset.saturating_add(length);
         if end > file.len() as u64 {
-            return Err(OnnxError::Short { tensor: tensor(), path, offset, end, size: file.len() as u64 });
+            return Err(OnnxError::Short {
+                tensor: tensor(),
+                path,
+                offset,
+                end,
+                size: file.len() as u64,
+            });
         }
         Ok(file.slice(offset as usize..end as usize))
     }
@@ -228,7 +259,9 @@ fn typed_fields(proto: &TensorProto, kind: DataType) -> Bytes {
         DataType::Double => proto.double_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DataType::Int64 => proto.int64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DataType::Uint64 => proto.uint64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        DataType::Uint32 => proto.uint64_data.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+        DataType::Uint32 => {
+            proto.uint64_data.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect()
+        }
         DataType::Int32 => proto.int32_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16 => {
             proto.int32_data.iter().flat_map(|&v| (v as u16).to_le_bytes()).collect()
@@ -247,22 +280,32 @@ fn convert(kind: DataType, shape: Vec<usize>, raw: Bytes) -> Tensor {
         DataType::Int32 | DataType::Uint32 => DType::I32,
         DataType::Bool => DType::Bool,
         DataType::Double => {
-            let values = raw.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect();
+            let values =
+                raw.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect();
             return Tensor::from_f32(shape, values);
         }
         DataType::Bfloat16 => {
-            let values = raw.as_chunks::<2>().0.iter().map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect();
+            let values = raw
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes([0, 0, b[0], b[1]]))
+                .collect();
             return Tensor::from_f32(shape, values);
         }
         DataType::Int16 => {
-            let values = raw.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b).into()).collect();
+            let values =
+                raw.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b).into()).collect();
             return Tensor::from_i32(shape, values);
         }
         DataType::Uint16 => {
-            let values = raw.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b).into()).collect();
+            let values =
+                raw.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b).into()).collect();
             return Tensor::from_i32(shape, values);
         }
-        DataType::Int8 => return Tensor::from_i32(shape, raw.iter().map(|&b| (b as i8).into()).collect()),
+        DataType::Int8 => {
+            return Tensor::from_i32(shape, raw.iter().map(|&b| (b as i8).into()).collect());
+        }
         _ => return Tensor::from_i32(shape, raw.iter().map(|&b| b.into()).collect()),
     };
     Tensor::new(dtype, shape, raw).expect("length was checked")

@@ -1,4 +1,7 @@
-use crate::schema::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
+use crate::schema::{
+    ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation,
+    tensor_proto::DataType,
+};
 use prost::Message;
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -49,7 +52,10 @@ impl Weights {
             self.tensors.push(tensor.clone());
             offset
         });
-        let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
+        let entry = |key: &str, value: String| StringStringEntryProto {
+            key: Some(key.to_owned()),
+            value: Some(value),
+        };
         proto.data_location = Some(DataLocation::External as i32);
         proto.external_data = vec![
             entry("location", format!("{file_name}{DATA_SUFFIX}")),
@@ -84,7 +90,10 @@ pub fn save(proto: &ModelProto, weights: &Weights, path: &Path) -> io::Result<()
     })
 }
 
-fn write_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+fn write_file(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     fill(&mut out)?;
     out.into_inner().map(drop).map_err(io::IntoInnerError::into_error)

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use prost::Message;
 use rockshard_onnx::schema::{
-    GraphProto, ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation, tensor_proto::DataType,
+    GraphProto, ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation,
+    tensor_proto::DataType,
 };
 use rockshard_onnx::{Model, Weights, load, save};
 use rockshard_tensor::{DType, Tensor};
@@ -11,7 +12,10 @@ use std::fs;
 use std::path::Path;
 
 fn model(initializer: Vec<TensorProto>) -> ModelProto {
-    ModelProto { graph: Some(GraphProto { initializer, ..GraphProto::default() }), ..ModelProto::default() }
+    ModelProto {
+        graph: Some(GraphProto { initializer, ..GraphProto::default() }),
+        ..ModelProto::default()
+    }
 }
 
 fn decode(proto: &ModelProto, path: &Path) -> Model {
@@ -29,7 +33,10 @@ fn tensor(kind: DataType, dims: &[i64], raw: &[u8]) -> TensorProto {
 }
 
 fn external(entries: &[(&str, &str)]) -> TensorProto {
-    let entry = |&(key, value): &(&str, &str)| StringStringEntryProto { key: Some(key.into()), value: Some(value.into()) };
+    let entry = |&(key, value): &(&str, &str)| StringStringEntryProto {
+        key: Some(key.into()),
+        value: Some(value.into()),
+    };
     TensorProto {
         raw_data: None,
         data_location: Some(DataLocation::External as i32),
@@ -51,7 +58,10 @@ fn weights_inline_and_external_read_back() {
         ("flags", Tensor::from_bool([3], vec![true, false, true])),
     ];
     let mut weights = Weights::default();
-    let initializer = tensors.iter().map(|(name, tensor)| weights.initializer(name, tensor, "model.onnx")).collect();
+    let initializer = tensors
+        .iter()
+        .map(|(name, tensor)| weights.initializer(name, tensor, "model.onnx"))
+        .collect();
     save(&model(initializer), &weights, &path).unwrap();
 
     let read = load(&path).unwrap();
@@ -59,7 +69,13 @@ fn weights_inline_and_external_read_back() {
     for (proto, (name, tensor)) in protos.iter().zip(&tensors) {
         assert_eq!(read.tensor(proto).unwrap(), *tensor, "{name}");
     }
-    let offset = |i: usize| protos[i].external_data.iter().find(|e| e.key.as_deref() == Some("offset")).and_then(|e| e.value.clone());
+    let offset = |i: usize| {
+        protos[i]
+            .external_data
+            .iter()
+            .find(|e| e.key.as_deref() == Some("offset"))
+            .and_then(|e| e.value.clone())
+    };
     assert_eq!(offset(1), offset(2), "equal bytes are stored once");
     assert_eq!(offset(3).unwrap().parse::<u64>().unwrap() % 64, 0, "data is aligned");
     assert_eq!(offset(0), None, "small tensors stay inside");
@@ -80,7 +96,11 @@ fn other_types_are_widened() {
     for (proto, expected) in cases {
         assert_eq!(model.tensor(&proto).unwrap(), expected);
     }
-    let typed = TensorProto { raw_data: None, float_data: vec![0.25, 4.0], ..tensor(DataType::Float, &[2], &[]) };
+    let typed = TensorProto {
+        raw_data: None,
+        float_data: vec![0.25, 4.0],
+        ..tensor(DataType::Float, &[2], &[])
+    };
     assert_eq!(model.tensor(&typed).unwrap(), Tensor::from_f32([2], vec![0.25, 4.0]));
 }
 
@@ -95,20 +115,38 @@ fn bad_tensors_are_refused() {
         (tensor(DataType::Float, &[i64::MAX, 4], &[]), "has too many elements"),
         (tensor(DataType::Double, &[1 << 62], &[]), "has too many elements"),
         (tensor(DataType::String, &[1], &[0]), "element type 8 is not supported"),
-        (TensorProto { data_type: Some(99), ..tensor(DataType::Float, &[], &[]) }, "element type 99 is not supported"),
+        (
+            TensorProto { data_type: Some(99), ..tensor(DataType::Float, &[], &[]) },
+            "element type 99 is not supported",
+        ),
         (external(&[]), "path \"\" is not made of plain relative components"),
-        (external(&[("location", "../data")]), "path \"../data\" is not made of plain relative components"),
+        (
+            external(&[("location", "../data")]),
+            "path \"../data\" is not made of plain relative components",
+        ),
         (external(&[("location", "/etc/passwd")]), "is not made of plain relative components"),
         (external(&[("location", "gone")]), "gone: "),
         (external(&[("location", "data"), ("offset", "8")]), "needs bytes 8..24 of "),
-        (external(&[("location", "data"), ("offset", "18446744073709551615")]), "needs bytes 18446744073709551615..18446744073709551615"),
+        (
+            external(&[("location", "data"), ("offset", "18446744073709551615")]),
+            "needs bytes 18446744073709551615..18446744073709551615",
+        ),
         (external(&[("location", "data"), ("length", "12")]), "takes 16 bytes, found 12"),
-        (external(&[("location", "data"), ("offset", "-1")]), "external data has offset \"-1\", which is no byte count"),
-        (external(&[("location", "data"), ("length", "many")]), "external data has length \"many\""),
+        (
+            external(&[("location", "data"), ("offset", "-1")]),
+            "external data has offset \"-1\", which is no byte count",
+        ),
+        (
+            external(&[("location", "data"), ("length", "many")]),
+            "external data has length \"many\"",
+        ),
     ];
     for (proto, message) in cases {
         let error = model.tensor(&proto).expect_err(message).to_string();
-        assert!(error.starts_with("tensor \"w\": ") && error.contains(message), "{error:?} does not say {message:?}");
+        assert!(
+            error.starts_with("tensor \"w\": ") && error.contains(message),
+            "{error:?} does not say {message:?}"
+        );
     }
     assert!(model.tensor(&external(&[("location", "data"), ("offset", "4")])).is_ok());
 }
@@ -117,7 +155,10 @@ fn bad_tensors_are_refused() {
 fn files_cut_short_are_refused_or_have_no_graph() {
     let whole = model(vec![tensor(DataType::Float, &[2], &[0; 8])]).encode_to_vec();
     for n in 0..whole.len() {
-        let error = Model::decode(Bytes::copy_from_slice(&whole[..n]), Path::new("cut.onnx")).err().expect("cut short").to_string();
+        let error = Model::decode(Bytes::copy_from_slice(&whole[..n]), Path::new("cut.onnx"))
+            .err()
+            .expect("cut short")
+            .to_string();
         assert!(error.starts_with("cut.onnx: "), "{error}");
     }
     let gone = load(Path::new("no/such.onnx")).err().unwrap().to_string();

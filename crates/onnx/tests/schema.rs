@@ -14,5 +14,8 @@ fn schema_is_what_the_proto_file_gives() {
     if std::env::var_os("ROCKSHARD_REGENERATE").is_some() {
         fs::write(&committed, &generated).unwrap();
     }
-    assert!(fs::read_to_string(&committed).unwrap() == generated, "src/schema.rs differs from its proto file: regenerate it");
+    assert!(
+        fs::read_to_string(&committed).unwrap() == generated,
+        "src/schema.rs differs from its proto file: regenerate it"
+    );
 }

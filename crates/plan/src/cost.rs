@@ -71,7 +71,8 @@ impl ModelCost {
         let stays = model.stays();
         let mut shards = Vec::new();
         for (i, shard) in model.shards.iter().enumerate() {
-            let needs: BTreeSet<usize> = shard.inputs.iter().filter_map(|t| made_by.get(t.name.as_str()).copied()).collect();
+            let needs: BTreeSet<usize> =
+                shard.inputs.iter().filter_map(|t| made_by.get(t.name.as_str()).copied()).collect();
             made_by.extend(shard.outputs.iter().map(|t| (t.name.as_str(), i)));
             let mut cost = ShardCost {
                 name: shard.name.clone(),
@@ -86,7 +87,8 @@ impl ModelCost {
             };
             if shard.core != CoreId::Host {
                 let path = root.join(&shard.file);
-                let graph = import_file(&path, &Options::fixed()).map_err(|source| PlanError { path, source })?;
+                let graph = import_file(&path, &Options::fixed())
+                    .map_err(|source| PlanError { path, source })?;
                 cost.price(&graph, chip, &stays(&shard.inputs), &stays(&shard.outputs));
             }
             shards.push(cost);
@@ -109,11 +111,15 @@ impl ShardCost {
                 continue;
             }
             let streaming = chip.streaming_micros(&cost);
-            *(if moves(graph, &layer) { &mut self.work.moving } else { &mut self.work.compute }) += cost.micros;
+            *(if moves(graph, &layer) { &mut self.work.moving } else { &mut self.work.compute }) +=
+                cost.micros;
             self.phases.push(Phase { micros: cost.micros, streaming });
             for (cores, masked) in (2u8..).zip(&mut self.masked) {
                 // The mask's own times have the shared memory in them.
-                masked.push(Phase { micros: chip.masked_micros(graph, &layer, cores), streaming: 0.0 });
+                masked.push(Phase {
+                    micros: chip.masked_micros(graph, &layer, cores),
+                    streaming: 0.0,
+                });
             }
         }
     }
@@ -125,5 +131,8 @@ impl ShardCost {
 }
 
 fn moves(graph: &Graph, layer: &Layer) -> bool {
-    matches!(graph.node(layer.node).op, Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. })
+    matches!(
+        graph.node(layer.node).op,
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. }
+    )
 }

@@ -61,14 +61,34 @@ pub fn figures(model: &ModelCost, mode: Mode, cores: u8, memory: Memory) -> Figu
     // The last items run beside fewer and fewer others.
     let (from, to) = (ends[warm - 1], ends[items - warm - 1]);
     let interval_us = (to - from) / (items - 2 * warm) as f64;
-    let busy = (0..cores).map(|c| (stream.busy_us(&many, c, from, to) / (to - from).max(f64::MIN_POSITIVE)).max(0.0)).collect();
+    let busy = (0..cores)
+        .map(|c| (stream.busy_us(&many, c, from, to) / (to - from).max(f64::MIN_POSITIVE)).max(0.0))
+        .collect();
     let single = mode == Mode::Split || mode == Mode::Mask;
-    let shares =
-        if single { shares(model, &one, &alone, cores, 0.0, alone.total_us()) } else { shares(model, &many, &stream, cores, from, to) };
-    Figures { mode, cores, latency_us: alone.total_us(), interval_us, busy, shares, resident_bytes: resident(model, mode, cores, &one) }
+    let shares = if single {
+        shares(model, &one, &alone, cores, 0.0, alone.total_us())
+    } else {
+        shares(model, &many, &stream, cores, from, to)
+    };
+    Figures {
+        mode,
+        cores,
+        latency_us: alone.total_us(),
+        interval_us,
+        busy,
+        shares,
+        resident_bytes: resident(model, mode, cores, &one),
+    }
 }
 
-fn shares(model: &ModelCost, tasks: &[Task], schedule: &Schedule, cores: u8, from: f64, to: f64) -> Shares {
+fn shares(
+    model: &ModelCost,
+    tasks: &[Task],
+    schedule: &Schedule,
+    cores: u8,
+    from: f64,
+    to: f64,
+) -> Shares {
     let all = (to - from) * f64::from(cores);
     let (mut shares, mut busy) = (Shares::default(), 0.0);
     for span in schedule.spans.iter().filter(|s| !tasks[s.task].cores.is_empty()) {
@@ -97,7 +117,8 @@ fn shares(model: &ModelCost, tasks: &[Task], schedule: &Schedule, cores: u8, fro
 
 /// Weights once, and for each core the activations of its largest shard.
 fn resident(model: &ModelCost, mode: Mode, cores: u8, one: &[Task]) -> u64 {
-    let weights: u64 = model.shards.iter().filter(|s| s.core != CoreId::Host).map(|s| s.weight_bytes).sum();
+    let weights: u64 =
+        model.shards.iter().filter(|s| s.core != CoreId::Host).map(|s| s.weight_bytes).sum();
     let mut largest: BTreeMap<u8, u64> = BTreeMap::new();
     for (shard, task) in model.shards.iter().zip(one) {
         let on: Vec<u8> = match mode {

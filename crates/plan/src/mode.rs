@@ -41,7 +41,11 @@ pub fn tasks(model: &ModelCost, mode: Mode, cores: u8, items: usize) -> Vec<Task
     let cores = cores.max(1);
     let count = model.shards.len();
     let spread = if mode == Mode::Split { spread(model, cores) } else { Vec::new() };
-    let limit = if mode == Mode::Split || mode == Mode::Mask { 1 } else { IN_FLIGHT_PER_CORE * usize::from(cores) };
+    let limit = if mode == Mode::Split || mode == Mode::Mask {
+        1
+    } else {
+        IN_FLIGHT_PER_CORE * usize::from(cores)
+    };
     let read: Vec<usize> = model.shards.iter().flat_map(|s| s.needs.iter().copied()).collect();
     let last: Vec<usize> = (0..count).filter(|i| !read.contains(i)).collect();
     let mut tasks = Vec::with_capacity(items * count);
@@ -65,7 +69,14 @@ pub fn tasks(model: &ModelCost, mode: Mode, cores: u8, items: usize) -> Vec<Task
                 (Mode::Mask, 3..) => shard.masked[1].clone(),
                 _ => shard.phases.clone(),
             };
-            tasks.push(Task { name: shard.name.clone(), model: model.name.clone(), item, cores: on, needs, phases });
+            tasks.push(Task {
+                name: shard.name.clone(),
+                model: model.name.clone(),
+                item,
+                cores: on,
+                needs,
+                phases,
+            });
         }
     }
     tasks

@@ -17,7 +17,9 @@ pub fn picture_tasks(plan: &Plan, size: Option<[u32; 2]>, steps: usize) -> Optio
     for name in PARTS {
         let Some(index) = at(name) else { continue };
         let runs = plan.models[index].figures.iter().filter(|f| f.mode != Mode::Mask);
-        let Some(best) = runs.min_by(|a, b| a.latency_us.total_cmp(&b.latency_us)) else { continue };
+        let Some(best) = runs.min_by(|a, b| a.latency_us.total_cmp(&b.latency_us)) else {
+            continue;
+        };
         for _ in 0..if name == "unet" { steps } else { 1 } {
             let base = all.len();
             for mut task in tasks(&plan.costs[index], best.mode, best.cores, 1) {

@@ -46,8 +46,18 @@ impl Plan {
     ///
     /// # Errors
     /// A shard's graph cannot be read.
-    pub fn of(root: &Path, manifest: &Manifest, chip: &Rk3588, cores: u8, optimise: Optimise) -> Result<Self, PlanError> {
-        let costs = manifest.models.iter().map(|m| ModelCost::read(root, m, chip)).collect::<Result<Vec<_>, _>>()?;
+    pub fn of(
+        root: &Path,
+        manifest: &Manifest,
+        chip: &Rk3588,
+        cores: u8,
+        optimise: Optimise,
+    ) -> Result<Self, PlanError> {
+        let costs = manifest
+            .models
+            .iter()
+            .map(|m| ModelCost::read(root, m, chip))
+            .collect::<Result<Vec<_>, _>>()?;
         let models = costs.iter().map(|cost| plan(cost, chip, cores, optimise)).collect();
         Ok(Plan { optimise, models, costs })
     }
@@ -81,7 +91,11 @@ fn plan(cost: &ModelCost, chip: &Rk3588, cores: u8, optimise: Optimise) -> Model
     let better = |a: &(usize, &Figures), b: &(usize, &Figures)| {
         let ([a0, a1], [b0, b1]) = (aim(a.1), aim(b.1));
         let same = |x: f64, y: f64| (x - y).abs() <= 1e-9 * x.abs().max(y.abs());
-        if same(a0, b0) { if same(a1, b1) { std::cmp::Ordering::Equal } else { a1.total_cmp(&b1) } } else { a0.total_cmp(&b0) }
+        if same(a0, b0) {
+            if same(a1, b1) { std::cmp::Ordering::Equal } else { a1.total_cmp(&b1) }
+        } else {
+            a0.total_cmp(&b0)
+        }
     };
     let picked = runs.min_by(better).map_or(0, |(i, _)| i);
     ModelPlan { model: cost.name.clone(), resolution: cost.resolution, figures: found, picked }

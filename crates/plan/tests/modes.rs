@@ -38,7 +38,11 @@ fn chain() -> ModelCost {
 fn divided() -> ModelCost {
     let mut shards = Vec::new();
     for stage in 0..3u32 {
-        let needs: Vec<usize> = if stage == 0 { Vec::new() } else { (0..3).map(|c| (stage as usize - 1) * 3 + c).collect() };
+        let needs: Vec<usize> = if stage == 0 {
+            Vec::new()
+        } else {
+            (0..3).map(|c| (stage as usize - 1) * 3 + c).collect()
+        };
         shards.extend((0..3u8).map(|core| shard(core, stage, &needs, 10.0)));
     }
     model(shards)

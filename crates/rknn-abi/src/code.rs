@@ -33,17 +33,47 @@ pub enum Code {
 const CODES: [(Code, i32, &str, &str); 13] = [
     (Code::Fail, -1, "RKNN_ERR_FAIL", "see what the runtime printed"),
     (Code::Timeout, -2, "RKNN_ERR_TIMEOUT", "the driver has reset all cores: run again"),
-    (Code::DeviceUnavailable, -3, "RKNN_ERR_DEVICE_UNAVAILABLE", "see whether the NPU's driver is loaded (rockshard doctor)"),
+    (
+        Code::DeviceUnavailable,
+        -3,
+        "RKNN_ERR_DEVICE_UNAVAILABLE",
+        "see whether the NPU's driver is loaded (rockshard doctor)",
+    ),
     (Code::Malloc, -4, "RKNN_ERR_MALLOC_FAIL", "load fewer models, or convert with smaller tiles"),
     (Code::Param, -5, "RKNN_ERR_PARAM_INVALID", "an argument was refused"),
-    (Code::Model, -6, "RKNN_ERR_MODEL_INVALID", "compile the shard for this runtime with convert --compile"),
+    (
+        Code::Model,
+        -6,
+        "RKNN_ERR_MODEL_INVALID",
+        "compile the shard for this runtime with convert --compile",
+    ),
     (Code::Context, -7, "RKNN_ERR_CTX_INVALID", "the context is gone: open the shard again"),
     (Code::Input, -8, "RKNN_ERR_INPUT_INVALID", "an input was refused or is missing"),
     (Code::Output, -9, "RKNN_ERR_OUTPUT_INVALID", "an output was refused or is missing"),
-    (Code::DeviceUnmatch, -10, "RKNN_ERR_DEVICE_UNMATCH", "update the runtime and the driver together"),
-    (Code::IncompatiblePreCompile, -11, "RKNN_ERR_INCOMPATILE_PRE_COMPILE_MODEL", "compile the shard again, with the runtime's toolkit"),
-    (Code::IncompatibleOptimization, -12, "RKNN_ERR_INCOMPATILE_OPTIMIZATION_LEVEL_VERSION", "update the runtime"),
-    (Code::PlatformUnmatch, -13, "RKNN_ERR_TARGET_PLATFORM_UNMATCH", "compile the shard for rk3588"),
+    (
+        Code::DeviceUnmatch,
+        -10,
+        "RKNN_ERR_DEVICE_UNMATCH",
+        "update the runtime and the driver together",
+    ),
+    (
+        Code::IncompatiblePreCompile,
+        -11,
+        "RKNN_ERR_INCOMPATILE_PRE_COMPILE_MODEL",
+        "compile the shard again, with the runtime's toolkit",
+    ),
+    (
+        Code::IncompatibleOptimization,
+        -12,
+        "RKNN_ERR_INCOMPATILE_OPTIMIZATION_LEVEL_VERSION",
+        "update the runtime",
+    ),
+    (
+        Code::PlatformUnmatch,
+        -13,
+        "RKNN_ERR_TARGET_PLATFORM_UNMATCH",
+        "compile the shard for rk3588",
+    ),
 ];
 
 impl Code {

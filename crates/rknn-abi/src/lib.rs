@@ -8,8 +8,8 @@ mod structs;
 
 pub use code::Code;
 pub use structs::{
-    CustomString, InOutNum, InitExtend, Input, MemSize, Output, OutputExtend, PerfRun, RunExtend, SdkVersion, TensorAttr, TensorMem, text,
-    text_of,
+    CustomString, InOutNum, InitExtend, Input, MemSize, Output, OutputExtend, PerfRun, RunExtend,
+    SdkVersion, TensorAttr, TensorMem, text, text_of,
 };
 
 /// Name of a function that only `rknnrt-sim` has, so that a caller knows that it is no board's runtime.

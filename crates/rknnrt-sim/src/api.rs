@@ -11,8 +11,8 @@ use crate::layout::{CHANNELS, Layout, Order, attributes, stored};
 use crate::model::Model;
 use crate::{memory, system};
 use rockshard_rknn_abi::{
-    self as abi, Code, CustomString, InOutNum, InitExtend, Input, MemSize, Output, OutputExtend, PerfRun, RunExtend, SdkVersion,
-    TensorAttr, TensorMem, alloc, flag, query, sync, text, text_of,
+    self as abi, Code, CustomString, InOutNum, InitExtend, Input, MemSize, Output, OutputExtend,
+    PerfRun, RunExtend, SdkVersion, TensorAttr, TensorMem, alloc, flag, query, sync, text, text_of,
 };
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -45,13 +45,17 @@ struct Slot {
 type Shared = Arc<Slot>;
 
 /// Loaded contexts, and the handle given last. Handles are never used again.
-static CONTEXTS: Mutex<(abi::Context, Option<HashMap<abi::Context, Shared>>)> = Mutex::new((0, None));
+static CONTEXTS: Mutex<(abi::Context, Option<HashMap<abi::Context, Shared>>)> =
+    Mutex::new((0, None));
 
 fn register(context: Context) -> abi::Context {
     let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     contexts.0 += 1;
     let handle = contexts.0;
-    contexts.1.get_or_insert_default().insert(handle, Arc::new(Slot { context: Mutex::new(context), disturbed: AtomicBool::new(false) }));
+    contexts.1.get_or_insert_default().insert(
+        handle,
+        Arc::new(Slot { context: Mutex::new(context), disturbed: AtomicBool::new(false) }),
+    );
     handle
 }
 
@@ -69,14 +73,20 @@ fn panicked<T>(_: T) -> Refusal {
 }
 
 /// A call that may wait for others of the context.
-fn with<T>(handle: abi::Context, work: impl FnOnce(&mut Context) -> Result<T, Refusal>) -> Result<T, Refusal> {
+fn with<T>(
+    handle: abi::Context,
+    work: impl FnOnce(&mut Context) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let shared = find(handle)?;
     let mut context = shared.context.lock().map_err(panicked)?;
     work(&mut context)
 }
 
 /// A call of a run's step. Another one under way is an overlap, which spoils what that one gives.
-fn step<T>(handle: abi::Context, work: impl FnOnce(&mut Context) -> Result<T, Refusal>) -> Result<T, Refusal> {
+fn step<T>(
+    handle: abi::Context,
+    work: impl FnOnce(&mut Context) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let shared = find(handle)?;
     let mut context = match shared.context.try_lock() {
         Ok(context) => context,
@@ -96,10 +106,16 @@ fn step<T>(handle: abi::Context, work: impl FnOnce(&mut Context) -> Result<T, Re
 
 /// The value of a call, or the code of its refusal. A panic is `RKNN_ERR_FAIL`.
 fn answer<T>(call: &str, work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, c_int> {
-    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Refusal::new(Code::Fail, "the simulator panicked")));
+    let result = catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Refusal::new(Code::Fail, "the simulator panicked")));
     result.map_err(|refusal| {
         // Where standard error is closed, the code is all there is.
-        let _ = writeln!(std::io::stderr(), "E RKNN: [{call}] {}: {}", refusal.code.name(), refusal.detail);
+        let _ = writeln!(
+            std::io::stderr(),
+            "E RKNN: [{call}] {}: {}",
+            refusal.code.name(),
+            refusal.detail
+        );
         refusal.code.raw()
     })
 }
@@ -167,7 +183,10 @@ pub unsafe extern "C" fn rknn_init(
         // SAFETY: the C caller promises valid pointers.
         let handle = unsafe { one(context, "context") }?;
         if flags & UNSUPPORTED != 0 {
-            return Err(Refusal::new(Code::Param, format!("flags {:#x} are not simulated", flags & UNSUPPORTED)));
+            return Err(Refusal::new(
+                Code::Param,
+                format!("flags {:#x} are not simulated", flags & UNSUPPORTED),
+            ));
         }
         if model.is_null() {
             return Err(null("model"));
@@ -175,13 +194,16 @@ pub unsafe extern "C" fn rknn_init(
         let model = if size == 0 {
             // SAFETY: with size 0 the C caller promises text that ends with a zero.
             let path = unsafe { CStr::from_ptr(model.cast::<c_char>()) };
-            let path = path.to_str().map_err(|_| Refusal::new(Code::Param, "the model's path is not UTF-8"))?;
+            let path = path
+                .to_str()
+                .map_err(|_| Refusal::new(Code::Param, "the model's path is not UTF-8"))?;
             Model::open(Path::new(path))?
         } else {
             // SAFETY: the C caller promises `size` bytes.
             Model::decode(unsafe { given(model.cast::<u8>(), size, "model") }?)?
         };
-        *handle = register(Context::new(Arc::new(model), flags & flag::INTERNAL_ALLOC_OUTSIDE != 0)?);
+        *handle =
+            register(Context::new(Arc::new(model), flags & flag::INTERNAL_ALLOC_OUTSIDE != 0)?);
         Ok(())
     })
 }
@@ -191,7 +213,10 @@ pub unsafe extern "C" fn rknn_init(
 /// # Safety
 /// As the module says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rknn_dup_context(context: *mut abi::Context, made: *mut abi::Context) -> c_int {
+pub unsafe extern "C" fn rknn_dup_context(
+    context: *mut abi::Context,
+    made: *mut abi::Context,
+) -> c_int {
     code("rknn_dup_context", || {
         // SAFETY: the C caller promises valid pointers; the handle is copied before the other is written.
         let (from, to) = unsafe { (*one(context, "context_in")?, one(made, "context_out")?) };
@@ -204,7 +229,12 @@ pub unsafe extern "C" fn rknn_dup_context(context: *mut abi::Context, made: *mut
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_destroy(context: abi::Context) -> c_int {
     code("rknn_destroy", || {
-        let removed = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner).1.as_mut().and_then(|c| c.remove(&context));
+        let removed = CONTEXTS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .as_mut()
+            .and_then(|c| c.remove(&context));
         removed.map(drop).ok_or_else(gone)
     })
 }
@@ -214,7 +244,12 @@ pub extern "C" fn rknn_destroy(context: abi::Context) -> c_int {
 /// # Safety
 /// As the module says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *mut c_void, size: u32) -> c_int {
+pub unsafe extern "C" fn rknn_query(
+    context: abi::Context,
+    command: u32,
+    info: *mut c_void,
+    size: u32,
+) -> c_int {
     code("rknn_query", || {
         with(context, |context| {
             let shard = &context.model.shard;
@@ -222,7 +257,8 @@ pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *
                 // SAFETY: an attribute is asked for with its index in the struct; the size is checked when the answer is written.
                 let index = unsafe { asked(info, size) }?;
                 let spec = if output { context.output(index) } else { context.input(index) };
-                let channels = if output { context.model.output_channels.get(index as usize) } else { None };
+                let channels =
+                    if output { context.model.output_channels.get(index as usize) } else { None };
                 let order = order.unwrap_or(Order::Groups(*channels.unwrap_or(&CHANNELS)));
                 // SAFETY: the C caller promises `size` bytes.
                 unsafe { put(info, size, attributes(index, spec?, order)) }
@@ -231,26 +267,49 @@ pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *
             // SAFETY, of each `put`: the C caller promises `size` bytes.
             match command {
                 query::IN_OUT_NUM => {
-                    let numbers = InOutNum { n_input: shard.inputs.len() as u32, n_output: shard.outputs.len() as u32 };
+                    let numbers = InOutNum {
+                        n_input: shard.inputs.len() as u32,
+                        n_output: shard.outputs.len() as u32,
+                    };
                     // SAFETY: as above.
                     unsafe { put(info, size, numbers) }
                 }
-                query::INPUT_ATTR | query::NATIVE_NHWC_INPUT_ATTR => attr(false, Some(Order::ChannelsLast)),
+                query::INPUT_ATTR | query::NATIVE_NHWC_INPUT_ATTR => {
+                    attr(false, Some(Order::ChannelsLast))
+                }
                 query::OUTPUT_ATTR => attr(true, Some(Order::Plain)),
                 query::NATIVE_INPUT_ATTR => attr(false, None),
                 query::NATIVE_OUTPUT_ATTR => attr(true, None),
                 query::NATIVE_NHWC_OUTPUT_ATTR => attr(true, Some(Order::ChannelsLast)),
                 // SAFETY: as above.
-                query::PERF_RUN => unsafe { put(info, size, PerfRun { run_duration: context.micros }) },
+                query::PERF_RUN => unsafe {
+                    put(info, size, PerfRun { run_duration: context.micros })
+                },
                 query::SDK_VERSION => {
                     // The compiler is not to know which part of the text is used, so that all of it is in the file.
-                    let version = black_box(BANNER).rsplit(": ").next().unwrap_or_default().trim_end_matches('\0');
+                    let version = black_box(BANNER)
+                        .rsplit(": ")
+                        .next()
+                        .unwrap_or_default()
+                        .trim_end_matches('\0');
                     // SAFETY: as above.
-                    unsafe { put(info, size, SdkVersion { api_version: text(version), drv_version: text(DRIVER_VERSION) }) }
+                    unsafe {
+                        put(
+                            info,
+                            size,
+                            SdkVersion {
+                                api_version: text(version),
+                                drv_version: text(DRIVER_VERSION),
+                            },
+                        )
+                    }
                 }
                 query::MEM_SIZE => {
                     let sram = system::driver()?.chip().sram_bytes;
-                    let (w, i) = (u32::try_from(weight).unwrap_or(u32::MAX), u32::try_from(internal).unwrap_or(u32::MAX));
+                    let (w, i) = (
+                        u32::try_from(weight).unwrap_or(u32::MAX),
+                        u32::try_from(internal).unwrap_or(u32::MAX),
+                    );
                     let sizes = MemSize {
                         total_weight_size: w,
                         total_internal_size: i,
@@ -263,7 +322,9 @@ pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *
                     unsafe { put(info, size, sizes) }
                 }
                 // SAFETY: as above.
-                query::CUSTOM_STRING => unsafe { put(info, size, CustomString { string: text(CUSTOM) }) },
+                query::CUSTOM_STRING => unsafe {
+                    put(info, size, CustomString { string: text(CUSTOM) })
+                },
                 other => Err(Refusal::new(Code::Param, format!("query {other} is not simulated"))),
             }
         })
@@ -276,7 +337,10 @@ pub unsafe extern "C" fn rknn_query(context: abi::Context, command: u32, info: *
 /// As the module says.
 unsafe fn asked(info: *mut c_void, size: u32) -> Result<u32, Refusal> {
     if info.is_null() || (size as usize) < size_of::<TensorAttr>() {
-        return Err(Refusal::new(Code::Param, format!("info is null, or smaller ({size}) than rknn_tensor_attr")));
+        return Err(Refusal::new(
+            Code::Param,
+            format!("info is null, or smaller ({size}) than rknn_tensor_attr"),
+        ));
     }
     // SAFETY: the index is at the start of the struct, and there are enough bytes.
     Ok(unsafe { info.cast::<u32>().read_unaligned() })
@@ -288,7 +352,10 @@ unsafe fn asked(info: *mut c_void, size: u32) -> Result<u32, Refusal> {
 /// As the module says.
 unsafe fn put<T: Copy>(info: *mut c_void, size: u32, value: T) -> Result<(), Refusal> {
     if info.is_null() || (size as usize) < size_of::<T>() {
-        return Err(Refusal::new(Code::Param, format!("info is null, or has {size} bytes of {}", size_of::<T>())));
+        return Err(Refusal::new(
+            Code::Param,
+            format!("info is null, or has {size} bytes of {}", size_of::<T>()),
+        ));
     }
     // SAFETY: there are enough bytes.
     unsafe { info.cast::<T>().write_unaligned(value) };
@@ -300,7 +367,11 @@ unsafe fn put<T: Copy>(info: *mut c_void, size: u32, value: T) -> Result<(), Ref
 /// # Safety
 /// As the module says, for the array and for each `buf`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inputs: *mut Input) -> c_int {
+pub unsafe extern "C" fn rknn_inputs_set(
+    context: abi::Context,
+    count: u32,
+    inputs: *mut Input,
+) -> c_int {
     code("rknn_inputs_set", || {
         step(context, |context| {
             // SAFETY: the C caller promises `count` inputs.
@@ -310,14 +381,19 @@ pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inpu
                 let layout = if input.pass_through != 0 {
                     Some(Layout::native(&spec, CHANNELS))
                 } else {
-                    Layout::of(input.dtype, input.fmt, &spec.shape, CHANNELS).filter(|l| !matches!(l.order, Order::Groups(_)))
+                    Layout::of(input.dtype, input.fmt, &spec.shape, CHANNELS)
+                        .filter(|l| !matches!(l.order, Order::Groups(_)))
                 };
                 let layout = layout.ok_or_else(|| {
-                    let detail = format!("input {:?}: type {}, format {} are not simulated", spec.name, input.dtype, input.fmt);
+                    let detail = format!(
+                        "input {:?}: type {}, format {} are not simulated",
+                        spec.name, input.dtype, input.fmt
+                    );
                     Refusal::new(Code::Input, detail)
                 })?;
                 // SAFETY: the C caller promises `size` bytes.
-                let buffer = unsafe { given(input.buf.cast::<u8>(), input.size, "an input's buf") }?;
+                let buffer =
+                    unsafe { given(input.buf.cast::<u8>(), input.size, "an input's buf") }?;
                 context.set(input.index as usize, layout.read(buffer, &spec)?);
             }
             Ok(())
@@ -330,13 +406,20 @@ pub unsafe extern "C" fn rknn_inputs_set(context: abi::Context, count: u32, inpu
 pub extern "C" fn rknn_run(context: abi::Context, _extend: *mut RunExtend) -> c_int {
     code("rknn_run", || {
         step(context, |context| {
-            for ((bound, spec), input) in context.bound_inputs.iter().zip(&context.model.shard.inputs).zip(&mut context.inputs) {
+            for ((bound, spec), input) in context
+                .bound_inputs
+                .iter()
+                .zip(&context.model.shard.inputs)
+                .zip(&mut context.inputs)
+            {
                 if let Some(Bound { memory, layout, .. }) = bound {
                     *input = Some(layout.read(&memory.read(layout.bytes(&spec.shape))?, spec)?);
                 }
             }
             context.run()?;
-            for (bound, tensor) in context.bound_outputs.iter().zip(context.outputs.iter().flatten()) {
+            for (bound, tensor) in
+                context.bound_outputs.iter().zip(context.outputs.iter().flatten())
+            {
                 if let Some(Bound { memory, layout, .. }) = bound {
                     let mut contents = vec![0; layout.bytes(tensor.shape())];
                     layout.write(tensor, &mut contents)?;
@@ -353,12 +436,19 @@ pub extern "C" fn rknn_run(context: abi::Context, _extend: *mut RunExtend) -> c_
 /// # Safety
 /// As the module says, for the array and for each `buf` that is the caller's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rknn_outputs_get(context: abi::Context, count: u32, outputs: *mut Output, _extend: *mut OutputExtend) -> c_int {
+pub unsafe extern "C" fn rknn_outputs_get(
+    context: abi::Context,
+    count: u32,
+    outputs: *mut Output,
+    _extend: *mut OutputExtend,
+) -> c_int {
     code("rknn_outputs_get", || {
         step(context, |context| {
             let all = context.model.shard.outputs.len();
             if (count as usize) < all {
-                let detail = format!("{count} outputs asked for, the model has {all}: the runtime writes to all of them");
+                let detail = format!(
+                    "{count} outputs asked for, the model has {all}: the runtime writes to all of them"
+                );
                 return Err(Refusal::new(Code::Param, detail));
             }
             context.get()?;
@@ -374,11 +464,13 @@ pub unsafe extern "C" fn rknn_outputs_get(context: abi::Context, count: u32, out
                     output.buf = memory::output(&contents)?;
                     (output.index, output.size) = (index, bytes as u32);
                 } else if (output.size as usize) < bytes {
-                    let detail = format!("output {index} takes {bytes} bytes, its buf has {}", output.size);
+                    let detail =
+                        format!("output {index} takes {bytes} bytes, its buf has {}", output.size);
                     return Err(Refusal::new(Code::Output, detail));
                 } else {
                     // SAFETY: the C caller promises `size` bytes, and they are enough.
-                    unsafe { many(output.buf.cast::<u8>(), bytes as u32, "an output's buf") }?.copy_from_slice(&contents);
+                    unsafe { many(output.buf.cast::<u8>(), bytes as u32, "an output's buf") }?
+                        .copy_from_slice(&contents);
                 }
             }
             Ok(())
@@ -391,7 +483,11 @@ pub unsafe extern "C" fn rknn_outputs_get(context: abi::Context, count: u32, out
 /// # Safety
 /// As the module says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rknn_outputs_release(context: abi::Context, count: u32, outputs: *mut Output) -> c_int {
+pub unsafe extern "C" fn rknn_outputs_release(
+    context: abi::Context,
+    count: u32,
+    outputs: *mut Output,
+) -> c_int {
     code("rknn_outputs_release", || {
         with(context, |_| Ok(()))?;
         // SAFETY: the C caller promises `count` outputs.
@@ -414,22 +510,30 @@ pub extern "C" fn rknn_set_core_mask(context: abi::Context, mask: u32) -> c_int 
 /// For models that were built with a batch, which shards are not.
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_set_batch_core_num(context: abi::Context, _cores: c_int) -> c_int {
-    let refuse = |_: &mut Context| Err(Refusal::new(Code::Param, "the model was not built with rknn_batch_size"));
+    let refuse = |_: &mut Context| {
+        Err(Refusal::new(Code::Param, "the model was not built with rknn_batch_size"))
+    };
     code("rknn_set_batch_core_num", || with(context, refuse))
 }
 
 /// Memory that the NPU reaches; null where it cannot be had.
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_create_mem(context: abi::Context, size: u32) -> *mut TensorMem {
-    answer("rknn_create_mem", || with(context, |_| memory::create(context, size))).unwrap_or(null_mut())
+    answer("rknn_create_mem", || with(context, |_| memory::create(context, size)))
+        .unwrap_or(null_mut())
 }
 
 /// As `rknn_create_mem`, with flags: of no context with [`alloc::NO_CONTEXT`]. What the others say of caches and SRAM makes no difference here.
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_create_mem2(context: abi::Context, size: u64, flags: u64) -> *mut TensorMem {
     let made = || {
-        let size = u32::try_from(size).map_err(|_| Refusal::new(Code::Malloc, format!("{size} bytes are over 4 GiB")))?;
-        if flags & alloc::NO_CONTEXT != 0 { memory::create(0, size) } else { with(context, |_| memory::create(context, size)) }
+        let size = u32::try_from(size)
+            .map_err(|_| Refusal::new(Code::Malloc, format!("{size} bytes are over 4 GiB")))?;
+        if flags & alloc::NO_CONTEXT != 0 {
+            memory::create(0, size)
+        } else {
+            with(context, |_| memory::create(context, size))
+        }
     };
     answer("rknn_create_mem2", made).unwrap_or(null_mut())
 }
@@ -458,7 +562,11 @@ pub extern "C" fn rknn_destroy_mem(_context: abi::Context, mem: *mut TensorMem) 
 /// # Safety
 /// As the module says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rknn_set_io_mem(handle: abi::Context, mem: *mut TensorMem, attr: *mut TensorAttr) -> c_int {
+pub unsafe extern "C" fn rknn_set_io_mem(
+    handle: abi::Context,
+    mem: *mut TensorMem,
+    attr: *mut TensorAttr,
+) -> c_int {
     code("rknn_set_io_mem", || {
         with(handle, |context| {
             // SAFETY: the C caller promises an attribute.
@@ -471,19 +579,43 @@ pub unsafe extern "C" fn rknn_set_io_mem(handle: abi::Context, mem: *mut TensorM
             let output = shard.outputs.iter().position(named);
             let (spec, channels, place) = match (input, output) {
                 (Some(at), _) => (&shard.inputs[at], CHANNELS, &mut context.bound_inputs[at]),
-                (None, Some(at)) => (&shard.outputs[at], context.model.output_channels[at], &mut context.bound_outputs[at]),
-                (None, None) => return Err(Refusal::new(Code::Param, format!("{name:?} is no input or output"))),
+                (None, Some(at)) => (
+                    &shard.outputs[at],
+                    context.model.output_channels[at],
+                    &mut context.bound_outputs[at],
+                ),
+                (None, None) => {
+                    return Err(Refusal::new(
+                        Code::Param,
+                        format!("{name:?} is no input or output"),
+                    ));
+                }
             };
             let native = Layout::native(spec, channels);
-            let layout = if attr.pass_through != 0 { Some(native) } else { Layout::of(attr.dtype, attr.fmt, &spec.shape, channels) };
-            let layout =
-                layout.filter(|l| if input.is_some() { l.dtype.is_float() } else { l.dtype.is_float() || l.dtype == stored(spec) });
+            let layout = if attr.pass_through != 0 {
+                Some(native)
+            } else {
+                Layout::of(attr.dtype, attr.fmt, &spec.shape, channels)
+            };
+            let layout = layout.filter(|l| {
+                if input.is_some() {
+                    l.dtype.is_float()
+                } else {
+                    l.dtype.is_float() || l.dtype == stored(spec)
+                }
+            });
             let layout = layout.ok_or_else(|| {
-                Refusal::new(Code::Param, format!("{name:?}: type {}, format {} are not simulated", attr.dtype, attr.fmt))
+                Refusal::new(
+                    Code::Param,
+                    format!("{name:?}: type {}, format {} are not simulated", attr.dtype, attr.fmt),
+                )
             })?;
             let needs = layout.bytes(&spec.shape);
             if bytes < needs {
-                return Err(Refusal::new(Code::Param, format!("{name:?} takes {needs} bytes, the memory has {bytes}")));
+                return Err(Refusal::new(
+                    Code::Param,
+                    format!("{name:?} takes {needs} bytes, the memory has {bytes}"),
+                ));
             }
             *place = Some(Bound { memory, layout, native: layout == native });
             Ok(())

@@ -51,7 +51,11 @@ impl Context {
             session,
             mask: core_mask::AUTO,
             turns: Turns::default(),
-            internal: if outside { Internal::Outside(None) } else { Internal::Own(system::driver()?.allocate(model.internal_bytes)?) },
+            internal: if outside {
+                Internal::Outside(None)
+            } else {
+                Internal::Own(system::driver()?.allocate(model.internal_bytes)?)
+            },
             inputs: vec![None; inputs],
             outputs: None,
             micros: 0,
@@ -70,10 +74,14 @@ impl Context {
     pub(crate) fn set_internal(&mut self, memory: Lent, bytes: usize) -> Result<(), Refusal> {
         let needs = self.model.internal_bytes;
         match &mut self.internal {
-            Internal::Own(_) => Err(Refusal::new(Code::Param, "the context was not opened with RKNN_FLAG_INTERNAL_ALLOC_OUTSIDE")),
-            Internal::Outside(_) if (bytes as u64) < needs => {
-                Err(Refusal::new(Code::Param, format!("activations take {needs} bytes, the memory has {bytes}")))
-            }
+            Internal::Own(_) => Err(Refusal::new(
+                Code::Param,
+                "the context was not opened with RKNN_FLAG_INTERNAL_ALLOC_OUTSIDE",
+            )),
+            Internal::Outside(_) if (bytes as u64) < needs => Err(Refusal::new(
+                Code::Param,
+                format!("activations take {needs} bytes, the memory has {bytes}"),
+            )),
             Internal::Outside(place) => {
                 *place = Some(memory);
                 Ok(())
@@ -91,12 +99,16 @@ impl Context {
 
     pub(crate) fn input(&self, index: u32) -> Result<&TensorSpec, Refusal> {
         let inputs = &self.model.shard.inputs;
-        inputs.get(index as usize).ok_or_else(|| Refusal::new(Code::Param, format!("there is no input {index} of {}", inputs.len())))
+        inputs.get(index as usize).ok_or_else(|| {
+            Refusal::new(Code::Param, format!("there is no input {index} of {}", inputs.len()))
+        })
     }
 
     pub(crate) fn output(&self, index: u32) -> Result<&TensorSpec, Refusal> {
         let outputs = &self.model.shard.outputs;
-        outputs.get(index as usize).ok_or_else(|| Refusal::new(Code::Param, format!("there is no output {index} of {}", outputs.len())))
+        outputs.get(index as usize).ok_or_else(|| {
+            Refusal::new(Code::Param, format!("there is no output {index} of {}", outputs.len()))
+        })
     }
 
     /// Take an input.
@@ -111,19 +123,25 @@ impl Context {
         let own = self.turns.run(current().id());
         overlap(own, "runs on inputs that another thread set")?;
         let specs = &self.model.shard.inputs;
-        let given =
-            self.inputs.iter().zip(specs).map(|(tensor, spec)| {
-                tensor.clone().ok_or_else(|| Refusal::new(Code::Input, format!("input {:?} was never set", spec.name)))
-            });
+        let given = self.inputs.iter().zip(specs).map(|(tensor, spec)| {
+            tensor.clone().ok_or_else(|| {
+                Refusal::new(Code::Input, format!("input {:?} was never set", spec.name))
+            })
+        });
         let given = given.collect::<Result<Vec<_>, _>>()?;
         self.outputs = None;
-        let native = |bounds: &[Option<Bound>]| -> Vec<bool> { bounds.iter().map(|b| b.as_ref().is_some_and(|b| b.native)).collect() };
-        let modelled = self.session.modelled_beside(&native(&self.bound_inputs), &native(&self.bound_outputs));
+        let native = |bounds: &[Option<Bound>]| -> Vec<bool> {
+            bounds.iter().map(|b| b.as_ref().is_some_and(|b| b.native)).collect()
+        };
+        let modelled =
+            self.session.modelled_beside(&native(&self.bound_inputs), &native(&self.bound_outputs));
         let (tasks, session) = (self.session.tasks(), &mut self.session);
         let activations = match &self.internal {
             Internal::Own(_) => None,
             Internal::Outside(None) if self.model.internal_bytes == 0 => None,
-            Internal::Outside(None) => return Err(Refusal::new(Code::Param, "the memory of activations was not set")),
+            Internal::Outside(None) => {
+                return Err(Refusal::new(Code::Param, "the memory of activations was not set"));
+            }
             Internal::Outside(Some(memory)) => Some(memory.occupy()?),
         };
         let done = system::driver()?.submit(self.mask, tasks, modelled, |_| session.run(&given))?;
@@ -153,9 +171,16 @@ impl Context {
     }
 
     /// An output of the last run, and how the caller wants it.
-    pub(crate) fn result(&self, index: u32, want_float: bool) -> Result<(&Tensor, Layout), Refusal> {
+    pub(crate) fn result(
+        &self,
+        index: u32,
+        want_float: bool,
+    ) -> Result<(&Tensor, Layout), Refusal> {
         let spec = self.output(index)?;
-        let outputs = self.outputs.as_ref().ok_or_else(|| Refusal::new(Code::Output, "there was no run that succeeded"))?;
+        let outputs = self
+            .outputs
+            .as_ref()
+            .ok_or_else(|| Refusal::new(Code::Output, "there was no run that succeeded"))?;
         let dtype = if want_float { rockshard_tensor::DType::F32 } else { stored(spec) };
         Ok((&outputs[index as usize], Layout { dtype, order: crate::layout::Order::Plain }))
     }
@@ -166,6 +191,8 @@ pub(crate) fn overlap(own: bool, what: &str) -> Result<(), Refusal> {
     if own || system::driver()?.chip().silent_overlap {
         return Ok(());
     }
-    let detail = format!("a thread {what}: a context is for one thread at a time, a board gives wrong results here and no error");
+    let detail = format!(
+        "a thread {what}: a context is for one thread at a time, a board gives wrong results here and no error"
+    );
     Err(Refusal::new(Code::Fail, detail))
 }

@@ -53,7 +53,10 @@ impl Layout {
 
     /// What the NPU stores a tensor in.
     pub(crate) fn native(spec: &TensorSpec, channels: usize) -> Self {
-        Layout { dtype: stored(spec), order: if spec.shape.len() == 4 { Order::Groups(channels) } else { Order::Plain } }
+        Layout {
+            dtype: stored(spec),
+            order: if spec.shape.len() == 4 { Order::Groups(channels) } else { Order::Plain },
+        }
     }
 
     /// Bytes of a tensor of a shape.
@@ -65,12 +68,19 @@ impl Layout {
     pub(crate) fn read(self, buffer: &[u8], spec: &TensorSpec) -> Result<Tensor, Refusal> {
         let bytes = self.bytes(&spec.shape);
         if buffer.len() != bytes || !self.dtype.is_float() {
-            let detail = format!("input {:?}: {} of {:?} takes {bytes} bytes, got {}", spec.name, self.dtype, spec.shape, buffer.len());
+            let detail = format!(
+                "input {:?}: {} of {:?} takes {bytes} bytes, got {}",
+                spec.name,
+                self.dtype,
+                spec.shape,
+                buffer.len()
+            );
             return Err(Refusal::new(Code::Input, detail));
         }
         let mut plain = vec![0; spec.shape.iter().product::<usize>() * self.dtype.size()];
         self.each(&spec.shape, |at, place| plain[at.clone()].copy_from_slice(&buffer[place]));
-        let tensor = Tensor::new(self.dtype, spec.shape.clone(), Bytes::from(plain)).and_then(|t| t.to_float(DType::F16));
+        let tensor = Tensor::new(self.dtype, spec.shape.clone(), Bytes::from(plain))
+            .and_then(|t| t.to_float(DType::F16));
         tensor.map_err(|e| Refusal::new(Code::Input, format!("input {:?}: {e}", spec.name)))
     }
 
@@ -86,15 +96,25 @@ impl Layout {
             (_, to) => tensor.to_float(to).map_err(|e| refuse(&e))?,
         };
         if buffer.len() != self.bytes(tensor.shape()) {
-            return Err(refuse(&format!("an output of {} bytes was given {}", self.bytes(tensor.shape()), buffer.len())));
+            return Err(refuse(&format!(
+                "an output of {} bytes was given {}",
+                self.bytes(tensor.shape()),
+                buffer.len()
+            )));
         }
         buffer.fill(0);
-        self.each(tensor.shape(), |at, place| buffer[place].copy_from_slice(&plain.bytes()[at.clone()]));
+        self.each(tensor.shape(), |at, place| {
+            buffer[place].copy_from_slice(&plain.bytes()[at.clone()])
+        });
         Ok(())
     }
 
     /// Bytes of each element: where in row-major order, and where in this one.
-    fn each(self, shape: &[usize], mut visit: impl FnMut(&std::ops::Range<usize>, std::ops::Range<usize>)) {
+    fn each(
+        self,
+        shape: &[usize],
+        mut visit: impl FnMut(&std::ops::Range<usize>, std::ops::Range<usize>),
+    ) {
         let size = self.dtype.size();
         let range = |at: usize| at * size..(at + 1) * size;
         let &[n, c, h, w] = shape else {
@@ -106,11 +126,13 @@ impl Layout {
             Order::ChannelsLast => ((image * h + row) * w + column) * c + channel,
             Order::Groups(to) => {
                 let groups = groups(c, to);
-                (((image * groups + channel / GROUP) * h + row) * w + column) * GROUP + channel % GROUP
+                (((image * groups + channel / GROUP) * h + row) * w + column) * GROUP
+                    + channel % GROUP
             }
         };
         let mut at = 0;
-        for (image, channel) in (0..n).flat_map(|image| (0..c).map(move |channel| (image, channel))) {
+        for (image, channel) in (0..n).flat_map(|image| (0..c).map(move |channel| (image, channel)))
+        {
             for (row, column) in (0..h).flat_map(|row| (0..w).map(move |column| (row, column))) {
                 visit(&range(at), range(place(image, channel, row, column)));
                 at += 1;

@@ -27,9 +27,10 @@ mod system;
 mod turns;
 
 pub use api::{
-    rknn_create_mem, rknn_create_mem_from_fd, rknn_create_mem2, rknn_destroy, rknn_destroy_mem, rknn_dup_context, rknn_init,
-    rknn_inputs_set, rknn_mem_sync, rknn_outputs_get, rknn_outputs_release, rknn_query, rknn_run, rknn_set_batch_core_num,
-    rknn_set_core_mask, rknn_set_internal_mem, rknn_set_io_mem, rockshard_rknnrt_sim,
+    rknn_create_mem, rknn_create_mem_from_fd, rknn_create_mem2, rknn_destroy, rknn_destroy_mem,
+    rknn_dup_context, rknn_init, rknn_inputs_set, rknn_mem_sync, rknn_outputs_get,
+    rknn_outputs_release, rknn_query, rknn_run, rknn_set_batch_core_num, rknn_set_core_mask,
+    rknn_set_internal_mem, rknn_set_io_mem, rockshard_rknnrt_sim,
 };
 
 use rockshard_rknn_abi::Code;

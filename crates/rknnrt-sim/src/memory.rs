@@ -66,7 +66,9 @@ impl Block {
     fn fill(&self, from: usize, contents: &[u8]) {
         assert!(from + contents.len() <= self.bytes);
         // SAFETY: the memory has these bytes; `contents` is memory of this library and does not overlap it.
-        unsafe { std::ptr::copy_nonoverlapping(contents.as_ptr(), self.address.add(from), contents.len()) }
+        unsafe {
+            std::ptr::copy_nonoverlapping(contents.as_ptr(), self.address.add(from), contents.len())
+        }
     }
 }
 
@@ -91,9 +93,12 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     fn new(bytes: u32) -> Result<Self, Refusal> {
-        let refuse = |e: &dyn std::fmt::Display| Refusal::new(Code::Malloc, format!("{bytes} bytes cannot be had: {e}"));
+        let refuse = |e: &dyn std::fmt::Display| {
+            Refusal::new(Code::Malloc, format!("{bytes} bytes cannot be had: {e}"))
+        };
         let space = system::driver()?.allocate(bytes.into())?;
-        let file = File::from(memfd_create("rknnrt-sim", MemfdFlags::CLOEXEC).map_err(|e| refuse(&e))?);
+        let file =
+            File::from(memfd_create("rknnrt-sim", MemfdFlags::CLOEXEC).map_err(|e| refuse(&e))?);
         file.set_len(u64::from(bytes).max(1)).map_err(|e| refuse(&e))?;
         let block = Block::mapped(&file, bytes as usize).map_err(|e| refuse(&e))?;
         Ok(Buffer { block, file, occupied: AtomicUsize::new(0), _space: space })
@@ -131,13 +136,22 @@ struct Buffers {
 static BUFFERS: Mutex<Option<Buffers>> = Mutex::new(None);
 
 fn with<T>(work: impl FnOnce(&mut Buffers) -> T) -> T {
-    let mut buffers: MutexGuard<'_, Option<Buffers>> = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut buffers: MutexGuard<'_, Option<Buffers>> =
+        BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
     work(buffers.get_or_insert_default())
 }
 
 fn give_out(owner: abi::Context, part: Part, virt_addr: *mut c_void) -> *mut TensorMem {
     let (fd, offset, size) = (part.buffer.file.as_raw_fd(), part.offset as i32, part.bytes as u32);
-    let handle = Box::into_raw(Box::new(TensorMem { virt_addr, phys_addr: 0, fd, offset, size, flags: 0, priv_data: null_mut() }));
+    let handle = Box::into_raw(Box::new(TensorMem {
+        virt_addr,
+        phys_addr: 0,
+        fd,
+        offset,
+        size,
+        flags: 0,
+        priv_data: null_mut(),
+    }));
     with(|b| b.shared.insert(handle as usize, Shared { part: Arc::new(part), owner, handle }));
     handle
 }
@@ -150,13 +164,31 @@ pub(crate) fn create(owner: abi::Context, bytes: u32) -> Result<*mut TensorMem, 
 }
 
 /// Memory of a context that stands for a part of a buffer of this library, for `rknn_create_mem_from_fd`.
-pub(crate) fn import(owner: abi::Context, fd: i32, address: *mut c_void, bytes: u32, offset: i32) -> Result<*mut TensorMem, Refusal> {
+pub(crate) fn import(
+    owner: abi::Context,
+    fd: i32,
+    address: *mut c_void,
+    bytes: u32,
+    offset: i32,
+) -> Result<*mut TensorMem, Refusal> {
     let refuse = |detail: String| Refusal::new(Code::Param, detail);
-    let found = with(|b| b.shared.values().map(|s| &s.part.buffer).find(|buffer| buffer.file.as_raw_fd() == fd).cloned());
-    let buffer = found.ok_or_else(|| refuse(format!("{fd} is no buffer of this library; others are not simulated")))?;
-    let offset = usize::try_from(offset).map_err(|_| refuse(format!("offset {offset} is negative")))?;
+    let found = with(|b| {
+        b.shared
+            .values()
+            .map(|s| &s.part.buffer)
+            .find(|buffer| buffer.file.as_raw_fd() == fd)
+            .cloned()
+    });
+    let buffer = found.ok_or_else(|| {
+        refuse(format!("{fd} is no buffer of this library; others are not simulated"))
+    })?;
+    let offset =
+        usize::try_from(offset).map_err(|_| refuse(format!("offset {offset} is negative")))?;
     if offset.checked_add(bytes as usize).is_none_or(|end| end > buffer.block.bytes) {
-        return Err(refuse(format!("{bytes} bytes from {offset} are not in a buffer of {}", buffer.block.bytes)));
+        return Err(refuse(format!(
+            "{bytes} bytes from {offset} are not in a buffer of {}",
+            buffer.block.bytes
+        )));
     }
     if address.is_null() {
         return Err(refuse("virt_addr is null".to_owned()));
@@ -187,7 +219,11 @@ pub(crate) fn check(handle: *mut TensorMem) -> Result<(), Refusal> {
 
 /// Memory of a context, and its bytes.
 pub(crate) fn find(owner: abi::Context, handle: *mut TensorMem) -> Result<(Lent, usize), Refusal> {
-    let found = with(|b| b.shared.get(&(handle as usize)).map(|s| (s.owner, Lent(Arc::downgrade(&s.part)), s.part.bytes)));
+    let found = with(|b| {
+        b.shared
+            .get(&(handle as usize))
+            .map(|s| (s.owner, Lent(Arc::downgrade(&s.part)), s.part.bytes))
+    });
     let (made_for, lent, bytes) = found.ok_or_else(unknown)?;
     if made_for != owner {
         let detail = "this memory was made for another context, or for none: import it with rknn_create_mem_from_fd";
@@ -238,7 +274,8 @@ impl Lent {
 
 /// Memory of an output that the library allocates.
 pub(crate) fn output(contents: &[u8]) -> Result<*mut c_void, Refusal> {
-    let block = Block::allocated(contents.len()).ok_or_else(|| Refusal::new(Code::Malloc, "an output's memory cannot be had"))?;
+    let block = Block::allocated(contents.len())
+        .ok_or_else(|| Refusal::new(Code::Malloc, "an output's memory cannot be had"))?;
     block.fill(0, contents);
     let address = block.address();
     with(|b| b.outputs.insert(address as usize, block));

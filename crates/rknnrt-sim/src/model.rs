@@ -27,7 +27,8 @@ pub(crate) struct Model {
 impl Model {
     /// From a file.
     pub(crate) fn open(path: &Path) -> Result<Self, Refusal> {
-        let graph = import_file(path, &Options::fixed()).map_err(|e| Refusal::new(Code::Model, e))?;
+        let graph =
+            import_file(path, &Options::fixed()).map_err(|e| Refusal::new(Code::Model, e))?;
         Self::of(graph, path)
     }
 
@@ -35,11 +36,16 @@ impl Model {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let refuse = |e: &dyn std::fmt::Display| Refusal::new(Code::Model, e);
         let path = Path::new("model in memory");
-        let model = rockshard_onnx::Model::decode(Bytes::copy_from_slice(bytes), path).map_err(|e| refuse(&e))?;
+        let model = rockshard_onnx::Model::decode(Bytes::copy_from_slice(bytes), path)
+            .map_err(|e| refuse(&e))?;
         let weights = model.proto.graph.iter().flat_map(|g| &g.initializer);
-        if let Some(outside) = weights.into_iter().find(|t| t.data_location == Some(DataLocation::External as i32)) {
+        if let Some(outside) =
+            weights.into_iter().find(|t| t.data_location == Some(DataLocation::External as i32))
+        {
             let name = outside.name.as_deref().unwrap_or_default();
-            return Err(refuse(&format!("tensor {name:?} is in another file: give rknn_init the model's path")));
+            return Err(refuse(&format!(
+                "tensor {name:?} is in another file: give rknn_init the model's path"
+            )));
         }
         let mut graph = import_model(&model, &Options::fixed()).map_err(|e| refuse(&e))?;
         fuse(&mut graph, None).map_err(|e| refuse(&e))?;
@@ -49,12 +55,30 @@ impl Model {
     fn of(graph: Graph, path: &Path) -> Result<Self, Refusal> {
         let specs = |ids: &[ValueId]| -> Vec<TensorSpec> {
             let values = ids.iter().map(|&v| graph.value(v));
-            values.map(|v| TensorSpec { name: v.name.clone(), dtype: v.dtype, shape: v.shape.clone(), scale: 1.0 }).collect()
+            values
+                .map(|v| TensorSpec {
+                    name: v.name.clone(),
+                    dtype: v.dtype,
+                    shape: v.shape.clone(),
+                    scale: 1.0,
+                })
+                .collect()
         };
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let shard = ShardFile { name, path: path.to_owned(), inputs: specs(&graph.inputs), outputs: specs(&graph.outputs) };
-        if let Some(large) = shard.inputs.iter().chain(&shard.outputs).find(|t| u32::try_from(bytes(t)).is_err()) {
-            let detail = format!("{:?} has {} bytes: sizes of tensors have 32 bits in the C API", large.name, bytes(large));
+        let shard = ShardFile {
+            name,
+            path: path.to_owned(),
+            inputs: specs(&graph.inputs),
+            outputs: specs(&graph.outputs),
+        };
+        if let Some(large) =
+            shard.inputs.iter().chain(&shard.outputs).find(|t| u32::try_from(bytes(t)).is_err())
+        {
+            let detail = format!(
+                "{:?} has {} bytes: sizes of tensors have 32 bits in the C API",
+                large.name,
+                bytes(large)
+            );
             return Err(Refusal::new(Code::Model, detail));
         }
         let driver = system::driver()?;
@@ -66,13 +90,22 @@ impl Model {
             _ => CHANNELS,
         };
         let output_channels = graph.outputs.iter().map(padded).collect();
-        Ok(Model { shard, output_channels, weight_bytes: cost.weight_bytes, internal_bytes: cost.internal_bytes, graph, _weights: weights })
+        Ok(Model {
+            shard,
+            output_channels,
+            weight_bytes: cost.weight_bytes,
+            internal_bytes: cost.internal_bytes,
+            graph,
+            _weights: weights,
+        })
     }
 
     /// A session of its own for a context.
     pub(crate) fn session(&self) -> Result<SimSession, Refusal> {
         let device = SimDevice::new(Numerics::default(), system::driver()?.chip().clone());
-        device.session(self.graph.clone(), &self.shard, CoreId::Npu(0)).map_err(|e| Refusal::new(Code::Model, e.detail))
+        device
+            .session(self.graph.clone(), &self.shard, CoreId::Npu(0))
+            .map_err(|e| Refusal::new(Code::Model, e.detail))
     }
 }
 

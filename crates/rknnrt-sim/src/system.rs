@@ -17,7 +17,8 @@ pub(crate) fn driver() -> Result<&'static Arc<Driver>, Refusal> {
     let driver = DRIVER.get_or_init(|| {
         let driver = Driver::new(Rk3588::from_environment().map_err(|e| e.to_string())?);
         if let Ok(run) = std::env::var(HANG) {
-            driver.hang(run.parse().map_err(|_| format!("{HANG}={run} is not the number of a run"))?);
+            driver
+                .hang(run.parse().map_err(|_| format!("{HANG}={run} is not the number of a run"))?);
         }
         Ok(Arc::new(driver))
     });

@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn turns_are_told_from_overlaps() {
-        let [a, b] = [0, 1].map(|_| std::thread::spawn(|| std::thread::current().id()).join().unwrap());
+        let [a, b] =
+            [0, 1].map(|_| std::thread::spawn(|| std::thread::current().id()).join().unwrap());
         let mut turns = Turns::default();
         turns.set(a, 0);
         assert!(turns.run(a) && turns.get(a) && turns.get(a), "one thread");

@@ -124,13 +124,27 @@ impl Places {
 
 impl Call {
     /// Run items, given as the model's inputs in order, and wait until nothing of them is under way.
-    pub fn run(number: usize, plan: Arc<Plan>, places: Places, cancel: Cancel, items: Vec<Vec<Tensor>>) -> Outcome {
+    pub fn run(
+        number: usize,
+        plan: Arc<Plan>,
+        places: Places,
+        cancel: Cancel,
+        items: Vec<Vec<Tensor>>,
+    ) -> Outcome {
         let count = items.len();
         let mut state = State { queue: items.into(), ..State::default() };
         state.items.resize_with(count, || None);
         state.results.resize_with(count, || None);
         let state = Mutex::new(state);
-        let call = Arc::new(Call { number, plan, places, cancel, failed: AtomicBool::new(false), state, finished: Condvar::new() });
+        let call = Arc::new(Call {
+            number,
+            plan,
+            places,
+            cancel,
+            failed: AtomicBool::new(false),
+            state,
+            finished: Condvar::new(),
+        });
         let mut state = call.state();
         let ready = call.admit(&mut state);
         drop(state);
@@ -149,7 +163,8 @@ impl Call {
         let tick = self.places.lanes.tick();
         let mut state = self.state();
         while state.jobs > 0 {
-            state = self.finished.wait_timeout(state, tick).unwrap_or_else(PoisonError::into_inner).0;
+            state =
+                self.finished.wait_timeout(state, tick).unwrap_or_else(PoisonError::into_inner).0;
             if state.jobs > 0 {
                 drop(state);
                 self.places.lanes.watch();
@@ -184,7 +199,8 @@ impl Call {
             for (&value, tensor) in self.plan.inputs.iter().zip(inputs) {
                 item.store(&self.plan, value, Value::Host(tensor), 1.0);
             }
-            for shard in (0..self.plan.steps.len()).filter(|&s| self.plan.steps[s].needs.is_empty()) {
+            for shard in (0..self.plan.steps.len()).filter(|&s| self.plan.steps[s].needs.is_empty())
+            {
                 ready.push(self.job(number, shard, &mut item));
             }
             if item.left == 0 {
@@ -204,7 +220,12 @@ impl Call {
     }
 
     /// One job has ended, and `ready` have begun; gives what `lane` does next.
-    fn ended(&self, mut state: MutexGuard<'_, State>, lane: usize, ready: Vec<Arc<Job>>) -> Option<Task> {
+    fn ended(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        lane: usize,
+        ready: Vec<Arc<Job>>,
+    ) -> Option<Task> {
         state.jobs -= 1;
         if state.jobs == 0 {
             self.finished.notify_all();
@@ -333,7 +354,8 @@ impl Job {
     /// Entering a result panicked, which only a defect of this crate can cause: the call fails instead of waiting for ever.
     pub fn broken(&self, lane: usize) -> Option<Task> {
         let core = self.call.places.lanes.core(lane);
-        self.call.fail(lane, RuntimeError::Executor(format!("{core}, at shard {},", self.file().name)))
+        self.call
+            .fail(lane, RuntimeError::Executor(format!("{core}, at shard {},", self.file().name)))
     }
 
     /// Deal with a failed try; gives what `lane` does next.
@@ -343,11 +365,13 @@ impl Job {
         let text = cause.to_string();
         match &cause {
             Cause::Failed(e) if e.kind == DeviceErrorKind::Memory => step.shut_out(lane),
-            Cause::Failed(e) if !matches!(e.kind, DeviceErrorKind::Run | DeviceErrorKind::Unavailable) => {}
+            Cause::Failed(e)
+                if !matches!(e.kind, DeviceErrorKind::Run | DeviceErrorKind::Unavailable) => {}
             _ => lanes.strike(lane, &step.file.name, &text),
         }
         let core = lanes.core(lane);
-        let error = |detail: &str| DeviceError::new(DeviceErrorKind::Run, &step.file.name, core, detail);
+        let error =
+            |detail: &str| DeviceError::new(DeviceErrorKind::Run, &step.file.name, core, detail);
         let next = self.tries().next(lane, cause, &call.places.candidates(step, self.item), error);
         let action = match &next {
             Next::Try(to) if *to == lane => Action::Retried,
@@ -356,7 +380,14 @@ impl Job {
             Next::GiveUp(_) => Action::GaveUp,
         };
         let (number, item) = (Some(call.number), Some(self.item));
-        lanes.report(Incident { call: number, item, shard: step.file.name.clone(), core, cause: text, action });
+        lanes.report(Incident {
+            call: number,
+            item,
+            shard: step.file.name.clone(),
+            core,
+            cause: text,
+            action,
+        });
         match next {
             Next::Try(to) if to == lane => Some(Task::Run(self.clone())),
             Next::Try(to) => {
@@ -376,7 +407,10 @@ pub(crate) fn scaled((value, factor): &Scaled) -> Value {
     }
     let tensor = value.tensor();
     match tensor.to_f32() {
-        Ok(values) => Value::Host(Tensor::from_f32(tensor.shape(), values.iter().map(|v| v * factor).collect())),
+        Ok(values) => Value::Host(Tensor::from_f32(
+            tensor.shape(),
+            values.iter().map(|v| v * factor).collect(),
+        )),
         Err(_) => value.clone(),
     }
 }

@@ -19,7 +19,9 @@ pub enum RuntimeError {
         tried: String,
     },
     /// A shard that gives NaN, and another one on every core.
-    #[error("shard {shard}: cores give different values with NaN for finite inputs ({cores}); the NPU or its driver is at fault")]
+    #[error(
+        "shard {shard}: cores give different values with NaN for finite inputs ({cores}); the NPU or its driver is at fault"
+    )]
     Disagree {
         /// Shard.
         shard: String,
@@ -80,7 +82,9 @@ impl RuntimeError {
     /// The device's error where it had no memory left.
     pub(crate) fn memory(&self) -> Option<&DeviceError> {
         match self {
-            RuntimeError::Device(e) | RuntimeError::Exhausted { first: e, .. } => Some(e).filter(|e| e.kind == DeviceErrorKind::Memory),
+            RuntimeError::Device(e) | RuntimeError::Exhausted { first: e, .. } => {
+                Some(e).filter(|e| e.kind == DeviceErrorKind::Memory)
+            }
             _ => None,
         }
     }

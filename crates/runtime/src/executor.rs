@@ -10,7 +10,9 @@ use crate::call::Job;
 use crate::fault::{Answer, Cause, has_nan, has_non_finite};
 use crate::incident::{Action, Incident};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Value};
+use rockshard_device::{
+    Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Value,
+};
 use rockshard_manifest::{CoreId, TensorSpec};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -76,10 +78,22 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// Start the lanes of `cores` NPU cores and the host.
-    pub fn start(npu: &Arc<dyn Device>, host: &Arc<dyn Device>, cores: u8, limit: Duration) -> Result<Arc<Self>, RuntimeError> {
+    pub fn start(
+        npu: &Arc<dyn Device>,
+        host: &Arc<dyn Device>,
+        cores: u8,
+        limit: Duration,
+    ) -> Result<Arc<Self>, RuntimeError> {
         let lane = |core, device: &Arc<dyn Device>| {
             let (tasks, queue) = unbounded();
-            Lane { core, device: device.clone(), tasks, queue, state: Mutex::default(), failures: AtomicU32::new(0) }
+            Lane {
+                core,
+                device: device.clone(),
+                tasks,
+                queue,
+                state: Mutex::default(),
+                failures: AtomicU32::new(0),
+            }
         };
         let mut lanes: Vec<Lane> = (0..cores).map(|n| lane(CoreId::Npu(n), npu)).collect();
         lanes.push(lane(CoreId::Host, host));
@@ -103,7 +117,11 @@ impl Lanes {
             Executor { lanes: &lanes, index, epoch, sessions: HashMap::new() }.serve();
         };
         state.thread = None;
-        state.thread = Some(std::thread::Builder::new().name(format!("executor {}", self.core(index))).spawn(body)?);
+        state.thread = Some(
+            std::thread::Builder::new()
+                .name(format!("executor {}", self.core(index)))
+                .spawn(body)?,
+        );
         state.ended = Some(ended);
         Ok(())
     }
@@ -127,19 +145,28 @@ impl Lanes {
         for (index, lane) in self.lanes.iter().enumerate() {
             let mut state = lane.state();
             let gone = state.thread.as_ref().is_none_or(JoinHandle::is_finished);
-            let overdue = state.running.as_ref().is_some_and(|(_, since)| since.elapsed() > self.limit);
+            let overdue =
+                state.running.as_ref().is_some_and(|(_, since)| since.elapsed() > self.limit);
             if !gone && !overdue {
                 continue;
             }
             state.epoch += 1;
             let task = state.running.take();
             if let Err(e) = self.spawn(index, &mut state) {
-                tracing::error!("executor of {} cannot be started ({e}); it is tried again", lane.core);
+                tracing::error!(
+                    "executor of {} cannot be started ({e}); it is tried again",
+                    lane.core
+                );
             }
             drop(state);
-            let what =
-                if gone { "its thread ended".to_owned() } else { format!("no answer within {:?}, the run was given up", self.limit) };
-            let cause = |shard: &str| Cause::Hung(DeviceError::new(DeviceErrorKind::Run, shard, lane.core, what));
+            let what = if gone {
+                "its thread ended".to_owned()
+            } else {
+                format!("no answer within {:?}, the run was given up", self.limit)
+            };
+            let cause = |shard: &str| {
+                Cause::Hung(DeviceError::new(DeviceErrorKind::Run, shard, lane.core, what))
+            };
             match task {
                 Some((Task::Run(job), _)) => {
                     let cause = cause(&job.file().name);
@@ -147,7 +174,9 @@ impl Lanes {
                         self.send(index, task);
                     }
                 }
-                Some((Task::Open(opening), _)) => drop(opening.reply.send(Err(cause(&opening.file.name)))),
+                Some((Task::Open(opening), _)) => {
+                    drop(opening.reply.send(Err(cause(&opening.file.name))))
+                }
                 Some((Task::Close(_) | Task::Stop, _)) | None => {}
             }
         }
@@ -159,7 +188,8 @@ impl Lanes {
         for lane in &self.lanes {
             let ended = lane.state().ended.take();
             // Nothing is ever sent: this waits until the thread ends, or for the limit.
-            let stuck = ended.is_some_and(|e| e.recv_timeout(self.limit).is_err_and(|e| e.is_timeout()));
+            let stuck =
+                ended.is_some_and(|e| e.recv_timeout(self.limit).is_err_and(|e| e.is_timeout()));
             let thread = lane.state().thread.take();
             match thread {
                 Some(thread) if !stuck => drop(thread.join()),
@@ -174,7 +204,14 @@ impl Lanes {
         let core = self.core(lane);
         if failures == SET_ASIDE && core != CoreId::Host && self.lanes.len() > 2 {
             let cause = format!("{failures} failures in a row, the last: {cause}");
-            self.report(Incident { call: None, item: None, shard: shard.to_owned(), core, cause, action: Action::SetAside });
+            self.report(Incident {
+                call: None,
+                item: None,
+                shard: shard.to_owned(),
+                core,
+                cause,
+                action: Action::SetAside,
+            });
         }
     }
 
@@ -288,17 +325,24 @@ impl Executor<'_> {
         if !self.sessions.contains_key(&key) {
             self.open(key, file).map_err(Cause::Failed)?;
             if !self.begin(Task::Run(job.clone())) {
-                return Err(Cause::Failed(DeviceError::new(DeviceErrorKind::Run, &file.name, core, "it took too long to open")));
+                return Err(Cause::Failed(DeviceError::new(
+                    DeviceErrorKind::Run,
+                    &file.name,
+                    core,
+                    "it took too long to open",
+                )));
             }
         }
         let inputs = job.inputs();
         let session = self.sessions.get_mut(&key).expect("it was opened");
         let start = Instant::now();
-        let result = guarded(&file.name, core, || session.run_between(&inputs, job.keep())).and_then(|c| checked(file, core, c));
+        let result = guarded(&file.name, core, || session.run_between(&inputs, job.keep()))
+            .and_then(|c| checked(file, core, c));
         let end = Instant::now();
         match result {
             Ok(completion) => {
-                let suspect = completion.outputs.iter().any(has_nan) && !inputs.iter().any(has_non_finite);
+                let suspect =
+                    completion.outputs.iter().any(has_nan) && !inputs.iter().any(has_non_finite);
                 let answer = Answer { completion, start, end };
                 if suspect { Err(Cause::NotANumber(Box::new(answer))) } else { Ok(answer) }
             }
@@ -347,9 +391,17 @@ fn receive(queue: &Receiver<Task>) -> Option<Task> {
 }
 
 /// What a device gives must be what the shard declares.
-fn checked(file: &ShardFile, core: CoreId, completion: Completion<Value>) -> Result<Completion<Value>, DeviceError> {
-    let fits = |(spec, v): (&TensorSpec, &Value)| spec.shape == v.shape() && spec.dtype.is_float() == v.is_float();
-    if completion.outputs.len() == file.outputs.len() && file.outputs.iter().zip(&completion.outputs).all(fits) {
+fn checked(
+    file: &ShardFile,
+    core: CoreId,
+    completion: Completion<Value>,
+) -> Result<Completion<Value>, DeviceError> {
+    let fits = |(spec, v): (&TensorSpec, &Value)| {
+        spec.shape == v.shape() && spec.dtype.is_float() == v.is_float()
+    };
+    if completion.outputs.len() == file.outputs.len()
+        && file.outputs.iter().zip(&completion.outputs).all(fits)
+    {
         return Ok(completion);
     }
     let detail = format!("the device gave {:?} instead of {:?}", completion.outputs, file.outputs);
@@ -357,9 +409,21 @@ fn checked(file: &ShardFile, core: CoreId, completion: Completion<Value>) -> Res
 }
 
 /// A panic in a device is a failed run of that shard, not the end of the process.
-fn guarded<T>(shard: &str, core: CoreId, work: impl FnOnce() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+fn guarded<T>(
+    shard: &str,
+    core: CoreId,
+    work: impl FnOnce() -> Result<T, DeviceError>,
+) -> Result<T, DeviceError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(DeviceError::new(DeviceErrorKind::Run, shard, core, format!("the device panicked: {}", text.unwrap_or("no message"))))
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or(panic.downcast_ref::<&str>().copied());
+        Err(DeviceError::new(
+            DeviceErrorKind::Run,
+            shard,
+            core,
+            format!("the device panicked: {}", text.unwrap_or("no message")),
+        ))
     })
 }

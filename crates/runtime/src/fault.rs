@@ -60,13 +60,22 @@ impl Tries {
     }
 
     /// Count a failed try on `lane`, and decide. `lanes` are those that may run the shard, the preferred ones first.
-    pub fn next(&mut self, lane: usize, cause: Cause, lanes: &[usize], error: impl Fn(&str) -> DeviceError) -> Next {
+    pub fn next(
+        &mut self,
+        lane: usize,
+        cause: Cause,
+        lanes: &[usize],
+        error: impl Fn(&str) -> DeviceError,
+    ) -> Next {
         let (again, failure, answer) = match cause {
             Cause::Failed(e) => (e.kind == DeviceErrorKind::Run, e, None),
             Cause::Hung(e) => (false, e, None),
             Cause::NotANumber(answer) => (true, error(NOT_A_NUMBER), Some(answer)),
         };
-        let hopeless = matches!(failure.kind, DeviceErrorKind::Load | DeviceErrorKind::Limit | DeviceErrorKind::Input);
+        let hopeless = matches!(
+            failure.kind,
+            DeviceErrorKind::Load | DeviceErrorKind::Limit | DeviceErrorKind::Input
+        );
         let memory = failure.kind == DeviceErrorKind::Memory;
         self.failed.push((lane, failure));
         let disagree = answer.is_some();
@@ -98,11 +107,16 @@ impl Tries {
         let mut failures = self.failed.iter().map(|(_, e)| e);
         let first = failures.next().cloned().expect("there is a failed try");
         if disagree && self.suspects.len() == self.failed.len() {
-            let cores = self.failed.iter().map(|(_, e)| e.core.to_string()).collect::<Vec<_>>().join(", ");
+            let cores =
+                self.failed.iter().map(|(_, e)| e.core.to_string()).collect::<Vec<_>>().join(", ");
             return RuntimeError::Disagree { shard: first.shard, cores };
         }
         let tried: Vec<String> = failures.map(|e| format!("{} ({})", e.core, e.detail)).collect();
-        if tried.is_empty() { RuntimeError::Device(first) } else { RuntimeError::Exhausted { first, tried: tried.join(", ") } }
+        if tried.is_empty() {
+            RuntimeError::Device(first)
+        } else {
+            RuntimeError::Exhausted { first, tried: tried.join(", ") }
+        }
     }
 }
 
@@ -142,11 +156,14 @@ fn any_of(dtype: DType, bytes: &[u8], test: impl Fn(u32, u32) -> bool) -> bool {
     // Blocks let the compiler test many elements at once.
     match dtype {
         DType::F16 => bytes.chunks(4096).any(|block| {
-            let bits = block.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]) & 0x7fff));
+            let bits =
+                block.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]) & 0x7fff));
             bits.fold(false, |found, b| found | test(b, 0x7c00))
         }),
         DType::F32 => bytes.chunks(4096).any(|block| {
-            let bits = block.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7fff_ffff);
+            let bits = block
+                .chunks_exact(4)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7fff_ffff);
             bits.fold(false, |found, b| found | test(b, 0x7f80_0000))
         }),
         _ => false,

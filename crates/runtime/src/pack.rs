@@ -1,5 +1,7 @@
 use rockshard_device::{Device, ShardFile, Takes, Version};
-use rockshard_manifest::{CoreId, FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec};
+use rockshard_manifest::{
+    CoreId, FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec,
+};
 use rockshard_tensor::map_file;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -44,7 +46,9 @@ pub enum PackError {
         problem: String,
     },
     /// The device runs compiled shards, and this one is not compiled.
-    #[error("{path}: shard {shard} is not compiled, and this device runs compiled shards only; convert the model again with --compile")]
+    #[error(
+        "{path}: shard {shard} is not compiled, and this device runs compiled shards only; convert the model again with --compile"
+    )]
     NotCompiled {
         /// The pack.
         path: PathBuf,
@@ -111,7 +115,8 @@ impl Pack {
     pub fn open(root: &Path) -> Result<Self, PackError> {
         let path = root.join(MANIFEST_FILE);
         let text = std::fs::read(&path).map_err(|source| PackError::Manifest { path, source })?;
-        let manifest = Manifest::parse(&text).map_err(|source| PackError::Invalid { path: root.to_owned(), source })?;
+        let manifest = Manifest::parse(&text)
+            .map_err(|source| PackError::Invalid { path: root.to_owned(), source })?;
         Ok(Pack { root: root.to_owned(), manifest, checked: Mutex::default() })
     }
 
@@ -130,18 +135,23 @@ impl Pack {
     /// # Errors
     /// The file is not listed, not readable, or not what the manifest says.
     pub fn file(&self, name: &str) -> Result<PathBuf, PackError> {
-        let entry = self.manifest.files.get(name).ok_or_else(|| PackError::Unlisted(name.to_owned()))?;
+        let entry =
+            self.manifest.files.get(name).ok_or_else(|| PackError::Unlisted(name.to_owned()))?;
         let path = self.root.join(name);
         if self.checked.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
             return Ok(path);
         }
-        let bytes = map_file(&path).map_err(|source| PackError::Io { path: path.clone(), source })?;
+        let bytes =
+            map_file(&path).map_err(|source| PackError::Io { path: path.clone(), source })?;
         if bytes.len() as u64 != entry.size {
             let problem = format!("has {} bytes, the manifest says {}", bytes.len(), entry.size);
             return Err(PackError::Altered { path, problem });
         }
         if FileEntry::of(&bytes) != *entry {
-            return Err(PackError::Altered { path, problem: "its SHA-256 is not the manifest's".into() });
+            return Err(PackError::Altered {
+                path,
+                problem: "its SHA-256 is not the manifest's".into(),
+            });
         }
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(path)
@@ -168,19 +178,31 @@ impl Pack {
             Variant::Device | Variant::Compiled { .. } => list.to_vec(),
             Variant::Reference => list.iter().map(TensorSpec::unscaled).collect(),
         };
-        Ok(ShardFile { name: shard.name.clone(), path, inputs: specs(&shard.inputs), outputs: specs(&shard.outputs) })
+        Ok(ShardFile {
+            name: shard.name.clone(),
+            path,
+            inputs: specs(&shard.inputs),
+            outputs: specs(&shard.outputs),
+        })
     }
 
     /// The file of a compiled shard that a runtime can load.
-    fn compiled<'a>(&self, shard: &'a Shard, runtime: Option<Version>) -> Result<&'a str, PackError> {
+    fn compiled<'a>(
+        &self,
+        shard: &'a Shard,
+        runtime: Option<Version>,
+    ) -> Result<&'a str, PackError> {
         let (path, name) = (self.root.clone(), shard.name.clone());
         let Some(compiled) = &shard.compiled else {
             return Err(PackError::NotCompiled { path, shard: name });
         };
         match (Version::parse(&compiled.toolkit), runtime) {
-            (Some(toolkit), Some(runtime)) if toolkit > runtime => {
-                Err(PackError::Toolkit { path, shard: name, toolkit: compiled.toolkit.clone(), runtime })
-            }
+            (Some(toolkit), Some(runtime)) if toolkit > runtime => Err(PackError::Toolkit {
+                path,
+                shard: name,
+                toolkit: compiled.toolkit.clone(),
+                runtime,
+            }),
             _ => Ok(&compiled.file),
         }
     }

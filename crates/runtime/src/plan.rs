@@ -50,7 +50,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub fn new<'a>(pack: &Pack, model: &'a Model, index: usize, base: usize, variant: Variant) -> Result<Self, RuntimeError> {
+    pub fn new<'a>(
+        pack: &Pack,
+        model: &'a Model,
+        index: usize,
+        base: usize,
+        variant: Variant,
+    ) -> Result<Self, RuntimeError> {
         let mut values: HashMap<&'a str, usize> = HashMap::new();
         let mut value = |name: &'a str| {
             let next = values.len();
@@ -71,10 +77,17 @@ impl Plan {
             // The host runs its shards on the original values, and the reference all of them.
             let scaled = shard.core != CoreId::Host && variant != Variant::Reference;
             let mut ports = |specs: &'a [TensorSpec]| -> Vec<Port> {
-                specs.iter().map(|t| Port { value: value(&t.name), scale: if scaled { t.scale } else { 1.0 } }).collect()
+                specs
+                    .iter()
+                    .map(|t| Port {
+                        value: value(&t.name),
+                        scale: if scaled { t.scale } else { 1.0 },
+                    })
+                    .collect()
             };
             let (inputs, outputs) = (ports(&shard.inputs), ports(&shard.outputs));
-            let needs: BTreeSet<usize> = inputs.iter().filter_map(|p| made_by.get(&p.value).copied()).collect();
+            let needs: BTreeSet<usize> =
+                inputs.iter().filter_map(|p| made_by.get(&p.value).copied()).collect();
             for &need in &needs {
                 let earlier: &mut Step = &mut plan.steps[need];
                 earlier.next.push(i);
@@ -96,28 +109,52 @@ impl Plan {
         }
         plan.outputs = model.outputs.iter().map(|t| value(&t.name)).collect();
         plan.uses = vec![0; values.len()];
-        for value in plan.steps.iter().flat_map(|s| &s.inputs).map(|p| p.value).chain(plan.outputs.iter().copied()) {
+        for value in plan
+            .steps
+            .iter()
+            .flat_map(|s| &s.inputs)
+            .map(|p| p.value)
+            .chain(plan.outputs.iter().copied())
+        {
             plan.uses[value] += 1;
         }
         Ok(plan)
     }
 
     /// Check that an item has the model's inputs, and give its tensors in their order.
-    pub fn inputs_of(&self, index: usize, mut item: TensorMap) -> Result<Vec<Tensor>, RuntimeError> {
-        let fail = |problem: String| RuntimeError::Input { model: self.model.name.clone(), problem: format!("item {index}: {problem}") };
+    pub fn inputs_of(
+        &self,
+        index: usize,
+        mut item: TensorMap,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
+        let fail = |problem: String| RuntimeError::Input {
+            model: self.model.name.clone(),
+            problem: format!("item {index}: {problem}"),
+        };
         let mut tensors = Vec::with_capacity(self.model.inputs.len());
         for spec in &self.model.inputs {
             match item.remove(&spec.name) {
                 None => return Err(fail(format!("input {:?} is missing", spec.name))),
-                Some(t) if t.shape() != spec.shape || t.dtype().is_float() != spec.dtype.is_float() => {
-                    return Err(fail(format!("input {:?} is {}{:?}, got {t:?}", spec.name, spec.dtype, spec.shape)));
+                Some(t)
+                    if t.shape() != spec.shape || t.dtype().is_float() != spec.dtype.is_float() =>
+                {
+                    return Err(fail(format!(
+                        "input {:?} is {}{:?}, got {t:?}",
+                        spec.name, spec.dtype, spec.shape
+                    )));
                 }
                 Some(t) => tensors.push(t),
             }
         }
         match item.keys().next() {
             Some(name) => {
-                let known = self.model.inputs.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
+                let known = self
+                    .model
+                    .inputs
+                    .iter()
+                    .map(|t| t.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 Err(fail(format!("there is no input {name:?}; the inputs are {known}")))
             }
             None => Ok(tensors),

@@ -51,10 +51,21 @@ pub(crate) enum Step {
 }
 
 impl Resident {
-    pub fn new(plans: &[impl AsRef<Plan>], cores: usize, placement: Placement, limit: Option<u64>) -> Self {
-        let needs: Vec<Need> = plans.iter().map(|p| Need::of(&p.as_ref().model, cores, placement)).collect();
+    pub fn new(
+        plans: &[impl AsRef<Plan>],
+        cores: usize,
+        placement: Placement,
+        limit: Option<u64>,
+    ) -> Self {
+        let needs: Vec<Need> =
+            plans.iter().map(|p| Need::of(&p.as_ref().model, cores, placement)).collect();
         let state = State { models: vec![Residence::default(); needs.len()], ..State::default() };
-        Resident { needs, limit: limit.unwrap_or(u64::MAX), state: Mutex::new(state), changed: Condvar::new() }
+        Resident {
+            needs,
+            limit: limit.unwrap_or(u64::MAX),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -64,7 +75,8 @@ impl Resident {
     fn bytes(&self, models: impl Iterator<Item = usize> + Clone) -> u64 {
         let weights: u64 = models.clone().map(|m| self.needs[m].weights).sum();
         let lanes = self.needs.first().map_or(0, |n| n.arenas.len());
-        let arenas = (0..lanes).map(|lane| models.clone().map(|m| self.needs[m].arenas[lane]).max().unwrap_or(0));
+        let arenas = (0..lanes)
+            .map(|lane| models.clone().map(|m| self.needs[m].arenas[lane]).max().unwrap_or(0));
         weights + arenas.sum::<u64>()
     }
 
@@ -81,7 +93,13 @@ impl Resident {
                 let Need { name, weights, arenas } = &self.needs[model];
                 let activations = arenas.iter().sum();
                 let (model, weights, limit) = (name.clone(), *weights, self.limit);
-                Err(RuntimeError::Memory { model, needed: weights + activations, weights, activations, limit })
+                Err(RuntimeError::Memory {
+                    model,
+                    needed: weights + activations,
+                    weights,
+                    activations,
+                    limit,
+                })
             }
         }
     }
@@ -105,11 +123,14 @@ impl Resident {
         if state.busy {
             return Step::Wait;
         }
-        let mut idle: Vec<usize> = (0..self.needs.len()).filter(|&m| state.models[m].open && state.models[m].users == 0).collect();
+        let mut idle: Vec<usize> = (0..self.needs.len())
+            .filter(|&m| state.models[m].open && state.models[m].users == 0)
+            .collect();
         idle.sort_by_key(|&m| std::cmp::Reverse(state.models[m].last_use));
         let mut close = Vec::new();
         loop {
-            let open = (0..self.needs.len()).filter(|&m| m == model || (state.models[m].open && !close.contains(&m)));
+            let open = (0..self.needs.len())
+                .filter(|&m| m == model || (state.models[m].open && !close.contains(&m)));
             let bytes = self.bytes(open);
             if bytes <= self.limit && !(full && close.is_empty()) {
                 state.peak = state.peak.max(bytes);

@@ -39,7 +39,11 @@ pub enum Placement {
 impl Placement {
     /// The placement a pack was converted for.
     pub fn of(manifest: &Manifest) -> Self {
-        if manifest.conversion.placement == "replicate" { Placement::Replicate } else { Placement::Pinned }
+        if manifest.conversion.placement == "replicate" {
+            Placement::Replicate
+        } else {
+            Placement::Pinned
+        }
     }
 }
 
@@ -65,7 +69,13 @@ impl Options {
 
     /// These cores and placement, [`Options::TIME_LIMIT`], and no limit of memory.
     pub fn new(cores: u8, placement: Placement) -> Self {
-        Options { cores, placement, time_limit: Self::TIME_LIMIT, memory_limit: None, cancel: Cancel::default() }
+        Options {
+            cores,
+            placement,
+            time_limit: Self::TIME_LIMIT,
+            memory_limit: None,
+            cancel: Cancel::default(),
+        }
     }
 }
 
@@ -105,7 +115,13 @@ impl Runner {
     ///
     /// # Errors
     /// As [`Runner::with_options`], and a model that is not there.
-    pub fn new(pack: &Pack, models: &[&str], devices: &Devices, cores: u8, placement: Placement) -> Result<Self, RuntimeError> {
+    pub fn new(
+        pack: &Pack,
+        models: &[&str],
+        devices: &Devices,
+        cores: u8,
+        placement: Placement,
+    ) -> Result<Self, RuntimeError> {
         let all = &pack.manifest().models;
         if let Some(name) = models.iter().find(|name| !all.iter().any(|m| m.name == **name)) {
             return Err(no_model(name, all));
@@ -118,7 +134,12 @@ impl Runner {
     ///
     /// # Errors
     /// Too many cores, a file that was altered, a model that does not fit the memory limit, a shard that does not open on any core.
-    pub fn with_options(pack: &Pack, wanted: impl Fn(&Model) -> bool, devices: &Devices, options: &Options) -> Result<Self, RuntimeError> {
+    pub fn with_options(
+        pack: &Pack,
+        wanted: impl Fn(&Model) -> bool,
+        devices: &Devices,
+        options: &Options,
+    ) -> Result<Self, RuntimeError> {
         let (available, asked) = (devices.npu.cores(), options.cores);
         if asked == 0 || asked > available {
             return Err(RuntimeError::Cores { asked, device: devices.npu.name(), available });
@@ -134,7 +155,14 @@ impl Runner {
         resident.check()?;
         let lanes = Lanes::start(&devices.npu, &devices.host, asked, options.time_limit)?;
         let places = Places { lanes, placement: options.placement, cores };
-        let mut runner = Runner { plans, places, resident, cancel: options.cancel.clone(), started: Instant::now(), log: Mutex::default() };
+        let mut runner = Runner {
+            plans,
+            places,
+            resident,
+            cancel: options.cancel.clone(),
+            started: Instant::now(),
+            log: Mutex::default(),
+        };
         if runner.resident.all_fit() {
             for plan in &runner.plans {
                 drop(runner.enter(plan)?);
@@ -193,7 +221,9 @@ impl Runner {
             bytes_out: plan.steps[r.shard].bytes_out,
             tries: r.tries,
         };
-        let runs = calls.iter().flat_map(|(plan, call, records)| records.iter().map(move |r| run(&self.plans[*plan], *call, r)));
+        let runs = calls.iter().flat_map(|(plan, call, records)| {
+            records.iter().map(move |r| run(&self.plans[*plan], *call, r))
+        });
         Trace { runs: runs.collect(), incidents }
     }
 
@@ -205,18 +235,28 @@ impl Runner {
     /// then.
     pub fn run(&self, model: &str, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, RuntimeError> {
         let plan = self.pick(model, items.first())?;
-        let items = items.into_iter().enumerate().map(|(i, item)| plan.inputs_of(i, item)).collect::<Result<Vec<_>, _>>()?;
+        let items = items
+            .into_iter()
+            .enumerate()
+            .map(|(i, item)| plan.inputs_of(i, item))
+            .collect::<Result<Vec<_>, _>>()?;
         let _lease = self.enter(plan)?;
         let number = {
             let mut log = self.log();
             log.calls += 1;
             log.calls - 1
         };
-        let outcome = Call::run(number, plan.clone(), self.places.clone(), self.cancel.clone(), items);
+        let outcome =
+            Call::run(number, plan.clone(), self.places.clone(), self.cancel.clone(), items);
         self.log().runs.push((plan.index, number, outcome.records));
         let outputs = &plan.model.outputs;
-        let named =
-            |values: Vec<_>| outputs.iter().map(|t| t.name.clone()).zip(values.iter().map(|v| widened(scaled(v).tensor()))).collect();
+        let named = |values: Vec<_>| {
+            outputs
+                .iter()
+                .map(|t| t.name.clone())
+                .zip(values.iter().map(|v| widened(scaled(v).tensor())))
+                .collect()
+        };
         Ok(outcome.results?.into_iter().map(named).collect())
     }
 
@@ -250,9 +290,18 @@ impl Runner {
                     }
                     self.resident.opened(model, opened.is_ok());
                     let Err(error) = opened else { return Ok(lease()) };
-                    let Some(e) = error.memory().filter(|_| self.resident.has_idle()) else { return Err(error) };
+                    let Some(e) = error.memory().filter(|_| self.resident.has_idle()) else {
+                        return Err(error);
+                    };
                     let (shard, core, cause) = (e.shard.clone(), e.core, e.detail.clone());
-                    self.places.lanes.report(Incident { call: None, item: None, shard, core, cause, action: Action::MadeRoom });
+                    self.places.lanes.report(Incident {
+                        call: None,
+                        item: None,
+                        shard,
+                        core,
+                        cause,
+                        action: Action::MadeRoom,
+                    });
                     full = true;
                 }
             }
@@ -262,9 +311,13 @@ impl Runner {
     fn close(&self, plan: &Plan) {
         let (reply, closed) = bounded(0);
         let closing = Arc::new(Closing { keys: plan.base..plan.base + plan.steps.len(), reply });
-        (0..=self.places.cores).for_each(|lane| self.places.lanes.send(lane, Task::Close(closing.clone())));
+        (0..=self.places.cores)
+            .for_each(|lane| self.places.lanes.send(lane, Task::Close(closing.clone())));
         drop(closing);
-        while closed.recv_timeout(self.places.lanes.tick()).is_err_and(|e| e == RecvTimeoutError::Timeout) {
+        while closed
+            .recv_timeout(self.places.lanes.tick())
+            .is_err_and(|e| e == RecvTimeoutError::Timeout)
+        {
             self.places.lanes.watch();
         }
         // With memory freed, a core may have room for what it refused.
@@ -282,7 +335,8 @@ impl Runner {
                 continue;
             }
             // Every core should have it; one must.
-            let opened: Vec<_> = (0..self.places.cores).map(|lane| self.open_shard(key, step, &[lane])).collect();
+            let opened: Vec<_> =
+                (0..self.places.cores).map(|lane| self.open_shard(key, step, &[lane])).collect();
             if opened.iter().all(Result::is_err) {
                 opened.into_iter().take(1).collect::<Result<(), _>>()?;
             }
@@ -291,21 +345,35 @@ impl Runner {
     }
 
     /// Open a shard on one of `candidates`.
-    fn open_shard(&self, key: usize, step: &Shard, candidates: &[usize]) -> Result<(), RuntimeError> {
+    fn open_shard(
+        &self,
+        key: usize,
+        step: &Shard,
+        candidates: &[usize],
+    ) -> Result<(), RuntimeError> {
         let lanes = &self.places.lanes;
         let mut tries = Tries::default();
         let mut lane = candidates[0];
         loop {
             let Err(cause) = self.try_open(key, step, lane) else { return Ok(()) };
             let (core, text) = (lanes.core(lane), cause.to_string());
-            let error = |detail: &str| DeviceError::new(DeviceErrorKind::Run, &step.file.name, core, detail);
+            let error = |detail: &str| {
+                DeviceError::new(DeviceErrorKind::Run, &step.file.name, core, detail)
+            };
             let next = tries.next(lane, cause, candidates, error);
             let action = match &next {
                 Next::Try(to) if *to == lane => Action::Retried,
                 Next::Try(to) => Action::Moved(lanes.core(*to)),
                 _ => Action::GaveUp,
             };
-            lanes.report(Incident { call: None, item: None, shard: step.file.name.clone(), core, cause: text, action });
+            lanes.report(Incident {
+                call: None,
+                item: None,
+                shard: step.file.name.clone(),
+                core,
+                cause: text,
+                action,
+            });
             if action != Action::Retried {
                 step.shut_out(lane);
             }
@@ -326,7 +394,12 @@ impl Runner {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Timeout) => lanes.watch(),
                 Err(RecvTimeoutError::Disconnected) => {
-                    let error = DeviceError::new(DeviceErrorKind::Run, &step.file.name, lanes.core(lane), "its thread ended");
+                    let error = DeviceError::new(
+                        DeviceErrorKind::Run,
+                        &step.file.name,
+                        lanes.core(lane),
+                        "its thread ended",
+                    );
                     return Err(Cause::Failed(error));
                 }
             }

@@ -64,7 +64,11 @@ impl Trace {
     pub fn modelled(&self) -> Vec<ScheduledRun> {
         let (order, tasks) = self.tasks();
         let spans = simulate(&tasks, Memory::default()).spans;
-        order.iter().zip(spans).map(|(&run, span)| ScheduledRun { run, start_us: span.start_us, end_us: span.end_us }).collect()
+        order
+            .iter()
+            .zip(spans)
+            .map(|(&run, span)| ScheduledRun { run, start_us: span.start_us, end_us: span.end_us })
+            .collect()
     }
 
     /// The runs as the clock's tasks, and the run of each.
@@ -74,7 +78,8 @@ impl Trace {
         let mut tasks: Vec<Task> = Vec::with_capacity(order.len());
         let mut places: HashMap<(usize, usize), usize> = HashMap::new();
         // Tasks of the call so far that no other needs, and those of the call before.
-        let (mut call, mut last, mut before): (_, BTreeSet<usize>, BTreeSet<usize>) = (None, BTreeSet::new(), BTreeSet::new());
+        let (mut call, mut last, mut before): (_, BTreeSet<usize>, BTreeSet<usize>) =
+            (None, BTreeSet::new(), BTreeSet::new());
         for &run in &order {
             let r = &self.runs[run];
             if call != Some(r.call) {
@@ -82,7 +87,8 @@ impl Trace {
                 before = std::mem::take(&mut last);
                 places.clear();
             }
-            let mut needs: Vec<usize> = r.needs.iter().filter_map(|&n| places.get(&(r.item, n)).copied()).collect();
+            let mut needs: Vec<usize> =
+                r.needs.iter().filter_map(|&n| places.get(&(r.item, n)).copied()).collect();
             for need in &needs {
                 last.remove(need);
             }
@@ -92,8 +98,16 @@ impl Trace {
             last.insert(tasks.len());
             places.insert((r.item, r.order), tasks.len());
             let cores = if let CoreId::Npu(n) = r.core { vec![n] } else { Vec::new() };
-            let phases = vec![Phase { micros: r.modelled_us.unwrap_or(0.0), streaming: r.streaming_us }];
-            tasks.push(Task { name: r.shard.clone(), model: r.model.clone(), item: r.item, cores, needs, phases });
+            let phases =
+                vec![Phase { micros: r.modelled_us.unwrap_or(0.0), streaming: r.streaming_us }];
+            tasks.push(Task {
+                name: r.shard.clone(),
+                model: r.model.clone(),
+                item: r.item,
+                cores,
+                needs,
+                phases,
+            });
         }
         (order, tasks)
     }
@@ -106,7 +120,11 @@ impl Trace {
     /// All runs as measured on this machine, from the first one's start.
     pub fn measured(&self) -> Vec<ScheduledRun> {
         let first = self.runs.iter().map(|r| r.start_us).fold(f64::INFINITY, f64::min);
-        let place = |(run, r): (usize, &ShardRun)| ScheduledRun { run, start_us: r.start_us - first, end_us: r.end_us - first };
+        let place = |(run, r): (usize, &ShardRun)| ScheduledRun {
+            run,
+            start_us: r.start_us - first,
+            end_us: r.end_us - first,
+        };
         self.runs.iter().enumerate().map(place).collect()
     }
 
@@ -118,7 +136,11 @@ impl Trace {
     /// The timeline as a self-contained SVG: the modelled one, or the measured one where the device models nothing.
     pub fn timeline_svg(&self) -> String {
         let (order, tasks) = self.tasks();
-        let (word, mut runs) = if self.is_modelled() { ("modelled", self.modelled()) } else { ("measured", self.measured()) };
+        let (word, mut runs) = if self.is_modelled() {
+            ("modelled", self.modelled())
+        } else {
+            ("measured", self.measured())
+        };
         runs.sort_by_key(|r| r.run);
         let span = |(task, &run): (usize, &usize)| {
             let ScheduledRun { start_us, end_us, .. } = runs[run];

@@ -58,7 +58,9 @@ impl Memory {
 
     /// Bytes by which it has grown for sure.
     fn grown_since(&self, before: &Memory) -> u64 {
-        self.resident.saturating_sub(before.resident).min(self.writable.saturating_sub(before.writable))
+        self.resident
+            .saturating_sub(before.resident)
+            .min(self.writable.saturating_sub(before.writable))
     }
 }
 
@@ -77,8 +79,14 @@ const FAULTS: &[(Fault, u32)] = &[
 ];
 
 /// What incidents say of each of them.
-const CAUSES: [&str; 6] =
-    ["injected fault on run", "injected panic", "gave NaN", "injected reset", "another core's reset", "no answer within"];
+const CAUSES: [&str; 6] = [
+    "injected fault on run",
+    "injected panic",
+    "gave NaN",
+    "injected reset",
+    "another core's reset",
+    "no answer within",
+];
 
 #[derive(Default)]
 struct Counts {
@@ -92,7 +100,10 @@ fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> C
     let mut rng = SmallRng::seed_from_u64(seed);
     let device = FaultyDevice::new(Arc::new(mock.clone()));
     let placement = if rng.random() { Placement::Pinned } else { Placement::Replicate };
-    let options = Options { time_limit: Duration::from_millis(50), ..Options::new(rng.random_range(1..=3), placement) };
+    let options = Options {
+        time_limit: Duration::from_millis(50),
+        ..Options::new(rng.random_range(1..=3), placement)
+    };
     // Opening fails for good now and then: other faults, until it does not.
     let runner = loop {
         device.inject_randomly(rng.random(), FAULTS);
@@ -105,7 +116,8 @@ fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> C
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut errors = 0;
         for _ in 0..RUNS_PER_THREAD {
-            let numbers: Vec<usize> = (0..rng.random_range(1..=4)).map(|_| rng.random_range(0..ITEMS)).collect();
+            let numbers: Vec<usize> =
+                (0..rng.random_range(1..=4)).map(|_| rng.random_range(0..ITEMS)).collect();
             match runner.run("m", numbers.iter().map(|&i| item(i)).collect()) {
                 Ok(outputs) => {
                     assert_eq!(outputs.len(), numbers.len(), "seed {seed}");
@@ -122,7 +134,8 @@ fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> C
         errors
     };
     let errors = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|t| scope.spawn(move || run(seed * THREADS + t))).collect();
+        let threads: Vec<_> =
+            (0..THREADS).map(|t| scope.spawn(move || run(seed * THREADS + t))).collect();
         threads.into_iter().map(|t| t.join().unwrap()).sum::<u64>()
     });
     let incidents = runner.take_trace().incidents;
@@ -133,7 +146,13 @@ fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> C
 /// The error must say which shard failed where and of what.
 fn explained(error: &RuntimeError) {
     let text = error.to_string();
-    let known = ["injected", "no answer within", "gave NaN", "cores give different values", "another core's reset"];
+    let known = [
+        "injected",
+        "no answer within",
+        "gave NaN",
+        "cores give different values",
+        "another core's reset",
+    ];
     assert!(text.contains("shard s") && (text.contains("core") || text.contains("host")), "{text}");
     assert!(known.iter().any(|k| text.contains(k)), "{text}");
 }
@@ -143,7 +162,9 @@ fn chaos() -> String {
     let expected: Vec<Vec<TensorMap>> = packs
         .iter()
         .map(|(_folder, pack)| {
-            let runner = Runner::new(pack, &[], &devices(&MockDevice::new(1)), 1, Placement::Pinned).unwrap();
+            let runner =
+                Runner::new(pack, &[], &devices(&MockDevice::new(1)), 1, Placement::Pinned)
+                    .unwrap();
             runner.run("m", (0..ITEMS).map(item).collect()).unwrap()
         })
         .collect();
@@ -168,10 +189,17 @@ fn chaos() -> String {
     assert!(seen.iter().all(|&n| n > 0), "{CAUSES:?}: {seen:?}");
     assert_eq!(runs, RUNS);
     // Most faults are overcome, and some cannot be.
-    assert!(incidents > RUNS / 10 && errors > 0 && errors < RUNS / 10, "{errors} errors, {incidents} incidents");
+    assert!(
+        incidents > RUNS / 10 && errors > 0 && errors < RUNS / 10,
+        "{errors} errors, {incidents} incidents"
+    );
     let took = start.elapsed();
     while status("Threads") > threads {
-        assert!(start.elapsed() < took + Duration::from_secs(20), "{} threads instead of {threads}", status("Threads"));
+        assert!(
+            start.elapsed() < took + Duration::from_secs(20),
+            "{} threads instead of {threads}",
+            status("Threads")
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(mock.kept(), 0, "tensors are left on the device");
@@ -188,7 +216,8 @@ fn chaos() -> String {
 fn faults_by_chance_change_no_result() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.payload().downcast_ref::<String>().is_some_and(|s| s.starts_with("injected panic")) {
+        if !info.payload().downcast_ref::<String>().is_some_and(|s| s.starts_with("injected panic"))
+        {
             usual(info);
         }
     }));

@@ -1,7 +1,12 @@
 //! Which of a shard's files a device is given.
 
-use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version};
-use rockshard_manifest::{Compiled, Conversion, CoreId, FileEntry, Generator, MANIFEST_FILE, Manifest, Model, SCHEMA, Shard, TensorSpec};
+use rockshard_device::{
+    Completion, Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version,
+};
+use rockshard_manifest::{
+    Compiled, Conversion, CoreId, FileEntry, Generator, MANIFEST_FILE, Manifest, Model, SCHEMA,
+    Shard, TensorSpec,
+};
 use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
@@ -43,7 +48,12 @@ fn pack(toolkit: Option<&str>) -> (TempDir, Pack) {
     let folder = tempfile::tempdir().unwrap();
     let files = ["shard.onnx", "reference.onnx", "shard.rknn"];
     files.iter().for_each(|name| std::fs::write(folder.path().join(name), name).unwrap());
-    let spec = |name: &str, scale| TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![1, 8], scale };
+    let spec = |name: &str, scale| TensorSpec {
+        name: name.into(),
+        dtype: DType::F32,
+        shape: vec![1, 8],
+        scale,
+    };
     let compiled = |toolkit: &str| Compiled {
         file: "shard.rknn".into(),
         toolkit: toolkit.into(),
@@ -69,7 +79,8 @@ fn pack(toolkit: Option<&str>) -> (TempDir, Pack) {
         golden: None,
         compiled: toolkit.map(compiled),
     };
-    let [sandwich, tile, shards, placement, optimise] = ["off", "off", "block", "replicate", "latency"].map(str::to_owned);
+    let [sandwich, tile, shards, placement, optimise] =
+        ["off", "off", "block", "replicate", "latency"].map(str::to_owned);
     let model = Model {
         name: "m".into(),
         resolution: None,
@@ -85,7 +96,10 @@ fn pack(toolkit: Option<&str>) -> (TempDir, Pack) {
         target: "rk3588".into(),
         conversion: Conversion { sandwich, tile, shards, placement, optimise, loras: vec![] },
         models: vec![model],
-        files: files.iter().map(|name| ((*name).to_owned(), FileEntry::of(name.as_bytes()))).collect(),
+        files: files
+            .iter()
+            .map(|name| ((*name).to_owned(), FileEntry::of(name.as_bytes())))
+            .collect(),
     };
     std::fs::write(folder.path().join(MANIFEST_FILE), manifest.to_json()).unwrap();
     let pack = Pack::open(folder.path()).unwrap();
@@ -94,7 +108,9 @@ fn pack(toolkit: Option<&str>) -> (TempDir, Pack) {
 
 /// The file's name, or why there is none.
 fn given(pack: &Pack, variant: Variant) -> Result<String, String> {
-    let shard = pack.shard_file(&pack.manifest().models[0].shards[0], variant).map_err(|e| e.to_string())?;
+    let shard = pack
+        .shard_file(&pack.manifest().models[0].shards[0], variant)
+        .map_err(|e| e.to_string())?;
     let scale = if variant == Variant::Reference { 1.0 } else { 0.5 };
     assert_eq!(shard.inputs[0].scale, scale, "{variant:?}");
     Ok(shard.path.file_name().unwrap().to_string_lossy().into_owned())
@@ -118,7 +134,11 @@ fn each_device_gets_the_file_that_it_takes() {
 fn a_shard_that_a_board_cannot_load_is_refused_before_it_is_opened() {
     let newer = "shard only was compiled by rknn-toolkit2 2.5.0, and librknnrt is of version 2.3.2";
     let table = [
-        (None, "2.3.2", "shard only is not compiled, and this device runs compiled shards only; convert the model again with --compile"),
+        (
+            None,
+            "2.3.2",
+            "shard only is not compiled, and this device runs compiled shards only; convert the model again with --compile",
+        ),
         (Some("2.5.0"), "2.3.2", newer),
         (Some("2.3.10"), "2.3.2", "install librknnrt 2.3.10 or newer"),
         (Some("3.0.0"), "2.9.9", "convert with --compile and rknn-toolkit2 2.9.9"),
@@ -126,7 +146,10 @@ fn a_shard_that_a_board_cannot_load_is_refused_before_it_is_opened() {
     for (toolkit, runtime, text) in table {
         let (folder, pack) = pack(toolkit);
         let error = given(&pack, board(runtime)).unwrap_err();
-        assert!(error.contains(text) && error.starts_with(&folder.path().display().to_string()), "{error}");
+        assert!(
+            error.contains(text) && error.starts_with(&folder.path().display().to_string()),
+            "{error}"
+        );
     }
 }
 
@@ -151,15 +174,23 @@ fn a_compiled_file_that_was_altered_is_refused() {
 fn a_board_is_given_the_same_scaled_values_as_the_simulator() {
     let (_folder, pack) = pack(Some("2.3.2"));
     let outputs = |npu: Arc<dyn Device>| {
-        let devices = Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
+        let devices =
+            Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
         let runner = Runner::new(&pack, &[], &devices, 3, Placement::Replicate).unwrap();
         let item = [("x".to_owned(), Tensor::from_f32([1, 8], vec![3.0; 8]))].into();
         (runner.run("m", vec![item]).unwrap(), runner.trace())
     };
     let board = Board(MockDevice::new(3), Version::parse("2.3.2"));
-    let [(found, measured), (wanted, modelled)] = [Arc::new(board) as Arc<dyn Device>, Arc::new(MockDevice::new(3))].map(outputs);
+    let [(found, measured), (wanted, modelled)] =
+        [Arc::new(board) as Arc<dyn Device>, Arc::new(MockDevice::new(3))].map(outputs);
     assert_eq!(found, wanted);
     let svg = measured.timeline_svg();
-    assert!(!measured.is_modelled() && svg.contains("ms measured") && svg.contains("only item 0") && !svg.contains("odelled"), "{svg}");
+    assert!(
+        !measured.is_modelled()
+            && svg.contains("ms measured")
+            && svg.contains("only item 0")
+            && !svg.contains("odelled"),
+        "{svg}"
+    );
     assert!(modelled.is_modelled() && modelled.timeline_svg().contains("ms modelled"));
 }

@@ -3,9 +3,14 @@
 mod common;
 
 use common::{devices, pack};
-use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Fault, FaultyDevice, MockDevice, Place, Session, ShardFile};
+use rockshard_device::{
+    Completion, Device, DeviceError, DeviceErrorKind, Fault, FaultyDevice, MockDevice, Place,
+    Session, ShardFile,
+};
 use rockshard_manifest::CoreId;
-use rockshard_runtime::{Action, Cancel, Incident, Options, Placement, Runner, RuntimeError, TensorMap};
+use rockshard_runtime::{
+    Action, Cancel, Incident, Options, Placement, Runner, RuntimeError, TensorMap,
+};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,16 +22,24 @@ const LIMIT: Duration = Duration::from_millis(200);
 const RUN: DeviceErrorKind = DeviceErrorKind::Run;
 
 fn items(count: usize) -> Vec<TensorMap> {
-    (0..count).map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into()).collect()
+    (0..count)
+        .map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into())
+        .collect()
 }
 
 fn expected() -> Vec<TensorMap> {
     let (_folder, pack) = pack(SHARDS);
-    Runner::new(&pack, &[], &devices(&MockDevice::new(1)), 1, Placement::Pinned).unwrap().run("m", items(ITEMS)).unwrap()
+    Runner::new(&pack, &[], &devices(&MockDevice::new(1)), 1, Placement::Pinned)
+        .unwrap()
+        .run("m", items(ITEMS))
+        .unwrap()
 }
 
 /// Run with these faults on `cores` cores.
-fn run(cores: u8, faults: &[(Place, Fault, u64)]) -> (Result<Vec<TensorMap>, RuntimeError>, Vec<Incident>) {
+fn run(
+    cores: u8,
+    faults: &[(Place, Fault, u64)],
+) -> (Result<Vec<TensorMap>, RuntimeError>, Vec<Incident>) {
     let (_folder, pack) = pack(SHARDS);
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
     for (place, fault, times) in faults {
@@ -68,7 +81,13 @@ fn a_fault_is_overcome_and_reported() {
         ("NaN for good on one core", 3, Fault::NotANumber, u64::MAX, &[Retried, Moved(core(2))]),
         ("hangs", 3, Fault::Hang, 1, &[Moved(core(2))]),
         ("is gone", 3, Fault::Run(unavailable), u64::MAX, &[Moved(core(2))]),
-        ("out of memory on open", 3, Fault::Open(DeviceErrorKind::Memory), u64::MAX, &[Moved(core(2))]),
+        (
+            "out of memory on open",
+            3,
+            Fault::Open(DeviceErrorKind::Memory),
+            u64::MAX,
+            &[Moved(core(2))],
+        ),
         ("gone on open", 2, Fault::Open(unavailable), u64::MAX, &[Moved(core(0))]),
         ("fails once on open", 2, Fault::Open(RUN), 1, &[Retried]),
     ];
@@ -87,10 +106,20 @@ fn a_fault_is_overcome_and_reported() {
 #[test]
 fn with_one_core_there_is_one_more_try() {
     let expected = expected();
-    for fault in [Fault::Run(RUN), Fault::Panic, Fault::NotANumber, Fault::Hang, Fault::Run(DeviceErrorKind::Unavailable)] {
+    for fault in [
+        Fault::Run(RUN),
+        Fault::Panic,
+        Fault::NotANumber,
+        Fault::Hang,
+        Fault::Run(DeviceErrorKind::Unavailable),
+    ] {
         let (result, incidents) = run(1, &[(Place::shard("shard4"), fault, 1)]);
         assert_eq!(result.unwrap(), expected, "{fault:?}");
-        assert_eq!(incidents.iter().map(|i| i.action).collect::<Vec<_>>(), [Action::Retried], "{fault:?}");
+        assert_eq!(
+            incidents.iter().map(|i| i.action).collect::<Vec<_>>(),
+            [Action::Retried],
+            "{fault:?}"
+        );
     }
 }
 
@@ -98,17 +127,30 @@ fn with_one_core_there_is_one_more_try() {
 fn what_cannot_be_overcome_names_shard_core_cause_and_tries() {
     let forever = |fault| run(3, &[(Place::shard("shard4"), fault, u64::MAX)]);
     let text = |fault| forever(fault).0.unwrap_err().to_string();
-    let tried = |cause: &str| format!("core 1 ({cause}), core 2 ({cause}), core 2 ({cause}), core 0 ({cause}), core 0 ({cause})");
+    let tried = |cause: &str| {
+        format!(
+            "core 1 ({cause}), core 2 ({cause}), core 2 ({cause}), core 0 ({cause}), core 0 ({cause})"
+        )
+    };
     assert_eq!(
         text(Fault::Run(RUN)),
-        format!("shard shard4 on core 1: injected fault on run; also tried: {}", tried("injected fault on run"))
+        format!(
+            "shard shard4 on core 1: injected fault on run; also tried: {}",
+            tried("injected fault on run")
+        )
     );
     let hung = "no answer within 200ms, the run was given up";
-    assert_eq!(text(Fault::Hang), format!("shard shard4 on core 1: {hung}; also tried: core 2 ({hung}), core 0 ({hung})"));
+    assert_eq!(
+        text(Fault::Hang),
+        format!("shard shard4 on core 1: {hung}; also tried: core 2 ({hung}), core 0 ({hung})")
+    );
     // An error of the input or the model is the same everywhere.
     for kind in [DeviceErrorKind::Input, DeviceErrorKind::Limit, DeviceErrorKind::Load] {
         let (result, incidents) = forever(Fault::Run(kind));
-        assert_eq!(result.unwrap_err().to_string(), "shard shard4 on core 1: injected fault on run");
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "shard shard4 on core 1: injected fault on run"
+        );
         assert!(incidents.iter().all(|i| i.action == Action::GaveUp), "{incidents:?}");
     }
     let (result, _) = run(2, &[(Place::default(), Fault::Open(DeviceErrorKind::Memory), u64::MAX)]);
@@ -121,10 +163,18 @@ fn what_cannot_be_overcome_names_shard_core_cause_and_tries() {
 #[test]
 fn nan_on_every_core_is_the_shards_value() {
     for cores in [1, 3] {
-        let (result, incidents) = run(cores, &[(Place::shard("shard5"), Fault::NotANumber, u64::MAX)]);
+        let (result, incidents) =
+            run(cores, &[(Place::shard("shard5"), Fault::NotANumber, u64::MAX)]);
         let outputs = result.unwrap();
-        assert!(outputs.iter().all(|o| o["v6"].to_f32().unwrap().iter().all(|v| v.is_nan())), "{cores} cores");
-        assert_eq!(incidents.iter().filter(|i| i.action == Action::PassedOn).count(), ITEMS, "{incidents:?}");
+        assert!(
+            outputs.iter().all(|o| o["v6"].to_f32().unwrap().iter().all(|v| v.is_nan())),
+            "{cores} cores"
+        );
+        assert_eq!(
+            incidents.iter().filter(|i| i.action == Action::PassedOn).count(),
+            ITEMS,
+            "{incidents:?}"
+        );
     }
     // NaN that goes in is no fault.
     let (_folder, pack) = pack(SHARDS);
@@ -160,7 +210,9 @@ impl Device for Disagreeing {
 impl Session for DisagreeingSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Completion, DeviceError> {
         let mut completion = self.0.run(inputs)?;
-        let nan = |t: &Tensor| Tensor::from_f32(t.shape(), vec![f32::from_bits(0x7fc0_0000 + self.1); t.len()]);
+        let nan = |t: &Tensor| {
+            Tensor::from_f32(t.shape(), vec![f32::from_bits(0x7fc0_0000 + self.1); t.len()])
+        };
         completion.outputs = completion.outputs.iter().map(nan).collect();
         Ok(completion)
     }
@@ -169,9 +221,15 @@ impl Session for DisagreeingSession {
 #[test]
 fn cores_that_disagree_are_an_error() {
     let (_folder, pack) = pack(SHARDS);
-    let runner = Runner::new(&pack, &[], &devices(&Disagreeing(MockDevice::new(3))), 3, Placement::Pinned).unwrap();
+    let runner =
+        Runner::new(&pack, &[], &devices(&Disagreeing(MockDevice::new(3))), 3, Placement::Pinned)
+            .unwrap();
     let error = runner.run("m", items(1)).unwrap_err().to_string();
-    assert!(error.starts_with("shard shard0: cores give different values with NaN") && error.contains("core 0, core 0, core 1"), "{error}");
+    assert!(
+        error.starts_with("shard shard0: cores give different values with NaN")
+            && error.contains("core 0, core 0, core 1"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -179,11 +237,23 @@ fn a_reset_disturbs_all_cores() {
     let expected = expected();
     let slow = Fault::Slow(Duration::from_millis(10));
     // While core 1 resets, the others are under way.
-    let (result, incidents) =
-        run(3, &[(Place::core(core(0)), slow, u64::MAX), (Place::core(core(2)), slow, u64::MAX), (on("shard4", 1), Fault::Reset, 1)]);
+    let (result, incidents) = run(
+        3,
+        &[
+            (Place::core(core(0)), slow, u64::MAX),
+            (Place::core(core(2)), slow, u64::MAX),
+            (on("shard4", 1), Fault::Reset, 1),
+        ],
+    );
     assert_eq!(result.unwrap(), expected);
-    assert!(incidents.iter().any(|i| i.cause == "injected reset" && i.action == Action::Retried), "{incidents:?}");
-    assert!(incidents.iter().any(|i| i.cause == "another core's reset" && i.core != core(1)), "{incidents:?}");
+    assert!(
+        incidents.iter().any(|i| i.cause == "injected reset" && i.action == Action::Retried),
+        "{incidents:?}"
+    );
+    assert!(
+        incidents.iter().any(|i| i.cause == "another core's reset" && i.core != core(1)),
+        "{incidents:?}"
+    );
 }
 
 #[test]

@@ -34,7 +34,11 @@ impl Device for Watched {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         let inner = self.mock.open(shard, core)?;
-        Ok(Box::new(WatchedSession { inner, inputs: shard.inputs.clone(), taken: self.taken.clone() }))
+        Ok(Box::new(WatchedSession {
+            inner,
+            inputs: shard.inputs.clone(),
+            taken: self.taken.clone(),
+        }))
     }
 }
 
@@ -43,7 +47,11 @@ impl Session for WatchedSession {
         self.inner.run(inputs)
     }
 
-    fn run_between(&mut self, inputs: &[Value], keep: &[bool]) -> Result<Completion<Value>, DeviceError> {
+    fn run_between(
+        &mut self,
+        inputs: &[Value],
+        keep: &[bool],
+    ) -> Result<Completion<Value>, DeviceError> {
         for (spec, input) in self.inputs.iter().zip(inputs) {
             let kept = matches!(input, Value::Kept(_));
             let before = self.taken.lock().unwrap().insert(spec.name.clone(), kept);
@@ -75,14 +83,23 @@ fn values_stay_that_only_the_npu_reads_at_one_scale() {
     assert_eq!(whole.device_values(), stay);
 
     let (_folder, pack) = pack_of(vec![whole]);
-    let items = || -> Vec<TensorMap> { (0..7).map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into()).collect() };
-    let host_only = Runner::new(&pack, &[], &devices(&Host(MockDevice::new(3))), 3, Placement::Pinned).unwrap().run("m", items()).unwrap();
+    let items = || -> Vec<TensorMap> {
+        (0..7)
+            .map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into())
+            .collect()
+    };
+    let host_only =
+        Runner::new(&pack, &[], &devices(&Host(MockDevice::new(3))), 3, Placement::Pinned)
+            .unwrap()
+            .run("m", items())
+            .unwrap();
     for placement in [Placement::Pinned, Placement::Replicate] {
         let watched = Watched { mock: MockDevice::new(3), taken: Arc::default() };
         let runner = Runner::new(&pack, &[], &devices(&watched), 3, placement).unwrap();
         assert_eq!(runner.run("m", items()).unwrap(), host_only);
         let taken = watched.taken.lock().unwrap();
-        let kept: BTreeSet<&str> = taken.iter().filter(|(_, kept)| **kept).map(|(name, _)| name.as_str()).collect();
+        let kept: BTreeSet<&str> =
+            taken.iter().filter(|(_, kept)| **kept).map(|(name, _)| name.as_str()).collect();
         assert_eq!(kept, stay);
         assert_eq!(watched.mock.kept(), 0, "values end with their last reader");
     }

@@ -15,17 +15,28 @@ fn faulty(cores: u8) -> (MockDevice, FaultyDevice) {
 }
 
 fn items(count: usize) -> Vec<TensorMap> {
-    (0..count).map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into()).collect()
+    (0..count)
+        .map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into())
+        .collect()
 }
 
 #[test]
 fn results_do_not_depend_on_cores_placement_or_interleaving() {
     let (_folder, pack) = pack(9);
-    let expected = Runner::new(&pack, &[], &devices(&MockDevice::new(3)), 1, Placement::Pinned).unwrap().run("m", items(12)).unwrap();
-    for (cores, placement) in [(2, Placement::Pinned), (3, Placement::Pinned), (3, Placement::Replicate)] {
+    let expected = Runner::new(&pack, &[], &devices(&MockDevice::new(3)), 1, Placement::Pinned)
+        .unwrap()
+        .run("m", items(12))
+        .unwrap();
+    for (cores, placement) in
+        [(2, Placement::Pinned), (3, Placement::Pinned), (3, Placement::Replicate)]
+    {
         let (mock, device) = faulty(3);
         for (shard, micros) in [("shard1", 900), ("shard4", 300), ("shard7", 2000)] {
-            device.inject(Place::shard(shard), Fault::Slow(Duration::from_micros(micros)), u64::MAX);
+            device.inject(
+                Place::shard(shard),
+                Fault::Slow(Duration::from_micros(micros)),
+                u64::MAX,
+            );
         }
         let runner = Runner::new(&pack, &[], &devices(&device), cores, placement).unwrap();
         assert_eq!(runner.run("m", items(12)).unwrap(), expected, "{cores} cores, {placement:?}");
@@ -54,16 +65,25 @@ fn the_modelled_timeline_does_not_depend_on_measured_times() {
 #[test]
 fn failures_are_reported_with_their_shard_and_core() {
     let (_folder, pack) = pack(6);
-    for (fault, expected) in [(Fault::Run(DeviceErrorKind::Run), "injected fault on run"), (Fault::Panic, "injected panic")] {
+    for (fault, expected) in [
+        (Fault::Run(DeviceErrorKind::Run), "injected fault on run"),
+        (Fault::Panic, "injected panic"),
+    ] {
         let (_, device) = faulty(3);
         device.inject(Place::shard("shard4"), fault, u64::MAX);
         let runner = Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).unwrap();
         let error = runner.run("m", items(4)).unwrap_err().to_string();
-        assert!(error.contains("shard4 on core 1") && error.contains(expected) && error.contains("also tried: core"), "{error}");
+        assert!(
+            error.contains("shard4 on core 1")
+                && error.contains(expected)
+                && error.contains("also tried: core"),
+            "{error}"
+        );
     }
     let (_, device) = faulty(3);
     device.inject(Place::shard("shard5"), Fault::Open(DeviceErrorKind::Load), 1);
-    let error = Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).err().unwrap().to_string();
+    let error =
+        Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).err().unwrap().to_string();
     assert_eq!(error, "shard shard5 on core 2: injected fault on open");
 }
 
@@ -75,7 +95,10 @@ fn inputs_cores_and_models_are_checked() {
         Runner::new(&pack, &[], &devices(&mock), 3, Placement::Pinned),
         Err(RuntimeError::Cores { asked: 3, available: 2, .. })
     ));
-    assert!(matches!(Runner::new(&pack, &["x"], &devices(&mock), 1, Placement::Pinned), Err(RuntimeError::NoModel { .. })));
+    assert!(matches!(
+        Runner::new(&pack, &["x"], &devices(&mock), 1, Placement::Pinned),
+        Err(RuntimeError::NoModel { .. })
+    ));
     let runner = Runner::new(&pack, &[], &devices(&mock), 2, Placement::Pinned).unwrap();
     let run = |name: &str, shape: [usize; 2]| {
         let tensor = Tensor::from_f32(shape, vec![0.0; shape.iter().product()]);

@@ -28,7 +28,9 @@ pub enum ArchiveError {
         source: SafeTensorError,
     },
     /// A tensor of a type without a counterpart here.
-    #[error("{path}: tensor {tensor:?} has element type {found}; float32, float16, bfloat16, int64, int32 and bool are read")]
+    #[error(
+        "{path}: tensor {tensor:?} has element type {found}; float32, float16, bfloat16, int64, int32 and bool are read"
+    )]
     Type {
         /// File.
         path: PathBuf,
@@ -44,10 +46,15 @@ pub enum ArchiveError {
 /// # Errors
 /// The file cannot be read, is malformed, or holds an element type that is not supported.
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>, ArchiveError> {
-    let file = MappedFile::open(path).map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
+    let file = MappedFile::open(path)
+        .map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
     let bytes = file.bytes();
-    let archive = SafeTensors::deserialize(bytes).map_err(|source| ArchiveError::Format { path: path.to_owned(), source })?;
-    archive.iter().map(|(name, view)| Ok((name.to_owned(), tensor(bytes, name, &view, path)?))).collect()
+    let archive = SafeTensors::deserialize(bytes)
+        .map_err(|source| ArchiveError::Format { path: path.to_owned(), source })?;
+    archive
+        .iter()
+        .map(|(name, view)| Ok((name.to_owned(), tensor(bytes, name, &view, path)?)))
+        .collect()
 }
 
 /// The free-form metadata of a safetensors file; empty when it has none.
@@ -55,12 +62,19 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Archive
 /// # Errors
 /// The file cannot be read or is malformed.
 pub fn safetensors_metadata(path: &Path) -> Result<HashMap<String, String>, ArchiveError> {
-    let file = MappedFile::open(path).map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
-    let read = SafeTensors::read_metadata(file.bytes()).map_err(|source| ArchiveError::Format { path: path.to_owned(), source })?;
+    let file = MappedFile::open(path)
+        .map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
+    let read = SafeTensors::read_metadata(file.bytes())
+        .map_err(|source| ArchiveError::Format { path: path.to_owned(), source })?;
     Ok(read.1.metadata().clone().unwrap_or_default())
 }
 
-fn tensor(file: &Bytes, name: &str, view: &TensorView<'_>, path: &Path) -> Result<Tensor, ArchiveError> {
+fn tensor(
+    file: &Bytes,
+    name: &str,
+    view: &TensorView<'_>,
+    path: &Path,
+) -> Result<Tensor, ArchiveError> {
     let dtype = match view.dtype() {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
@@ -68,12 +82,25 @@ fn tensor(file: &Bytes, name: &str, view: &TensorView<'_>, path: &Path) -> Resul
         Dtype::I32 => DType::I32,
         Dtype::BOOL => DType::Bool,
         Dtype::BF16 => {
-            let values = view.data().as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect();
+            let values = view
+                .data()
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| bf16::from_le_bytes(*b).to_f32())
+                .collect();
             return Ok(Tensor::from_f32(view.shape(), values));
         }
-        other => return Err(ArchiveError::Type { path: path.to_owned(), tensor: name.to_owned(), found: format!("{other:?}") }),
+        other => {
+            return Err(ArchiveError::Type {
+                path: path.to_owned(),
+                tensor: name.to_owned(),
+                found: format!("{other:?}"),
+            });
+        }
     };
-    Ok(Tensor::new(dtype, view.shape().to_vec(), file.slice_ref(view.data())).expect("the format checks lengths"))
+    Ok(Tensor::new(dtype, view.shape().to_vec(), file.slice_ref(view.data()))
+        .expect("the format checks lengths"))
 }
 
 /// A tensor as the format's writer wants it.
@@ -125,7 +152,10 @@ mod tests {
         let path = folder.path().join("t.safetensors");
         let tensors: BTreeMap<String, Tensor> = [
             ("a".to_owned(), Tensor::from_f32([2, 2], vec![1.0, -2.5, 3e-7, 4e7])),
-            ("b".to_owned(), Tensor::from_f32([3], vec![1.0, 2.0, 3.0]).to_float(DType::F16).unwrap()),
+            (
+                "b".to_owned(),
+                Tensor::from_f32([3], vec![1.0, 2.0, 3.0]).to_float(DType::F16).unwrap(),
+            ),
             ("c".to_owned(), Tensor::from_i64([1], vec![999])),
             ("d".to_owned(), Tensor::from_bool([2], vec![true, false])),
             ("e".to_owned(), Tensor::from_i32([0, 2], vec![])),

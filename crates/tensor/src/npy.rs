@@ -30,11 +30,16 @@ pub fn read_npy(data: &Bytes) -> Result<Tensor, NpyError> {
     }
     let (start, length) = match data[6] {
         1 => (10, u16::from_le_bytes([data[8], data[9]]) as usize),
-        2 if data.len() >= 12 => (12, u32::from_le_bytes([data[8], data[9], data[10], data[11]]) as usize),
+        2 if data.len() >= 12 => {
+            (12, u32::from_le_bytes([data[8], data[9], data[10], data[11]]) as usize)
+        }
         _ => return Err(NpyError::Header("unknown version")),
     };
     let end = start + length;
-    let header = data.get(start..end).and_then(|h| std::str::from_utf8(h).ok()).ok_or(NpyError::Header("cut short"))?;
+    let header = data
+        .get(start..end)
+        .and_then(|h| std::str::from_utf8(h).ok())
+        .ok_or(NpyError::Header("cut short"))?;
     if field(header, "fortran_order")?.starts_with("True") {
         return Err(NpyError::Header("Fortran order; save a C-ordered array"));
     }
@@ -49,7 +54,10 @@ pub fn read_npy(data: &Bytes) -> Result<Tensor, NpyError> {
         other => return Err(NpyError::Type(other.to_owned())),
     };
     let shape = field(header, "shape")?;
-    let shape = shape.strip_prefix('(').and_then(|s| s.split(')').next()).ok_or(NpyError::Header("no shape"))?;
+    let shape = shape
+        .strip_prefix('(')
+        .and_then(|s| s.split(')').next())
+        .ok_or(NpyError::Header("no shape"))?;
     let shape = shape
         .split(',')
         .map(str::trim)
@@ -62,7 +70,11 @@ pub fn read_npy(data: &Bytes) -> Result<Tensor, NpyError> {
 fn field<'a>(header: &'a str, name: &'static str) -> Result<&'a str, NpyError> {
     let at = header.find(&format!("'{name}'")).ok_or(NpyError::Header("a key is missing"))?;
     let rest = &header[at + name.len() + 2..];
-    Ok(rest.trim_start().strip_prefix(':').ok_or(NpyError::Header("a key has no value"))?.trim_start())
+    Ok(rest
+        .trim_start()
+        .strip_prefix(':')
+        .ok_or(NpyError::Header("a key has no value"))?
+        .trim_start())
 }
 
 /// Write a tensor as npy version 1.0.
@@ -78,7 +90,10 @@ pub fn write_npy(tensor: &Tensor, out: &mut impl Write) -> io::Result<()> {
         DType::Bool => "|b1",
     };
     let extents: String = tensor.shape().iter().map(|d| format!("{d}, ")).collect();
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", extents.trim_end());
+    let mut header = format!(
+        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}",
+        extents.trim_end()
+    );
     let padding = (64 - (10 + header.len() + 1) % 64) % 64;
     header.extend(std::iter::repeat_n(' ', padding));
     header.push('\n');

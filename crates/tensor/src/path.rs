@@ -11,7 +11,11 @@ pub struct PathError(pub String);
 /// The path is empty, absolute, has a `.` or `..` component, a drive prefix, a backslash or a NUL.
 pub fn check_relative(path: &str) -> Result<&Path, PathError> {
     let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
-    let odd = path.is_empty() || path.contains(['\\', '\0', ':']) || path.starts_with("./") || path.contains("/./") || path.ends_with("/.");
+    let odd = path.is_empty()
+        || path.contains(['\\', '\0', ':'])
+        || path.starts_with("./")
+        || path.contains("/./")
+        || path.ends_with("/.");
     if plain && !odd { Ok(Path::new(path)) } else { Err(PathError(path.to_owned())) }
 }
 
@@ -24,7 +28,9 @@ mod tests {
         for good in ["a", "shards/unet-00.onnx", "tokenizer/vocab.json", "a..b"] {
             assert!(check_relative(good).is_ok(), "{good}");
         }
-        for bad in ["", "/etc/passwd", "../x", "a/../b", "./a", "a/./b", "a\\b", "C:/x", "a\0b", ".."] {
+        for bad in
+            ["", "/etc/passwd", "../x", "a/../b", "./a", "a/./b", "a\\b", "C:/x", "a\0b", ".."]
+        {
             assert!(check_relative(bad).is_err(), "{bad:?}");
         }
     }

@@ -61,7 +61,9 @@ fn bytes_of<T: bytemuck::NoUninit + Send + 'static>(values: Vec<T>) -> Bytes {
 fn typed<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(data: &[u8]) -> Cow<'_, [T]> {
     match bytemuck::try_cast_slice(data) {
         Ok(slice) => Cow::Borrowed(slice),
-        Err(_) => Cow::Owned(data.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()),
+        Err(_) => Cow::Owned(
+            data.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect(),
+        ),
     }
 }
 
@@ -71,15 +73,20 @@ impl Tensor {
     /// # Errors
     /// The byte length is not what shape and type take, or the shape overflows.
     pub fn new(dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Self, TensorError> {
-        let expected =
-            element_count(&shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
+        let expected = element_count(&shape)
+            .and_then(|n| n.checked_mul(dtype.size()))
+            .ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
         if expected != data.len() {
             return Err(TensorError::Length { shape, dtype, expected, found: data.len() });
         }
         Ok(Tensor { dtype, shape, data })
     }
 
-    fn owned<T: bytemuck::NoUninit + Send + 'static>(dtype: DType, shape: Vec<usize>, values: Vec<T>) -> Self {
+    fn owned<T: bytemuck::NoUninit + Send + 'static>(
+        dtype: DType,
+        shape: Vec<usize>,
+        values: Vec<T>,
+    ) -> Self {
         Self::new(dtype, shape, bytes_of(values)).expect("value count matches the shape")
     }
 
@@ -182,7 +189,9 @@ impl Tensor {
     pub fn to_i64(&self) -> Result<Cow<'_, [i64]>, TensorError> {
         match self.dtype {
             DType::I64 => Ok(typed(&self.data)),
-            DType::I32 => Ok(Cow::Owned(typed::<i32>(&self.data).iter().map(|&v| v.into()).collect())),
+            DType::I32 => {
+                Ok(Cow::Owned(typed::<i32>(&self.data).iter().map(|&v| v.into()).collect()))
+            }
             DType::Bool => Ok(Cow::Owned(self.data.iter().map(|&v| v.into()).collect())),
             found => Err(TensorError::Type { expected: "integer", found }),
         }
@@ -214,7 +223,8 @@ impl Tensor {
 
     /// A view of aligned float32 elements; `None` for other types or unaligned bytes.
     pub fn view_f32(&self) -> Option<ArrayViewD<'_, f32>> {
-        let slice = (self.dtype == DType::F32).then(|| bytemuck::try_cast_slice(&self.data).ok())??;
+        let slice =
+            (self.dtype == DType::F32).then(|| bytemuck::try_cast_slice(&self.data).ok())??;
         ArrayViewD::from_shape(IxDyn(&self.shape), slice).ok()
     }
 }

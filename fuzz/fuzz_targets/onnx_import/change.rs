@@ -3,7 +3,9 @@
 use prost::Message;
 use rockshard_onnx::schema::tensor_shape_proto::dimension::Value as Extent;
 use rockshard_onnx::schema::type_proto::Value as Kind;
-use rockshard_onnx::schema::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use rockshard_onnx::schema::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};
 
 const OPERATORS: &str = "\
     Abs Add And ArgMax AveragePool Cast CastLike Clip Concat Constant ConstantOfShape Conv Cos Div Dropout Equal Erf Exp \
@@ -15,8 +17,31 @@ const ATTRIBUTES: &str = "\
     allowzero alpha approximate auto_pad axes axis beta ceil_mode coordinate_transformation_mode count_include_pad dilations \
     end epsilon fmod group keepdims kernel_shape mode nearest_mode noop_with_empty_axes num_groups num_outputs pads perm \
     select_last_index start strides to transA transB upper value value_float value_floats value_int value_ints";
-const WORDS: &str = "asymmetric constant floor half_pixel linear nearest NOTSET SAME_LOWER SAME_UPPER tanh VALID";
-const EDGES: &[i64] = &[0, 0, 1, 1, 1, 2, 2, 3, 4, 8, -1, -1, -2, 33, 4096, 1 << 22, 1 << 31, 1 << 40, 1 << 62, i64::MAX, i64::MIN];
+const WORDS: &str =
+    "asymmetric constant floor half_pixel linear nearest NOTSET SAME_LOWER SAME_UPPER tanh VALID";
+const EDGES: &[i64] = &[
+    0,
+    0,
+    1,
+    1,
+    1,
+    2,
+    2,
+    3,
+    4,
+    8,
+    -1,
+    -1,
+    -2,
+    33,
+    4096,
+    1 << 22,
+    1 << 31,
+    1 << 40,
+    1 << 62,
+    i64::MAX,
+    i64::MIN,
+];
 
 /// SplitMix64.
 struct Random(u64);
@@ -112,7 +137,10 @@ fn edit(graph: &mut GraphProto, random: &mut Random) {
 fn names(graph: &GraphProto) -> Vec<String> {
     let inputs = graph.input.iter().filter_map(|i| i.name.clone());
     let constants = graph.initializer.iter().filter_map(|t| t.name.clone());
-    inputs.chain(constants).chain(graph.node.iter().flat_map(|n| n.output.iter().cloned())).collect()
+    inputs
+        .chain(constants)
+        .chain(graph.node.iter().flat_map(|n| n.output.iter().cloned()))
+        .collect()
 }
 
 /// Put a new node between an output and what makes it.
@@ -184,7 +212,11 @@ fn constant(tensor: &mut TensorProto, random: &mut Random) {
         1 => tensor.data_type = Some(random.below(17) as i32),
         // Enough zeros for the shape, where that is little.
         2 => {
-            let count = tensor.dims.iter().try_fold(8i64, |n, &d| n.checked_mul(d)).filter(|n| (0..512).contains(n));
+            let count = tensor
+                .dims
+                .iter()
+                .try_fold(8i64, |n, &d| n.checked_mul(d))
+                .filter(|n| (0..512).contains(n));
             tensor.raw_data = count.map(|n| vec![0; n as usize].into());
         }
         _ => {
@@ -227,7 +259,10 @@ fn add_constant(graph: &mut GraphProto, random: &mut Random) {
 }
 
 fn declare(input: &mut ValueInfoProto, random: &mut Random) {
-    let Some(Kind::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut()) else { return };
+    let Some(Kind::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut())
+    else {
+        return;
+    };
     if random.below(4) == 0 {
         tensor.elem_type = Some([1, 6, 7, 9, 10][random.below(5)]);
     }

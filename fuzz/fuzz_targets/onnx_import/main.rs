@@ -17,7 +17,8 @@ fn decode(data: &[u8]) -> Option<Model> {
 }
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    let changed = (seed % 2 == 0).then(|| change::message(&decode(&data[..size])?.proto, seed / 2)).flatten();
+    let changed =
+        (seed % 2 == 0).then(|| change::message(&decode(&data[..size])?.proto, seed / 2)).flatten();
     match changed {
         Some(bytes) if bytes.len() <= max_size => {
             data[..bytes.len()].copy_from_slice(&bytes);

@@ -77,8 +77,14 @@ impl Columns {
 
     /// Number the layers so that the numbers do not touch.
     fn labels(&self) -> Vec<Label> {
-        let every = [1, 2, 5, 10, 20, 50, 100].into_iter().find(|&n| n as f64 * self.step >= 22.0).unwrap_or(100);
-        (0..self.count).filter(|i| (i + 1) % every == 0 || every == 1).map(|i| Label { x: self.centre(i), number: i + 1 }).collect()
+        let every = [1, 2, 5, 10, 20, 50, 100]
+            .into_iter()
+            .find(|&n| n as f64 * self.step >= 22.0)
+            .unwrap_or(100);
+        (0..self.count)
+            .filter(|i| (i + 1) % every == 0 || every == 1)
+            .map(|i| Label { x: self.centre(i), number: i + 1 })
+            .collect()
     }
 }
 
@@ -86,9 +92,16 @@ impl Columns {
 pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
     let bottom = 244.0;
     let columns = Columns::new(model.layers.len());
-    let errors = || model.layers.iter().flat_map(|l| [error(l, Mode::TeacherForced), error(l, Mode::Cumulative)]).flatten();
+    let errors = || {
+        model
+            .layers
+            .iter()
+            .flat_map(|l| [error(l, Mode::TeacherForced), error(l, Mode::Cumulative)])
+            .flatten()
+    };
     let limit = (1.0 - threshold).max(1e-9);
-    let lowest = errors().filter(|&e| e > 0.0).fold(limit, f64::min).log10().floor().clamp(-9.0, -1.0);
+    let lowest =
+        errors().filter(|&e| e > 0.0).fold(limit, f64::min).log10().floor().clamp(-9.0, -1.0);
     let highest = errors().fold(limit, f64::max).log10().ceil().clamp(lowest + 1.0, 1.0);
     let y = |e: f64| {
         let share = (e.max(1e-300).log10().clamp(lowest, highest) - lowest) / (highest - lowest);
@@ -98,15 +111,31 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
         let of = |(i, layer): (usize, &LayerReport)| {
             let (tensor, metrics) = layer.worst(mode)?;
             let (measure, value) = (metrics.measure(), metrics.agreement());
-            let title = format!("{}. {}: {mode} {measure} {value:.8} of {}", i + 1, layer.name, tensor.name);
-            Some(Point { x: columns.centre(i), y: y(1.0 - value), fails: !metrics.passes(threshold), title })
+            let title = format!(
+                "{}. {}: {mode} {measure} {value:.8} of {}",
+                i + 1,
+                layer.name,
+                tensor.name
+            );
+            Some(Point {
+                x: columns.centre(i),
+                y: y(1.0 - value),
+                fails: !metrics.passes(threshold),
+                title,
+            })
         };
         model.layers.iter().enumerate().filter_map(of).collect()
     };
-    let line = |points: &[Point]| points.iter().map(|p| format!("{:.1},{:.1} ", p.x, p.y)).collect::<String>();
+    let line = |points: &[Point]| {
+        points.iter().map(|p| format!("{:.1},{:.1} ", p.x, p.y)).collect::<String>()
+    };
     let (teacher_forced, cumulative) = (points(Mode::TeacherForced), points(Mode::Cumulative));
-    let ticks = (lowest as i32..=highest as i32).map(|e| Tick { y: y(10f64.powi(e)), text: power(e) }).collect();
-    let unseen = |l: &LayerReport| l.worst(Mode::TeacherForced).is_none() || l.worst(Mode::Cumulative).is_none();
+    let ticks = (lowest as i32..=highest as i32)
+        .map(|e| Tick { y: y(10f64.powi(e)), text: power(e) })
+        .collect();
+    let unseen = |l: &LayerReport| {
+        l.worst(Mode::TeacherForced).is_none() || l.worst(Mode::Cumulative).is_none()
+    };
     ErrorChart {
         width: columns.right() + RIGHT,
         left: LEFT,
@@ -119,8 +148,17 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
         cumulative_line: line(&cumulative),
         teacher_forced,
         cumulative,
-        missing: model.layers.iter().enumerate().filter(|(_, l)| unseen(l)).map(|(i, _)| columns.centre(i)).collect(),
-        divergence: model.first_divergence.as_ref().map(|d| [columns.centre(d.index) - columns.step / 2.0, columns.step]),
+        missing: model
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| unseen(l))
+            .map(|(i, _)| columns.centre(i))
+            .collect(),
+        divergence: model
+            .first_divergence
+            .as_ref()
+            .map(|d| [columns.centre(d.index) - columns.step / 2.0, columns.step]),
         labels: columns.labels(),
     }
 }
@@ -172,7 +210,8 @@ struct Bar {
 
 /// The largest share over a layer's tensors, teacher-forced (cumulative where only that was run).
 fn share(layer: &LayerReport, pick: fn(&crate::RealMetrics) -> f64) -> f64 {
-    let metrics = layer.tensors.iter().filter_map(|t| t.teacher_forced.as_ref().or(t.cumulative.as_ref()));
+    let metrics =
+        layer.tensors.iter().filter_map(|t| t.teacher_forced.as_ref().or(t.cumulative.as_ref()));
     let shares = metrics.filter_map(|m| match m {
         Metrics::Real(m) => Some(pick(m)),
         Metrics::Integer(_) => None,
@@ -182,13 +221,17 @@ fn share(layer: &LayerReport, pick: fn(&crate::RealMetrics) -> f64) -> f64 {
 
 /// The share chart of a model; `None` when no layer loses anything.
 pub(crate) fn share_chart(model: &ModelReport) -> Option<ShareChart> {
-    let picks: [fn(&crate::RealMetrics) -> f64; 3] = [|m| m.non_finite, |m| m.subnormal, |m| m.flushed];
+    let picks: [fn(&crate::RealMetrics) -> f64; 3] =
+        [|m| m.non_finite, |m| m.subnormal, |m| m.flushed];
     let names = ["overflow", "subnormal", "flushed to zero"];
     let highest = model.layers.iter().flat_map(|l| picks.map(|p| share(l, p))).fold(0.0, f64::max);
     if highest == 0.0 {
         return None;
     }
-    let top = [1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0].into_iter().find(|&t| highest <= t).unwrap_or(1.0);
+    let top = [1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+        .into_iter()
+        .find(|&t| highest <= t)
+        .unwrap_or(1.0);
     let bottom = 144.0;
     let columns = Columns::new(model.layers.len());
     let width = columns.step * 0.8 / 3.0;
@@ -198,12 +241,16 @@ pub(crate) fn share_chart(model: &ModelReport) -> Option<ShareChart> {
             // A share above zero stays visible however small it is.
             let height = (value / top * (bottom - TOP)).max(1.5);
             let x = columns.centre(i) + (kind as f64 - 1.5) * width;
-            let title = format!("{}. {}: {:.4} % {}", i + 1, layer.name, value * 100.0, names[kind]);
+            let title =
+                format!("{}. {}: {:.4} % {}", i + 1, layer.name, value * 100.0, names[kind]);
             (value > 0.0).then_some(Bar { x, y: bottom - height, width, height, title })
         };
         model.layers.iter().enumerate().filter_map(of).collect()
     };
-    let ticks = [0.0, 0.5, 1.0].map(|t| Tick { y: bottom - t * (bottom - TOP), text: format!("{} %", round(t * top * 100.0)) });
+    let ticks = [0.0, 0.5, 1.0].map(|t| Tick {
+        y: bottom - t * (bottom - TOP),
+        text: format!("{} %", round(t * top * 100.0)),
+    });
     Some(ShareChart {
         width: columns.right() + RIGHT,
         left: LEFT,

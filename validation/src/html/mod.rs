@@ -34,7 +34,11 @@ pub fn render_html(report: &Report, extras: &ReportExtras) -> Result<String, Rep
         Some(text) => Some(&text[text.find("<svg").ok_or(ReportError::Timeline)?..]),
     };
     let encode = |png: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(png);
-    let pictures: Vec<_> = extras.pictures.iter().map(|(caption, png)| Picture { caption, data: encode(png) }).collect();
+    let pictures: Vec<_> = extras
+        .pictures
+        .iter()
+        .map(|(caption, png)| Picture { caption, data: encode(png) })
+        .collect();
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);

@@ -93,13 +93,22 @@ pub(crate) fn page(report: &Report) -> Page {
 
 fn model_page(index: usize, model: &ModelReport, threshold: f64) -> ModelPage {
     let first = model.first_divergence.as_ref().map(|d| d.index);
-    let worst = model
-        .worst()
-        .map(|(layer, mode, tensor, m)| format!("{} ({mode} {} {} of {})", layer.name, m.measure(), agreement(m.agreement()), tensor.name));
+    let worst = model.worst().map(|(layer, mode, tensor, m)| {
+        format!(
+            "{} ({mode} {} {} of {})",
+            layer.name,
+            m.measure(),
+            agreement(m.agreement()),
+            tensor.name
+        )
+    });
     let output = |o: &crate::OutputReport| Output {
         name: o.name.clone(),
         layer: o.layer.clone(),
-        agreement: o.cumulative.as_ref().map_or_else(dash, |m| format!("{} {}", m.measure(), agreement(m.agreement()))),
+        agreement: o
+            .cumulative
+            .as_ref()
+            .map_or_else(dash, |m| format!("{} {}", m.measure(), agreement(m.agreement()))),
         after_norm: o.after_norm.map_or_else(dash, agreement),
     };
     ModelPage {
@@ -112,19 +121,38 @@ fn model_page(index: usize, model: &ModelReport, threshold: f64) -> ModelPage {
         outputs: model.outputs.iter().map(output).collect(),
         errors: error_chart(model, threshold),
         shares: share_chart(model),
-        layers: model.layers.iter().enumerate().map(|(i, layer)| row(i, layer, first == Some(i), threshold)).collect(),
+        layers: model
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| row(i, layer, first == Some(i), threshold))
+            .collect(),
     }
 }
 
 fn row(index: usize, layer: &LayerReport, first: bool, threshold: f64) -> Row {
-    let operators: Vec<_> = layer.operators.iter().map(|(name, n)| if *n == 1 { name.clone() } else { format!("{name} ×{n}") }).collect();
+    let operators: Vec<_> = layer
+        .operators
+        .iter()
+        .map(|(name, n)| if *n == 1 { name.clone() } else { format!("{name} ×{n}") })
+        .collect();
     let sandwich = layer.sandwich.iter().map(|s| {
         let (before, after) = (percent(f64::from(s.lost_before)), percent(f64::from(s.lost_after)));
-        format!("×{} around {} (worst {}), lost {before} → {after}", s.factor, s.worst_value, number(f64::from(s.worst_magnitude)))
+        format!(
+            "×{} around {} (worst {}), lost {before} → {after}",
+            s.factor,
+            s.worst_value,
+            number(f64::from(s.worst_magnitude))
+        )
     });
     let tiling = layer.attention.iter().map(|a| {
         let [heads, queries, keys, channels] = a.shape;
-        format!("{} ({heads}×{queries}×{keys}×{channels}), peak {} → {}", a.lowering, bytes(a.peak_before), bytes(a.peak_after))
+        format!(
+            "{} ({heads}×{queries}×{keys}×{channels}), peak {} → {}",
+            a.lowering,
+            bytes(a.peak_before),
+            bytes(a.peak_after)
+        )
     });
     Row {
         number: index + 1,
@@ -148,7 +176,9 @@ fn tensor(tensor: &TensorReport, threshold: f64) -> Tensor {
         name: tensor.name.clone(),
         shape: tensor.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"),
         scale: if tensor.scale == 1.0 { String::new() } else { format!("×{}", tensor.scale) },
-        range: tensor.reference_range.map_or_else(dash, |[low, high]| format!("{} … {}", number(f64::from(low)), number(f64::from(high)))),
+        range: tensor.reference_range.map_or_else(dash, |[low, high]| {
+            format!("{} … {}", number(f64::from(low)), number(f64::from(high)))
+        }),
         teacher_forced: cells(tensor.teacher_forced.as_ref(), threshold),
         cumulative: cells(tensor.cumulative.as_ref(), threshold),
     }
@@ -166,13 +196,16 @@ fn cells(metrics: Option<&Metrics>, threshold: f64) -> Cells {
             subnormal: percent(m.subnormal),
             flushed: percent(m.flushed),
         },
-        Some(Metrics::Integer(m)) => Cells { agreement: format!("{} equal", percent(m.equal)), fails, ..empty() },
+        Some(Metrics::Integer(m)) => {
+            Cells { agreement: format!("{} equal", percent(m.equal)), fails, ..empty() }
+        }
         None => empty(),
     }
 }
 
 fn empty() -> Cells {
-    let [agreement, max_abs_error, relative_l2, overflow, subnormal, flushed] = std::array::from_fn(|_| dash());
+    let [agreement, max_abs_error, relative_l2, overflow, subnormal, flushed] =
+        std::array::from_fn(|_| dash());
     Cells { agreement, fails: false, max_abs_error, relative_l2, overflow, subnormal, flushed }
 }
 
@@ -222,6 +255,9 @@ mod tests {
         assert_eq!(agreement(0.999_999_97), "1 − 3e-8");
         assert_eq!(agreement(0.9985), "0.998500");
         assert_eq!([percent(0.0), percent(0.5), percent(1e-6)], ["0 %", "50.00 %", "1e-4 %"]);
-        assert_eq!([number(0.0), number(-2.5), number(1e-7), number(123456.0)], ["0", "-2.5000", "1.00e-7", "1.23e5"]);
+        assert_eq!(
+            [number(0.0), number(-2.5), number(1e-7), number(123456.0)],
+            ["0", "-2.5000", "1.00e-7", "1.23e5"]
+        );
     }
 }

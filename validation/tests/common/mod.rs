@@ -2,7 +2,9 @@
 
 #![allow(dead_code)]
 
-use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs};
+use rockshard_device::{
+    Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, check_inputs,
+};
 use rockshard_manifest::{CoreId, ModelledCost, Shard, TensorSpec};
 use rockshard_tensor::{DType, Tensor};
 use rockshard_validation::LayerFiles;
@@ -52,7 +54,11 @@ pub struct Fake {
 
 impl Fake {
     pub fn device(wrong: &[(&str, Wrong)]) -> Self {
-        Fake { scaled: true, wrong: wrong.iter().map(|(n, w)| ((*n).to_owned(), *w)).collect(), ..Fake::default() }
+        Fake {
+            scaled: true,
+            wrong: wrong.iter().map(|(n, w)| ((*n).to_owned(), *w)).collect(),
+            ..Fake::default()
+        }
     }
 
     pub fn reference() -> Self {
@@ -88,8 +94,22 @@ impl Device for Fake {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         match self.wrong.get(&shard.name) {
-            Some(Wrong::Load) => return Err(DeviceError::new(DeviceErrorKind::Load, &shard.name, core, "no such operator")),
-            Some(Wrong::Unavailable) => return Err(DeviceError::new(DeviceErrorKind::Unavailable, &shard.name, core, "no driver")),
+            Some(Wrong::Load) => {
+                return Err(DeviceError::new(
+                    DeviceErrorKind::Load,
+                    &shard.name,
+                    core,
+                    "no such operator",
+                ));
+            }
+            Some(Wrong::Unavailable) => {
+                return Err(DeviceError::new(
+                    DeviceErrorKind::Unavailable,
+                    &shard.name,
+                    core,
+                    "no driver",
+                ));
+            }
             _ => {}
         }
         assert_eq!(self.open.fetch_add(1, Ordering::SeqCst), 0, "one session at a time");
@@ -103,18 +123,25 @@ impl Session for FakeSession {
         self.device.runs.lock().unwrap().push((self.shard.name.clone(), inputs.to_vec()));
         let wrong = self.device.wrong.get(&self.shard.name);
         if let Some(Wrong::Run) = wrong {
-            return Err(DeviceError::new(DeviceErrorKind::Run, &self.shard.name, self.core, "timed out"));
+            return Err(DeviceError::new(
+                DeviceErrorKind::Run,
+                &self.shard.name,
+                self.core,
+                "timed out",
+            ));
         }
         let factor = |spec: &TensorSpec| if self.device.scaled { spec.scale } else { 1.0 };
         let output = |spec: &TensorSpec| {
             if !spec.dtype.is_float() {
-                let mut values: Vec<i64> = inputs[0].to_i64().unwrap().iter().map(|v| 2 * v + 1).collect();
+                let mut values: Vec<i64> =
+                    inputs[0].to_i64().unwrap().iter().map(|v| 2 * v + 1).collect();
                 values[0] += i64::from(matches!(wrong, Some(Wrong::OffByOne)));
                 return Tensor::from_i64(spec.shape.clone(), values);
             }
             let source = inputs[0].to_f32().unwrap();
             let gain = if self.device.steady { -1.0 } else { 2.0 };
-            let mut values: Vec<f32> = source.iter().map(|v| gain * v / factor(&self.shard.inputs[0]) + 1.0).collect();
+            let mut values: Vec<f32> =
+                source.iter().map(|v| gain * v / factor(&self.shard.inputs[0]) + 1.0).collect();
             match wrong {
                 Some(Wrong::Turn(angle)) => values.chunks_exact_mut(2).for_each(|pair| {
                     let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
@@ -128,7 +155,11 @@ impl Session for FakeSession {
                 _ => {}
             }
             values.iter_mut().for_each(|v| *v *= factor(spec));
-            let shape = if let Some(Wrong::Shape) = wrong { vec![values.len()] } else { spec.shape.clone() };
+            let shape = if let Some(Wrong::Shape) = wrong {
+                vec![values.len()]
+            } else {
+                spec.shape.clone()
+            };
             let tensor = Tensor::from_f32(shape, values);
             if self.device.half { tensor.to_float(DType::F16).unwrap() } else { tensor }
         };

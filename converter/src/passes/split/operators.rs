@@ -26,35 +26,61 @@ impl Splitter<'_> {
             Op::Attention { .. } => self.attention(node),
             Op::LayerNorm { axis, .. } => self.rows_before(node, *axis),
             Op::Binary(_) => self.binary(node),
-            Op::Unary(_) | Op::Swish { .. } | Op::Gelu { .. } | Op::Clip { .. } => self.alike(node, |op, _, _| Some((op.clone(), None))),
+            Op::Unary(_) | Op::Swish { .. } | Op::Gelu { .. } | Op::Clip { .. } => {
+                self.alike(node, |op, _, _| Some((op.clone(), None)))
+            }
             Op::Transpose { perm } => {
                 let perm = perm.clone();
-                self.alike(node, move |op, axis, _| Some((op.clone(), Some(perm.iter().position(|&p| p == axis)?))))
+                self.alike(node, move |op, axis, _| {
+                    Some((op.clone(), Some(perm.iter().position(|&p| p == axis)?)))
+                })
             }
             Op::Reshape { shape } => self.reshape(node, shape),
             Op::Concat { axis } => self.concat(node, *axis),
             Op::Slice { begin, end, step } => self.slice(node, begin, end, step),
-            Op::Resize { .. } => self.alike(node, |op, axis, _| (axis == 1).then(|| (op.clone(), None))),
+            Op::Resize { .. } => {
+                self.alike(node, |op, axis, _| (axis == 1).then(|| (op.clone(), None)))
+            }
             _ => None,
         };
         form.unwrap_or_else(|| {
-            let heavy =
-                matches!(node.op, Op::Conv { .. } | Op::MatMul | Op::Attention { .. } | Op::GroupNorm { .. } | Op::LayerNorm { .. });
+            let heavy = matches!(
+                node.op,
+                Op::Conv { .. }
+                    | Op::MatMul
+                    | Op::Attention { .. }
+                    | Op::GroupNorm { .. }
+                    | Op::LayerNorm { .. }
+            );
             if heavy && self.parts > 1 {
-                self.declined.push(format!("split: {}: too few channels or rows to divide, stays on core 0", node.name));
+                self.declined.push(format!(
+                    "split: {}: too few channels or rows to divide, stays on core 0",
+                    node.name
+                ));
             }
             self.undivided(node, Some(0))
         })
     }
 
-    fn piece(&mut self, node: &Node, op: Op, inputs: Vec<ValueId>, (from, to): (usize, usize), core: u8) -> Piece {
+    fn piece(
+        &mut self,
+        node: &Node,
+        op: Op,
+        inputs: Vec<ValueId>,
+        (from, to): (usize, usize),
+        core: u8,
+    ) -> Piece {
         let name = format!("{}.{from}-{to}", node.name);
         Piece { from, to, id: self.add(name, op, inputs, Some(core)), core }
     }
 
     /// Where channels are divided.
     fn channel_bounds(&self, channels: usize, groups: usize) -> Vec<(usize, usize)> {
-        let unit = if channels.is_multiple_of(groups) && channels / groups > 1 { channels / groups } else { ROW_UNIT };
+        let unit = if channels.is_multiple_of(groups) && channels / groups > 1 {
+            channels / groups
+        } else {
+            ROW_UNIT
+        };
         even(channels, lcm(unit, CHANNEL_UNIT), self.parts, Longer::Last)
     }
 
@@ -65,10 +91,12 @@ impl Splitter<'_> {
             return None;
         }
         let &[_, channels, height, _] = self.shape(node.output) else { return None };
-        let pointwise = window.kernel == [1, 1] && window.strides == [1, 1] && window.pads == [0; 4];
+        let pointwise =
+            window.kernel == [1, 1] && window.strides == [1, 1] && window.pads == [0; 4];
         // Tokens follow from rows of the plane.
         if pointwise && (self.becomes_tokens(node.output) || self.pieces(x, 2).is_some()) {
-            let given = self.pieces(x, 2).map(|p| p.iter().map(|p| (p.from, p.to, p.core)).collect());
+            let given =
+                self.pieces(x, 2).map(|p| p.iter().map(|p| (p.from, p.to, p.core)).collect());
             let bounds = given.unwrap_or_else(|| self.even_rows(height, 1));
             return Some(self.conv_rows(node, window, &bounds));
         }
@@ -99,7 +127,12 @@ impl Splitter<'_> {
             let first = from as isize - above as isize;
             let last = to + window.kernel[0] - 1 - above;
             let rows = (first.max(0) as usize, last.min(height));
-            let pads = [(-first).max(0) as usize, window.pads[1], last.saturating_sub(height).min(below), window.pads[3]];
+            let pads = [
+                (-first).max(0) as usize,
+                window.pads[1],
+                last.saturating_sub(height).min(below),
+                window.pads[3],
+            ];
             let mut inputs = vec![self.range(node.inputs[0], 2, rows, core)];
             for &constant in &node.inputs[1..] {
                 inputs.push(self.whole(constant, core));
@@ -149,7 +182,10 @@ impl Splitter<'_> {
     }
 
     fn even_rows(&self, rows: usize, unit: usize) -> Vec<(usize, usize, u8)> {
-        (0u8..).zip(even(rows, unit, self.parts, Longer::First)).map(|(core, (from, to))| (from, to, core)).collect()
+        (0u8..)
+            .zip(even(rows, unit, self.parts, Longer::First))
+            .map(|(core, (from, to))| (from, to, core))
+            .collect()
     }
 
     fn product(&mut self, node: &Node) -> Option<Form> {
@@ -226,8 +262,10 @@ impl Splitter<'_> {
             _ => None,
         };
         // Of two, the channels of a plane: the norm or the convolution behind a sum needs channels.
-        let found: Vec<(usize, ValueId)> = node.inputs.iter().filter_map(|&v| Some((axes(self, v)?, v))).collect();
-        let &(axis, leader) = found.iter().find(|(axis, _)| rank == 4 && *axis == 1).or(found.first())?;
+        let found: Vec<(usize, ValueId)> =
+            node.inputs.iter().filter_map(|&v| Some((axes(self, v)?, v))).collect();
+        let &(axis, leader) =
+            found.iter().find(|(axis, _)| rank == 4 && *axis == 1).or(found.first())?;
         let bounds = self.pieces(leader, axis + self.shape(leader).len() - rank)?;
         let mut pieces = Vec::new();
         for Piece { from, to, core, .. } in bounds {
@@ -245,17 +283,28 @@ impl Splitter<'_> {
     }
 
     /// An operator of one input on each of its pieces. `of` gives the operator for a piece, and the axis of the result where it is another.
-    fn alike(&mut self, node: &Node, of: impl Fn(&Op, usize, &Piece) -> Option<(Op, Option<usize>)>) -> Option<Form> {
-        let Some(Form::Pieces { axis, pieces }) = self.forms.get(&node.inputs[0]).cloned() else { return None };
+    fn alike(
+        &mut self,
+        node: &Node,
+        of: impl Fn(&Op, usize, &Piece) -> Option<(Op, Option<usize>)>,
+    ) -> Option<Form> {
+        let Some(Form::Pieces { axis, pieces }) = self.forms.get(&node.inputs[0]).cloned() else {
+            return None;
+        };
         let ops = pieces.iter().map(|p| of(&node.op, axis, p)).collect::<Option<Vec<_>>>()?;
         let to = ops.first()?.1.unwrap_or(axis);
-        let made = pieces.iter().zip(ops).map(|(p, (op, _))| self.piece(node, op, vec![p.id], (p.from, p.to), p.core));
+        let made = pieces
+            .iter()
+            .zip(ops)
+            .map(|(p, (op, _))| self.piece(node, op, vec![p.id], (p.from, p.to), p.core));
         Some(Form::Pieces { axis: to, pieces: made.collect() })
     }
 
     /// Pieces stay pieces where they are blocks of the new shape as well.
     fn reshape(&mut self, node: &Node, shape: &[usize]) -> Option<Form> {
-        let Some(Form::Pieces { axis, pieces }) = self.forms.get(&node.inputs[0]).cloned() else { return None };
+        let Some(Form::Pieces { axis, pieces }) = self.forms.get(&node.inputs[0]).cloned() else {
+            return None;
+        };
         let from = self.shape(node.inputs[0]);
         let before: usize = from[..axis].iter().product();
         let inner: usize = from[axis + 1..].iter().product();
@@ -263,7 +312,9 @@ impl Splitter<'_> {
             let below: usize = shape[a + 1..].iter().product();
             below > 0
                 && shape[..*a].iter().product::<usize>() == before
-                && pieces.iter().all(|p| (p.from * inner).is_multiple_of(below) && (p.to * inner).is_multiple_of(below))
+                && pieces.iter().all(|p| {
+                    (p.from * inner).is_multiple_of(below) && (p.to * inner).is_multiple_of(below)
+                })
         };
         // Of several axes that fit, one that is longer than 1.
         let to = (0..shape.len()).rev().filter(|&a| shape[a] > 1).find(fits)?;
@@ -291,8 +342,16 @@ impl Splitter<'_> {
     }
 
     /// Along another axis than that of the pieces.
-    fn slice(&mut self, node: &Node, begin: &[usize], end: &[usize], step: &[usize]) -> Option<Form> {
-        let full = |axis: usize| begin[axis] == 0 && end[axis] == self.shape(node.inputs[0])[axis] && step[axis] == 1;
+    fn slice(
+        &mut self,
+        node: &Node,
+        begin: &[usize],
+        end: &[usize],
+        step: &[usize],
+    ) -> Option<Form> {
+        let full = |axis: usize| {
+            begin[axis] == 0 && end[axis] == self.shape(node.inputs[0])[axis] && step[axis] == 1
+        };
         let Some(Form::Pieces { axis, .. }) = self.forms.get(&node.inputs[0]) else { return None };
         if !full(*axis) {
             return None;

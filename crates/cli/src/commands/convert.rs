@@ -61,8 +61,12 @@ pub fn run_request(request: &Request, hint: &str, out: &Output) -> Result<Manife
             Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
             Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
             Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
-            Progress::Golden(part) => progress.at(&part, 0, 1, &format!("{part}: recording golden tensors")),
-            Progress::Compile(part, done, total) => progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}")),
+            Progress::Golden(part) => {
+                progress.at(&part, 0, 1, &format!("{part}: recording golden tensors"))
+            }
+            Progress::Compile(part, done, total) => {
+                progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}"))
+            }
         }
     })?;
     Ok(manifest)
@@ -81,8 +85,11 @@ pub fn pipeline_files(model: &std::path::Path, source: &Source) -> Result<Vec<(S
 fn calibration(args: &ConvertArgs, source: &Source) -> Result<HashMap<String, Vec<Sample>>> {
     let mut samples: HashMap<String, Vec<Sample>> = HashMap::new();
     for (key, tensor) in read_inputs(&args.calibrate)? {
-        let named = source.parts.iter().find_map(|p| Some((p.name.clone(), key.strip_prefix(&format!("{}.", p.name))?.to_owned())));
-        let single = || (source.parts.len() == 1).then(|| (source.parts[0].name.clone(), key.clone()));
+        let named = source.parts.iter().find_map(|p| {
+            Some((p.name.clone(), key.strip_prefix(&format!("{}.", p.name))?.to_owned()))
+        });
+        let single =
+            || (source.parts.len() == 1).then(|| (source.parts[0].name.clone(), key.clone()));
         let (part, input) = named.or_else(single).with_context(|| {
             let parts = source.parts.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
             format!("calibration input {key:?} names no part of the model; use PART.INPUT with PART one of {parts}")
@@ -109,7 +116,8 @@ pub fn summary(manifest: &Manifest, path: &str) -> String {
         if npu.len() < model.shards.len() {
             line += " and 1 on the host";
         }
-        line += &format!(", weights {}, modelled {} a run on one core", size(weights), time(micros));
+        line +=
+            &format!(", weights {}, modelled {} a run on one core", size(weights), time(micros));
         if scaled > 0 {
             line += &format!(", {scaled} sandwiched");
         }
@@ -129,7 +137,11 @@ pub fn summary(manifest: &Manifest, path: &str) -> String {
         let at = resolution.map(|[w, h]| format!(" at {w}x{h}")).unwrap_or_default();
         let bytes = manifest.resident_bytes(resolution);
         let over = if bytes > space { ": too much, they must take turns" } else { "" };
-        lines.push(format!("all models resident{at}: modelled {} of the NPU's {}{over}", size(bytes), size(space)));
+        lines.push(format!(
+            "all models resident{at}: modelled {} of the NPU's {}{over}",
+            size(bytes),
+            size(space)
+        ));
     }
     lines.push(format!("pack: {path}"));
     lines.join("\n")

@@ -49,7 +49,8 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
             files: convert::pipeline_files(&model, &source)?,
             loras: Vec::new(),
             golden: None,
-            toolkit: matches!(devices.variant, Variant::Compiled { .. }).then(|| toolkit(&args.rknn_python)),
+            toolkit: matches!(devices.variant, Variant::Compiled { .. })
+                .then(|| toolkit(&args.rknn_python)),
             resume: false,
         },
         "",
@@ -78,7 +79,8 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let trace = models.runner.trace();
     let timeline = trace.timeline_svg();
     let timeline_path = args.out.join("timeline.svg");
-    std::fs::write(&timeline_path, &timeline).with_context(|| timeline_path.display().to_string())?;
+    std::fs::write(&timeline_path, &timeline)
+        .with_context(|| timeline_path.display().to_string())?;
 
     let validating = Instant::now();
     let inputs = models.seen().into_iter().collect();
@@ -86,11 +88,14 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let report = validate::validate_pack(&pack, &devices, &inputs, THRESHOLD, out)?;
     let validated = validating.elapsed();
     let report_path = args.out.join("report.html");
-    let pictures = generated
-        .pictures
-        .iter()
-        .map(|p| Ok((format!("{}, seed {}", args.prompt, p.parameters.as_ref().map_or(0, |q| q.seed)), p.to_png()?)));
-    let extras = ReportExtras { timeline_svg: Some(timeline), pictures: pictures.collect::<Result<_>>()? };
+    let pictures = generated.pictures.iter().map(|p| {
+        Ok((
+            format!("{}, seed {}", args.prompt, p.parameters.as_ref().map_or(0, |q| q.seed)),
+            p.to_png()?,
+        ))
+    });
+    let extras =
+        ReportExtras { timeline_svg: Some(timeline), pictures: pictures.collect::<Result<_>>()? };
     validate::write_report(&report, &extras, &report_path)?;
 
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
@@ -132,17 +137,26 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
 
 /// The vendor's compiler, for a device that runs compiled shards only.
 fn toolkit(python: &Path) -> Toolkit {
-    Toolkit { python: python.to_owned(), jobs: 1, timeout: Duration::from_secs(1800), verify: false }
+    Toolkit {
+        python: python.to_owned(),
+        jobs: 1,
+        timeout: Duration::from_secs(1800),
+        verify: false,
+    }
 }
 
 /// The bundled model: in the checkout that cargo runs from, the current directory, or beside the program.
 fn bundled() -> Result<PathBuf> {
     const PLACE: &str = "shards/tiny-lcm";
-    let checkout = std::env::var_os("CARGO_MANIFEST_DIR").map(|d| Path::new(&d).join("../..").join(PLACE));
+    let checkout =
+        std::env::var_os("CARGO_MANIFEST_DIR").map(|d| Path::new(&d).join("../..").join(PLACE));
     let beside = std::env::current_exe().ok().and_then(|e| Some(e.parent()?.join(PLACE)));
-    let places: Vec<PathBuf> = [checkout, Some(PathBuf::from(PLACE)), beside].into_iter().flatten().collect();
+    let places: Vec<PathBuf> =
+        [checkout, Some(PathBuf::from(PLACE)), beside].into_iter().flatten().collect();
     match places.iter().find(|p| p.join("model_index.json").is_file()) {
         Some(found) => Ok(found.canonicalize()?),
-        None => bail!("the bundled model {PLACE} is not there; run from a checkout, or name a model with --model"),
+        None => bail!(
+            "the bundled model {PLACE} is not there; run from a checkout, or name a model with --model"
+        ),
     }
 }

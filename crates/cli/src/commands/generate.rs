@@ -20,7 +20,8 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     let initial = match &args.init_image {
         Some(path) => {
             let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-            let picture = Picture::from_bytes(&bytes).with_context(|| path.display().to_string())?;
+            let picture =
+                Picture::from_bytes(&bytes).with_context(|| path.display().to_string())?;
             Some(InitialPicture { picture, strength: args.strength })
         }
         None => None,
@@ -37,8 +38,13 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
         initial,
     };
     let devices = devices::open(args.device.device)?;
-    let choice = Choice { size: Some([width, height]), tile: args.vae_tile, no_encoder: args.init_image.is_none() };
-    let models = PackModels::open(&pack, &devices, &choice, &devices::options(&args.device, &pack)?)?;
+    let choice = Choice {
+        size: Some([width, height]),
+        tile: args.vae_tile,
+        no_encoder: args.init_image.is_none(),
+    };
+    let models =
+        PackModels::open(&pack, &devices, &choice, &devices::options(&args.device, &pack)?)?;
     let start = Instant::now();
     let generated = generate(&models, &text, &request, out)?;
     let host = start.elapsed().as_secs_f64() * 1e6;
@@ -63,7 +69,12 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
 }
 
 /// Generate, showing progress and warning about a prompt that is too long.
-pub fn generate(models: &PackModels, text: &TextToImage, request: &Request, out: &Output) -> Result<Generated> {
+pub fn generate(
+    models: &PackModels,
+    text: &TextToImage,
+    request: &Request,
+    out: &Output,
+) -> Result<Generated> {
     let mut progress = out.progress("generate");
     let total = request.steps + 2;
     let pipeline = Pipeline::new(models, &text.tokenizer, &text.config)?;
@@ -76,7 +87,10 @@ pub fn generate(models: &PackModels, text: &TextToImage, request: &Request, out:
         ControlFlow::Continue(())
     })?;
     if generated.dropped_tokens > 0 {
-        tracing::warn!("the prompt is too long: {} tokens at its end were dropped", generated.dropped_tokens);
+        tracing::warn!(
+            "the prompt is too long: {} tokens at its end were dropped",
+            generated.dropped_tokens
+        );
     }
     Ok(generated)
 }

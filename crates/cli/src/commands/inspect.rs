@@ -19,7 +19,14 @@ pub fn run(args: &InspectArgs, out: &Output) -> Result<ExitCode> {
         let _ = writeln!(
             text,
             "{} {}, for {}, sandwich {}, tile {}, shards {}, placement {}, optimise {}",
-            manifest.generator.name, manifest.generator.version, manifest.target, c.sandwich, c.tile, c.shards, c.placement, c.optimise
+            manifest.generator.name,
+            manifest.generator.version,
+            manifest.target,
+            c.sandwich,
+            c.tile,
+            c.shards,
+            c.placement,
+            c.optimise
         );
         for model in &manifest.models {
             let _ = write!(text, "\n{}", table(model));
@@ -43,9 +50,12 @@ fn table(model: &Model) -> String {
         "shard", "core", "stage", "weights", "modelled", "internal", "sandwich, tiling"
     );
     for s in &model.shards {
-        let modelled = if s.core == CoreId::Host { "-".to_owned() } else { time(s.modelled.micros) };
-        let internal = if s.core == CoreId::Host { "-".to_owned() } else { size(s.modelled.internal_bytes) };
-        let operators = s.operators.iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
+        let modelled =
+            if s.core == CoreId::Host { "-".to_owned() } else { time(s.modelled.micros) };
+        let internal =
+            if s.core == CoreId::Host { "-".to_owned() } else { size(s.modelled.internal_bytes) };
+        let operators =
+            s.operators.iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
         let _ = writeln!(
             text,
             "  {:width$}  {:6} {:>5} {:>10} {modelled:>12} {internal:>10}  {:<18} {operators}",
@@ -153,20 +163,39 @@ fn dot(manifest: &Manifest) -> String {
         CoreId::Npu(_) => "#fdbf6f",
         CoreId::Host => "#dddddd",
     };
-    let mut text = "digraph pack {\n  rankdir=LR; node [shape=box, style=filled, fontname=\"sans-serif\"];\n".to_owned();
+    let mut text =
+        "digraph pack {\n  rankdir=LR; node [shape=box, style=filled, fontname=\"sans-serif\"];\n"
+            .to_owned();
     for (m, model) in manifest.models.iter().enumerate() {
         let _ = writeln!(text, "  subgraph cluster_{m} {{ label={:?};", model.name);
         for shard in &model.shards {
-            let _ =
-                writeln!(text, "    {:?} [fillcolor=\"{}\", label=\"{}\\n{}\"];", shard.name, colour(shard.core), shard.name, shard.core);
+            let _ = writeln!(
+                text,
+                "    {:?} [fillcolor=\"{}\", label=\"{}\\n{}\"];",
+                shard.name,
+                colour(shard.core),
+                shard.name,
+                shard.core
+            );
         }
         text.push_str("  }\n");
         for (i, shard) in model.shards.iter().enumerate() {
             for earlier in &model.shards[..i] {
-                let shared: Vec<_> = earlier.outputs.iter().filter(|o| shard.inputs.iter().any(|t| t.name == o.name)).collect();
+                let shared: Vec<_> = earlier
+                    .outputs
+                    .iter()
+                    .filter(|o| shard.inputs.iter().any(|t| t.name == o.name))
+                    .collect();
                 if !shared.is_empty() {
-                    let bytes: u64 = shared.iter().map(|t| (t.shape.iter().product::<usize>() * 2) as u64).sum();
-                    let _ = writeln!(text, "  {:?} -> {:?} [label=\"{}\"];", earlier.name, shard.name, size(bytes));
+                    let bytes: u64 =
+                        shared.iter().map(|t| (t.shape.iter().product::<usize>() * 2) as u64).sum();
+                    let _ = writeln!(
+                        text,
+                        "  {:?} -> {:?} [label=\"{}\"];",
+                        earlier.name,
+                        shard.name,
+                        size(bytes)
+                    );
                 }
             }
         }

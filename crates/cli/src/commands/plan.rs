@@ -21,21 +21,34 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
     let plan = Plan::of(pack.root(), pack.manifest(), &chip, args.cores, optimise)?;
     let memory = chip.memory();
     let sizes = pack.manifest().resolutions();
-    let pictures: Vec<_> = sizes.iter().filter_map(|&s| Some((s, picture_tasks(&plan, s, usize::from(args.steps))?))).collect();
+    let pictures: Vec<_> = sizes
+        .iter()
+        .filter_map(|&s| Some((s, picture_tasks(&plan, s, usize::from(args.steps))?)))
+        .collect();
     let modelled: Vec<(String, f64)> = (pictures.iter())
-        .map(|(s, tasks)| (s.map_or("a picture".to_owned(), |[w, h]| format!("a picture of {w}x{h}")), simulate(tasks, memory).total_us()))
+        .map(|(s, tasks)| {
+            (
+                s.map_or("a picture".to_owned(), |[w, h]| format!("a picture of {w}x{h}")),
+                simulate(tasks, memory).total_us(),
+            )
+        })
         .collect();
     let (title, shown) = match pictures.into_iter().next() {
         Some((_, tasks)) => (format!("a picture, {} steps", args.steps), tasks),
         None => {
-            let (model, cost) = plan.models.first().zip(plan.costs.first()).context("the pack has no models")?;
+            let (model, cost) =
+                plan.models.first().zip(plan.costs.first()).context("the pack has no models")?;
             let best = model.best();
-            (format!("{}, {} on {} cores", model.model, best.mode.name(), best.cores), tasks(cost, best.mode, best.cores, 1))
+            (
+                format!("{}, {} on {} cores", model.model, best.mode.name(), best.cores),
+                tasks(cost, best.mode, best.cores, 1),
+            )
         }
     };
     let schedule = simulate(&shown, memory);
     if let Some(path) = &args.timeline {
-        std::fs::write(path, timeline_svg(&title, "modelled", &shown, &schedule)).with_context(|| path.display().to_string())?;
+        std::fs::write(path, timeline_svg(&title, "modelled", &shown, &schedule))
+            .with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &args.trace {
         let text = serde_json::to_string(&chrome_trace(&shown, &schedule))?;
@@ -48,7 +61,9 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
     out.result(&value, || {
         let mut lines = vec!["All times are modelled.".to_owned()];
         lines.extend(plan.models.iter().map(table));
-        lines.extend(modelled.iter().map(|(name, us)| format!("{name}, {} steps, one at a time: {} modelled", args.steps, time(*us))));
+        lines.extend(modelled.iter().map(|(name, us)| {
+            format!("{name}, {} steps, one at a time: {} modelled", args.steps, time(*us))
+        }));
         lines.join("\n\n")
     });
     Ok(ExitCode::SUCCESS)
@@ -71,7 +86,11 @@ fn table(model: &ModelPlan) -> String {
     )];
     for (i, f) in model.figures.iter().enumerate() {
         let name = if f.cores == 1 { "one core" } else { f.mode.name() };
-        lines.push(format!("{}{}", row(name, f, model.one_core()), if i == model.picked { "  <- picked" } else { "" }));
+        lines.push(format!(
+            "{}{}",
+            row(name, f, model.one_core()),
+            if i == model.picked { "  <- picked" } else { "" }
+        ));
     }
     lines.join("\n")
 }
@@ -79,7 +98,10 @@ fn table(model: &ModelPlan) -> String {
 fn row(name: &str, f: &Figures, one: &Figures) -> String {
     let busy: Vec<String> = f.busy.iter().map(|b| format!("{:.0}", b * 100.0)).collect();
     let s = &f.shares;
-    let shares: Vec<String> = [s.compute, s.moving, s.calls, s.memory, s.idle].iter().map(|x| format!("{:4.1}", x * 100.0)).collect();
+    let shares: Vec<String> = [s.compute, s.moving, s.calls, s.memory, s.idle]
+        .iter()
+        .map(|x| format!("{:4.1}", x * 100.0))
+        .collect();
     format!(
         "  {name:9} {:>5} {:>10} {:>7.2} {:>12} {:>7.2} {:>15} {:>10}  {} %",
         f.cores,

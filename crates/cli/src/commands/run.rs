@@ -18,20 +18,29 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     let model = match (&args.model, names.as_slice()) {
         (Some(model), _) => model.as_str(),
         (None, [only]) => only,
-        (None, several) => bail!("the pack has models {}; choose one with --model", several.join(", ")),
+        (None, several) => {
+            bail!("the pack has models {}; choose one with --model", several.join(", "))
+        }
     };
     let inputs: TensorMap = read_inputs(&args.inputs)?.into_iter().collect();
     let mut devices = devices::open(args.device.device)?;
     if args.rewritten {
         if args.device.device != DeviceName::Cpu {
-            bail!("--rewritten is for --device cpu; other devices always compute the rewritten shards");
+            bail!(
+                "--rewritten is for --device cpu; other devices always compute the rewritten shards"
+            );
         }
         devices.variant = Variant::Device;
     }
     if !names.contains(&model) {
         bail!("the pack has no model {model:?}; it has {}", names.join(", "));
     }
-    let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &devices::options(&args.device, &pack)?)?;
+    let runner = Runner::with_options(
+        &pack,
+        |m| m.name == model,
+        &devices,
+        &devices::options(&args.device, &pack)?,
+    )?;
     let start = Instant::now();
     let outputs = runner.run(model, vec![inputs])?.pop().unwrap_or_default();
     let host = start.elapsed().as_secs_f64() * 1e6;
@@ -39,7 +48,10 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut files = Vec::new();
     for (name, tensor) in &outputs {
-        let file: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+        let file: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+            .collect();
         let path = args.out.join(format!("{file}.npy"));
         let mut bytes = Vec::new();
         write_npy(tensor, &mut bytes)?;
@@ -48,8 +60,9 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     }
     let trace = runner.trace();
     if let Some(path) = &args.trace {
-        let text =
-            serde_json::to_string_pretty(&json!({ "runs": trace.runs, "modelled": trace.modelled(), "incidents": trace.incidents }))?;
+        let text = serde_json::to_string_pretty(
+            &json!({ "runs": trace.runs, "modelled": trace.modelled(), "incidents": trace.incidents }),
+        )?;
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());

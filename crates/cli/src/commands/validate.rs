@@ -9,7 +9,10 @@ use rockshard_device::Device;
 use rockshard_diffusion::Request;
 use rockshard_manifest::Model;
 use rockshard_runtime::{Devices, Pack, TensorMap, Variant};
-use rockshard_validation::{LayerFiles, ModelReport, Options, Progress, Report, ReportExtras, random_inputs, render_html, validate_model};
+use rockshard_validation::{
+    LayerFiles, ModelReport, Options, Progress, Report, ReportExtras, random_inputs, render_html,
+    validate_model,
+};
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,11 +29,15 @@ pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
         let report = golden::validate_golden(&pack, &devices, args.threshold, out)?;
         return finish(args, &report, out);
     }
-    let mut inputs = if is_text_to_image(&pack) { record(&pack, &args.prompt, out)? } else { HashMap::new() };
+    let mut inputs =
+        if is_text_to_image(&pack) { record(&pack, &args.prompt, out)? } else { HashMap::new() };
     for (key, tensor) in read_inputs(&args.inputs)? {
         let models = &pack.manifest().models;
-        let named = models.iter().find_map(|m| Some((m.name.clone(), key.strip_prefix(&format!("{}.", m.name))?.to_owned())));
-        let (model, name) = named.unwrap_or_else(|| (models.first().map(|m| m.name.clone()).unwrap_or_default(), key));
+        let named = models.iter().find_map(|m| {
+            Some((m.name.clone(), key.strip_prefix(&format!("{}.", m.name))?.to_owned()))
+        });
+        let (model, name) = named
+            .unwrap_or_else(|| (models.first().map(|m| m.name.clone()).unwrap_or_default(), key));
         inputs.entry(model).or_default().insert(name, tensor);
     }
     let report = validate_pack(&pack, &devices, &inputs, args.threshold, out)?;
@@ -51,10 +58,17 @@ fn record(pack: &Pack, prompt: &str, out: &Output) -> Result<HashMap<String, Ten
     let devices = devices::open(DeviceName::Cpu)?;
     let choice = Choice { size: Some(text.size), ..Choice::default() };
     let models = PackModels::open(pack, &devices, &choice, &devices::own_options(pack, 1))?;
-    let request = Request { prompt: prompt.to_owned(), seed: SEED, width: text.size[0], height: text.size[1], ..Request::default() };
+    let request = Request {
+        prompt: prompt.to_owned(),
+        seed: SEED,
+        width: text.size[0],
+        height: text.size[1],
+        ..Request::default()
+    };
     let generated = generate::generate(&models, &text, &request, out)?;
     let mut inputs: HashMap<String, TensorMap> = models.seen().into_iter().collect();
-    let encoder = pack.manifest().model("vae_encoder", Some(text.size)).and_then(|m| m.inputs.first());
+    let encoder =
+        pack.manifest().model("vae_encoder", Some(text.size)).and_then(|m| m.inputs.first());
     if let (Some(spec), Some(picture)) = (encoder, generated.pictures.first()) {
         let tensor = rockshard_tensor::Tensor::from_f32(spec.shape.clone(), picture.planes());
         inputs.insert("vae_encoder".to_owned(), [(spec.name.clone(), tensor)].into());
@@ -63,17 +77,35 @@ fn record(pack: &Pack, prompt: &str, out: &Output) -> Result<HashMap<String, Ten
 }
 
 /// Validate every model of a pack on the inputs given for it, or on seeded noise.
-pub fn validate_pack(pack: &Pack, devices: &Devices, inputs: &HashMap<String, TensorMap>, threshold: f64, out: &Output) -> Result<Report> {
+pub fn validate_pack(
+    pack: &Pack,
+    devices: &Devices,
+    inputs: &HashMap<String, TensorMap>,
+    threshold: f64,
+    out: &Output,
+) -> Result<Report> {
     let mut progress = out.progress("validate");
     let mut reports = Vec::new();
     for model in &pack.manifest().models {
         let mut given = random_inputs(&model.inputs, SEED);
         if let Some(known) = inputs.get(&model.name) {
-            let fits = |name: &str, t: &rockshard_tensor::Tensor| model.inputs.iter().any(|s| s.name == name && s.shape == t.shape());
-            given.extend(known.iter().filter(|(n, t)| fits(n, t)).map(|(n, t)| (n.clone(), t.clone())));
+            let fits = |name: &str, t: &rockshard_tensor::Tensor| {
+                model.inputs.iter().any(|s| s.name == name && s.shape == t.shape())
+            };
+            given.extend(
+                known.iter().filter(|(n, t)| fits(n, t)).map(|(n, t)| (n.clone(), t.clone())),
+            );
         }
         let reference = devices::open(DeviceName::Cpu)?.npu;
-        reports.push(validate_one(pack, model, devices, &*reference, &given, threshold, &mut progress)?);
+        reports.push(validate_one(
+            pack,
+            model,
+            devices,
+            &*reference,
+            &given,
+            threshold,
+            &mut progress,
+        )?);
     }
     Ok(Report::new(threshold, devices.npu.name(), "rten (float32, CPU)", reports))
 }
@@ -96,13 +128,22 @@ fn validate_one(
         })
     });
     let layers = layers.collect::<Result<Vec<_>>>()?;
-    let options = Options { threshold, outputs: model.outputs.iter().map(|o| o.name.clone()).collect() };
-    let report = validate_model(&layers, inputs, &*devices.npu, &*devices.host, reference, &options, &mut |p| {
-        interrupt::end_here_if_asked("; no report was written");
-        if let Progress::Started { model, layer, index, total } = p {
-            progress.at(model, index, total, layer);
-        }
-    })?;
+    let options =
+        Options { threshold, outputs: model.outputs.iter().map(|o| o.name.clone()).collect() };
+    let report = validate_model(
+        &layers,
+        inputs,
+        &*devices.npu,
+        &*devices.host,
+        reference,
+        &options,
+        &mut |p| {
+            interrupt::end_here_if_asked("; no report was written");
+            if let Progress::Started { model, layer, index, total } = p {
+                progress.at(model, index, total, layer);
+            }
+        },
+    )?;
     Ok(report)
 }
 

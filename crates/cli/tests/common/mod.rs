@@ -26,7 +26,9 @@ pub fn relative_l2(a: &Tensor, b: &Tensor) -> f64 {
     let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
     assert_eq!(a.len(), b.len());
     let square = |x: f32| f64::from(x).powi(2);
-    (a.iter().zip(&*b).map(|(x, y)| square(x - y)).sum::<f64>() / b.iter().map(|y| square(*y)).sum::<f64>()).sqrt()
+    (a.iter().zip(&*b).map(|(x, y)| square(x - y)).sum::<f64>()
+        / b.iter().map(|y| square(*y)).sum::<f64>())
+    .sqrt()
 }
 
 /// A finished run.
@@ -46,13 +48,26 @@ impl Run {
 
     /// The run must have ended with exit code 0; gives what it printed.
     pub fn success(self) -> String {
-        assert!(self.output.status.success(), "rockshard {}: {:?}\n{}", self.command, self.output.status, self.stderr());
+        assert!(
+            self.output.status.success(),
+            "rockshard {}: {:?}\n{}",
+            self.command,
+            self.output.status,
+            self.stderr()
+        );
         self.stdout()
     }
 
     /// The run must have ended with this exit code; gives what it printed on standard error.
     pub fn exits(self, code: i32) -> String {
-        assert_eq!(self.output.status.code(), Some(code), "rockshard {}\n{}{}", self.command, self.stdout(), self.stderr());
+        assert_eq!(
+            self.output.status.code(),
+            Some(code),
+            "rockshard {}\n{}{}",
+            self.command,
+            self.stdout(),
+            self.stderr()
+        );
         self.stderr()
     }
 }

@@ -37,7 +37,9 @@ fn a_good_model_converts() {
     let scratch = Scratch::new();
     scratch.write("model.onnx", encode(&good()));
     scratch.succeeds(CONVERT);
-    assert!(scratch.path("pack/manifest.json").is_file() && !scratch.path(".pack.partial").exists());
+    assert!(
+        scratch.path("pack/manifest.json").is_file() && !scratch.path(".pack.partial").exists()
+    );
 }
 
 #[test]
@@ -51,7 +53,10 @@ fn truncated_onnx() {
 
 #[test]
 fn garbage_onnx() {
-    refuses_bytes("<html>404: not found</html>\n", &["model.onnx", "not an ONNX model, or cut short"]);
+    refuses_bytes(
+        "<html>404: not found</html>\n",
+        &["model.onnx", "not an ONNX model, or cut short"],
+    );
     refuses_bytes([0xff; 4096], &["model.onnx", "not an ONNX model, or cut short"]);
 }
 
@@ -73,7 +78,13 @@ fn external_data_outside_the_directory() {
     let outside = scratch.path("x");
     for location in ["../x", "a/../../x", outside.to_str().unwrap()] {
         scratch.write("model/m.onnx", encode(&with_external(location)));
-        let parts = ["product", "tensor \"w\"", "external data", location, "is not made of plain relative components"];
+        let parts = [
+            "product",
+            "tensor \"w\"",
+            "external data",
+            location,
+            "is not made of plain relative components",
+        ];
         scratch.refuses("convert model/m.onnx --out pack", &parts);
     }
 }
@@ -93,7 +104,9 @@ fn external_data_too_short() {
 
 #[test]
 fn cyclic_graph() {
-    let cycle = |first: &str, second: &str| [node(first, "Add", "x b", "a"), node(second, "Relu", "a", "b")];
+    let cycle = |first: &str, second: &str| {
+        [node(first, "Add", "x b", "a"), node(second, "Relu", "a", "b")]
+    };
     let after = node("after", "Relu", "b", "y");
     for order in [[0, 1, 2], [2, 1, 0]] {
         let [first, second] = cycle("first", "second");
@@ -102,11 +115,16 @@ fn cyclic_graph() {
         scratch.write("model.onnx", encode(&model(order.map(|i| nodes[i].clone()).to_vec())));
         let ran = scratch.run(CONVERT);
         // Either node of the cycle may be named, but not the one after it.
-        let names = ["first", "second"].map(|n| ran.stderr.contains(&format!("the graph is cyclic: node {n:?} needs its own output")));
+        let names = ["first", "second"].map(|n| {
+            ran.stderr.contains(&format!("the graph is cyclic: node {n:?} needs its own output"))
+        });
         assert!(names.contains(&true), "{}", ran.stderr);
         scratch.refuses(CONVERT, &["model.onnx", "cyclic"]);
     }
-    refuses_model(&model(vec![node("self", "Add", "x y", "y")]), &["the graph is cyclic: node \"self\""]);
+    refuses_model(
+        &model(vec![node("self", "Add", "x y", "y")]),
+        &["the graph is cyclic: node \"self\""],
+    );
 }
 
 #[test]
@@ -121,10 +139,16 @@ fn nan_weights() {
 #[test]
 fn unsupported_operator() {
     let odd = node("detector/odd", "NonMaxSuppression", "x w", "y");
-    refuses_model(&model(vec![odd.clone()]), &["node \"detector/odd\" (NonMaxSuppression, opset 17): operator is not supported"]);
+    refuses_model(
+        &model(vec![odd.clone()]),
+        &["node \"detector/odd\" (NonMaxSuppression, opset 17): operator is not supported"],
+    );
     let mut foreign = odd;
     foreign.domain = Some("com.example".into());
-    refuses_model(&model(vec![foreign]), &["node \"detector/odd\" (NonMaxSuppression, opset 17)", "domain \"com.example\""]);
+    refuses_model(
+        &model(vec![foreign]),
+        &["node \"detector/odd\" (NonMaxSuppression, opset 17)", "domain \"com.example\""],
+    );
 }
 
 #[test]
@@ -133,21 +157,38 @@ fn unsupported_opset() {
         let mut model = good();
         model.opset_import[0].version = Some(opset);
         let number = format!("opset {opset} is not supported");
-        refuses_model(&model, &["model.onnx", &number, "export the model with an opset from 14 to 19"]);
+        refuses_model(
+            &model,
+            &["model.onnx", &number, "export the model with an opset from 14 to 19"],
+        );
     }
 }
 
 #[test]
 fn dynamic_shape() {
     let mut model = good();
-    model.graph.as_mut().unwrap().input[0] = value("x", &[Extent::Named("batch"), Extent::Fixed(4)]);
-    refuses_model(&model, &["model.onnx", "input \"x\": dimension 0 (batch) is dynamic and nothing fixes it", "known dimensions: none"]);
+    model.graph.as_mut().unwrap().input[0] =
+        value("x", &[Extent::Named("batch"), Extent::Fixed(4)]);
+    refuses_model(
+        &model,
+        &[
+            "model.onnx",
+            "input \"x\": dimension 0 (batch) is dynamic and nothing fixes it",
+            "known dimensions: none",
+        ],
+    );
 }
 
 #[test]
 fn inputs_and_outputs_that_nothing_makes() {
-    refuses_model(&model(vec![node("sum", "Add", "x ghost", "y")]), &["node \"sum\" (Add, opset 17)", "\"ghost\" is made by no node"]);
-    refuses_model(&model(vec![node("product", "MatMul", "x w", "z")]), &["output \"y\" is made by no node"]);
+    refuses_model(
+        &model(vec![node("sum", "Add", "x ghost", "y")]),
+        &["node \"sum\" (Add, opset 17)", "\"ghost\" is made by no node"],
+    );
+    refuses_model(
+        &model(vec![node("product", "MatMul", "x w", "z")]),
+        &["output \"y\" is made by no node"],
+    );
 }
 
 #[test]
@@ -163,8 +204,14 @@ fn shapes_that_do_not_fit() {
 fn resolutions() {
     let scratch = Scratch::with_model();
     let convert = |size: &str| format!("convert tiny-lcm --out pack --resolution={size}");
-    scratch.refuses(&convert("100x128"), &["resolution 100x128: width and height must be divisible by 8"]);
-    scratch.refuses(&convert("128x132"), &["resolution 128x132: width and height must be divisible by 8"]);
+    scratch.refuses(
+        &convert("100x128"),
+        &["resolution 100x128: width and height must be divisible by 8"],
+    );
+    scratch.refuses(
+        &convert("128x132"),
+        &["resolution 128x132: width and height must be divisible by 8"],
+    );
     scratch.refuses(&convert("8x8"), &["resolution 8x8: width and height must be from 64 to 2048"]);
     for size in ["128", "0x128", "-8x8", "axb"] {
         scratch.misuses(&convert(size), &["--resolution", size]);
@@ -192,7 +239,8 @@ fn existing_output() {
 fn more_shards_than_nodes() {
     let scratch = Scratch::new();
     scratch.write("model.onnx", encode(&good()));
-    scratch.refuses(&format!("{CONVERT} --shards 5"), &["model: 5 shards asked for", "only 1 nodes"]);
+    scratch
+        .refuses(&format!("{CONVERT} --shards 5"), &["model: 5 shards asked for", "only 1 nodes"]);
     scratch.misuses(&format!("{CONVERT} --shards 0"), &["--shards"]);
 }
 
@@ -202,7 +250,10 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(folder: &Path) -> Option<Self> {
         fs::create_dir(folder).unwrap();
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(folder).output();
+        let output = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder)
+            .output();
         let mounted = output.is_ok_and(|o| o.status.success());
         if !mounted {
             // Not `eprintln`, which the test harness hides.
@@ -233,13 +284,22 @@ fn full_disk_while_drawing() {
     let scratch = Scratch::with_pack();
     let Some(_disk) = SmallDisk::mount(&scratch.path("disk")) else { return };
     fs::write(scratch.path("disk/filling"), vec![0; 2 << 20]).unwrap_err();
-    scratch.refuses("generate pack --prompt red --steps 1 --out disk/picture.png", &["disk/picture.png", "no space left"]);
+    scratch.refuses(
+        "generate pack --prompt red --steps 1 --out disk/picture.png",
+        &["disk/picture.png", "no space left"],
+    );
 }
 
 // Packs.
 
 /// A command refuses the pack after a file of it was changed, and names the file.
-fn refuses_altered(line: &str, start: &str, end: &str, problem: &str, change: impl FnOnce(&mut Vec<u8>)) {
+fn refuses_altered(
+    line: &str,
+    start: &str,
+    end: &str,
+    problem: &str,
+    change: impl FnOnce(&mut Vec<u8>),
+) {
     let scratch = Scratch::with_pack();
     let file = scratch.listed("pack", start, end);
     scratch.alter(&format!("pack/{file}"), change);
@@ -270,8 +330,20 @@ fn flipped_byte_in_a_pack() {
 
 #[test]
 fn flipped_byte_in_a_reference() {
-    refuses_altered("validate pack --report report.html", "reference/unet", ".onnx_data", FLIPPED, flip);
-    refuses_altered("validate pack --report report.html", "reference/text_encoder", ".onnx", FLIPPED, flip);
+    refuses_altered(
+        "validate pack --report report.html",
+        "reference/unet",
+        ".onnx_data",
+        FLIPPED,
+        flip,
+    );
+    refuses_altered(
+        "validate pack --report report.html",
+        "reference/text_encoder",
+        ".onnx",
+        FLIPPED,
+        flip,
+    );
     let on_the_reference = format!("{GENERATE} --device cpu");
     refuses_altered(&on_the_reference, "reference/vae_decoder", ".onnx_data", FLIPPED, flip);
 }
@@ -286,7 +358,12 @@ fn shortened_file_in_a_pack() {
 
 #[test]
 fn missing_file_in_a_pack() {
-    for (start, end) in [("shards/unet", ".onnx"), ("shards/unet", ".onnx_data"), ("sampler.json", ""), ("tokenizer/", "merges.txt")] {
+    for (start, end) in [
+        ("shards/unet", ".onnx"),
+        ("shards/unet", ".onnx_data"),
+        ("sampler.json", ""),
+        ("tokenizer/", "merges.txt"),
+    ] {
         let scratch = Scratch::with_pack();
         let file = format!("pack/{}", scratch.listed("pack", start, end));
         fs::remove_file(scratch.path(&file)).unwrap();
@@ -298,17 +375,28 @@ fn missing_file_in_a_pack() {
 fn manifests() {
     type Change = fn(&str) -> String;
     let cases: [(Change, &[&str]); 7] = [
-        (|t| t.replacen("\"schema\": 1", "\"schema\": 999", 1), &["schema 999 is newer than 1", "update rockshard"]),
-        (|_| "{\"schema\": 999, \"cells\": {}}".into(), &["schema 999 is newer than 1", "update rockshard"]),
+        (
+            |t| t.replacen("\"schema\": 1", "\"schema\": 999", 1),
+            &["schema 999 is newer than 1", "update rockshard"],
+        ),
+        (
+            |_| "{\"schema\": 999, \"cells\": {}}".into(),
+            &["schema 999 is newer than 1", "update rockshard"],
+        ),
         (|_| "garbage".into(), &["expected value at line 1 column 1"]),
         (|_| String::new(), &["EOF while parsing"]),
         (|t| t[..t.len() / 2].into(), &["EOF while parsing", "line"]),
         (|t| t.replacen("\"target\"", "\"tarqet\"", 1), &["unknown field `tarqet`", "line"]),
-        (|t| t.replacen("\"sampler.json\"", "\"../sampler.json\"", 1), &["\"../sampler.json\" is not made of plain relative components"]),
+        (
+            |t| t.replacen("\"sampler.json\"", "\"../sampler.json\"", 1),
+            &["\"../sampler.json\" is not made of plain relative components"],
+        ),
     ];
     for (change, parts) in cases {
         let scratch = Scratch::with_pack();
-        scratch.alter("pack/manifest.json", |bytes| *bytes = change(std::str::from_utf8(bytes).unwrap()).into_bytes());
+        scratch.alter("pack/manifest.json", |bytes| {
+            *bytes = change(std::str::from_utf8(bytes).unwrap()).into_bytes()
+        });
         let parts = [&["pack: manifest.json: "], parts].concat();
         for line in ["inspect pack", "validate pack", "run pack --model unet", GENERATE] {
             scratch.refuses(line, &parts);
@@ -320,7 +408,14 @@ fn manifests() {
 fn a_directory_that_is_no_pack() {
     let scratch = Scratch::new();
     for line in ["inspect gone", "generate gone --prompt red", "run gone", "validate gone"] {
-        scratch.refuses(line, &["gone/manifest.json", "No such file", "a pack is a directory that `rockshard convert` wrote"]);
+        scratch.refuses(
+            line,
+            &[
+                "gone/manifest.json",
+                "No such file",
+                "a pack is a directory that `rockshard convert` wrote",
+            ],
+        );
     }
 }
 
@@ -336,7 +431,10 @@ fn a_prompt_of_ten_thousand_words_is_cut_with_a_warning() {
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     // 77 ids, of which two mark begin and end.
     assert_eq!(result["dropped_tokens"], 10_000 - 75);
-    assert!(stderr.contains("the prompt is too long: 9925 tokens at its end were dropped"), "{stderr}");
+    assert!(
+        stderr.contains("the prompt is too long: 9925 tokens at its end were dropped"),
+        "{stderr}"
+    );
     assert!(!stderr.contains('\x1b'), "escape sequences in a log that is no terminal: {stderr}");
     assert!(scratch.path("picture.png").is_file());
 }
@@ -344,16 +442,23 @@ fn a_prompt_of_ten_thousand_words_is_cut_with_a_warning() {
 #[test]
 fn requests_that_a_model_cannot_do() {
     let scratch = Scratch::with_pack();
-    let generate = |options: &str| format!("generate pack --prompt red --out picture.png {options}");
+    let generate =
+        |options: &str| format!("generate pack --prompt red --out picture.png {options}");
     for (options, parts) in [
         ("--size 100x128", &["size 100x128 is not possible", "multiples of 8"] as &[&str]),
-        ("--size 256x256", &["size 256x256 is not in this pack, which has 128x128", "--resolution 256x256"]),
+        (
+            "--size 256x256",
+            &["size 256x256 is not in this pack, which has 128x128", "--resolution 256x256"],
+        ),
         ("--steps 0", &["at least 1 step is needed"]),
         ("--steps 100000", &["100000 steps are too many"]),
         ("--count 0", &["0 pictures were asked for; ask for 1 to 256"]),
         ("--count 257", &["257 pictures were asked for; ask for 1 to 256"]),
         ("--guidance nan", &["guidance NaN is not a finite number"]),
-        ("--negative blue", &["this model takes guidance as an input", "has no negative prompt; leave it out"]),
+        (
+            "--negative blue",
+            &["this model takes guidance as an input", "has no negative prompt; leave it out"],
+        ),
     ] {
         scratch.refuses(&generate(options), parts);
     }
@@ -372,16 +477,27 @@ fn requests_that_a_model_cannot_do() {
 fn initial_pictures() {
     let scratch = Scratch::with_pack();
     scratch.succeeds("generate pack --prompt red --steps 1 --out initial.png");
-    let generate = |options: &str| format!("generate pack --prompt red --out picture.png {options}");
+    let generate =
+        |options: &str| format!("generate pack --prompt red --out picture.png {options}");
     for strength in ["0", "-0.5", "1.01", "nan", "inf"] {
-        scratch.misuses(&generate(&format!("--init-image initial.png --strength={strength}")), &["--strength", "above 0 up to 1"]);
-        scratch.misuses(&generate(&format!("--strength={strength}")), &["--strength", "above 0 up to 1"]);
+        scratch.misuses(
+            &generate(&format!("--init-image initial.png --strength={strength}")),
+            &["--strength", "above 0 up to 1"],
+        );
+        scratch.misuses(
+            &generate(&format!("--strength={strength}")),
+            &["--strength", "above 0 up to 1"],
+        );
     }
     scratch.refuses(&generate("--init-image gone.png"), &["gone.png: No such file"]);
     scratch.write("text.png", "no picture");
-    scratch.refuses(&generate("--init-image text.png"), &["text.png: not a picture that can be read"]);
+    scratch
+        .refuses(&generate("--init-image text.png"), &["text.png: not a picture that can be read"]);
     scratch.alter("initial.png", |bytes| bytes.truncate(100));
-    scratch.refuses(&generate("--init-image initial.png"), &["initial.png: not a picture that can be read"]);
+    scratch.refuses(
+        &generate("--init-image initial.png"),
+        &["initial.png: not a picture that can be read"],
+    );
 }
 
 #[cfg(not(feature = "rknn"))]
@@ -389,7 +505,10 @@ fn initial_pictures() {
 fn the_real_npu_is_not_in_this_build() {
     let scratch = Scratch::with_pack();
     for line in [GENERATE, "validate pack", "run pack --model unet"] {
-        scratch.refuses(&format!("{line} --device rknn"), &["device rknn: this build has no support for the real NPU"]);
+        scratch.refuses(
+            &format!("{line} --device rknn"),
+            &["device rknn: this build has no support for the real NPU"],
+        );
     }
 }
 
@@ -413,11 +532,17 @@ fn inputs_of_a_run() {
     scratch.write("text.npy", "no numbers");
     scratch.write("cut.npy", &good[..good.len() - 1]);
     scratch.write("header.npy", &good[..20]);
-    scratch.write("double.npy", String::from_utf8_lossy(&npy(&Tensor::from_bool([4], vec![true; 4]))).replace("|b1", "<f8"));
+    scratch.write(
+        "double.npy",
+        String::from_utf8_lossy(&npy(&Tensor::from_bool([4], vec![true; 4]))).replace("|b1", "<f8"),
+    );
     for (inputs, parts) in [
         ("", &["model small", "input \"x\" is missing"] as &[&str]),
         ("--input z=x.npy", &["model small", "input \"x\" is missing"]),
-        ("--input x=x.npy --input z=x.npy", &["model small", "there is no input \"z\"; the inputs are x"]),
+        (
+            "--input x=x.npy --input z=x.npy",
+            &["model small", "there is no input \"z\"; the inputs are x"],
+        ),
         ("--input x=wide.npy", &["model small", "input \"x\" is float32[1, 4], got", "[1, 5]"]),
         ("--input x=whole.npy", &["model small", "input \"x\" is float32[1, 4], got", "int64"]),
         ("--input x.npy", &["input \"x.npy\" is not NAME=FILE.npy"]),
@@ -448,7 +573,8 @@ const HALF: &str = "convert: vae_encoder";
 
 /// Start a conversion and kill it half-way; gives the files that were finished, and when they were written.
 fn interrupted(scratch: &Scratch) -> Vec<(String, SystemTime)> {
-    let mut child = scratch.command(LONG).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        scratch.command(LONG).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == HALF));
     child.kill().unwrap();
@@ -456,7 +582,9 @@ fn interrupted(scratch: &Scratch) -> Vec<(String, SystemTime)> {
     assert!(!scratch.path("out/pack").exists());
     let journal = fs::read_to_string(scratch.path("out/.pack.partial/journal")).unwrap();
     let names = journal.lines().skip(1).filter_map(|line| line.split(' ').nth(2));
-    let finished: Vec<_> = names.map(|n| (n.to_owned(), written(scratch, &format!("out/.pack.partial/{n}")))).collect();
+    let finished: Vec<_> = names
+        .map(|n| (n.to_owned(), written(scratch, &format!("out/.pack.partial/{n}"))))
+        .collect();
     assert!(finished.iter().any(|(n, _)| n.starts_with("shards/unet")), "{journal}");
     finished
 }
@@ -470,7 +598,8 @@ fn is_complete(scratch: &Scratch) {
     scratch.succeeds(&LONG.replace("out/pack", "whole"));
     assert_eq!(scratch.manifest("out/pack")["files"], scratch.manifest("whole")["files"]);
     scratch.succeeds("generate out/pack --prompt red --steps 1 --out picture.png");
-    let beside: Vec<_> = fs::read_dir(scratch.path("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let beside: Vec<_> =
+        fs::read_dir(scratch.path("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(beside, ["pack"]);
 }
 

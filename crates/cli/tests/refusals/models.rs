@@ -4,8 +4,9 @@ use bytes::Bytes;
 use prost::Message;
 use rockshard_onnx::schema::tensor_shape_proto::{Dimension, dimension};
 use rockshard_onnx::schema::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, tensor_proto::DataLocation, tensor_proto::DataType, type_proto,
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, tensor_proto::DataLocation,
+    tensor_proto::DataType, type_proto,
 };
 
 pub const OPSET: i64 = 17;
@@ -55,9 +56,16 @@ pub fn value(name: &str, extents: &[Extent]) -> ValueInfoProto {
         Fixed(n) => dimension::Value::DimValue(*n),
         Named(name) => dimension::Value::DimParam((*name).into()),
     };
-    let dim = extents.iter().map(|e| Dimension { value: Some(extent(e)), ..Dimension::default() }).collect();
-    let tensor = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: Some(TensorShapeProto { dim }) };
-    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    let dim = extents
+        .iter()
+        .map(|e| Dimension { value: Some(extent(e)), ..Dimension::default() })
+        .collect();
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Float as i32),
+        shape: Some(TensorShapeProto { dim }),
+    };
+    let r#type =
+        TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: Some(name.into()), r#type: Some(r#type), ..ValueInfoProto::default() }
 }
 
@@ -75,7 +83,8 @@ pub fn weight(values: &[f32; 16]) -> TensorProto {
 /// A model that converts, but for the place of its weight.
 pub fn with_external(location: &str) -> ModelProto {
     let mut model = good();
-    let entry = StringStringEntryProto { key: Some("location".into()), value: Some(location.into()) };
+    let entry =
+        StringStringEntryProto { key: Some("location".into()), value: Some(location.into()) };
     let w = &mut model.graph.as_mut().unwrap().initializer[0];
     w.raw_data = None;
     w.data_location = Some(DataLocation::External as i32);

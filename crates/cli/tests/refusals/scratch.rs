@@ -81,7 +81,12 @@ impl Scratch {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut line = line.to_owned();
         line.truncate(200);
-        let ran = Ran { line, code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
+        let ran = Ran {
+            line,
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        };
         assert!(!ran.stderr.contains("panicked"), "{}", ran.report());
         ran
     }
@@ -112,7 +117,12 @@ impl Scratch {
             assert!(ran.stderr.contains(part), "does not say {part:?}: {}", ran.report());
         }
         let last = ran.stderr.trim_end().rsplit(": ").next().unwrap();
-        assert_eq!(ran.stderr.matches(last).count(), 1, "the cause is there twice: {}", ran.report());
+        assert_eq!(
+            ran.stderr.matches(last).count(),
+            1,
+            "the cause is there twice: {}",
+            ran.report()
+        );
         assert_eq!(self.tree(), before, "files appeared or went: {}", ran.report());
     }
 
@@ -126,7 +136,10 @@ impl Scratch {
 
 impl Ran {
     fn report(&self) -> String {
-        format!("rockshard {}: exit code {:?}\n{}{}", self.line, self.code, self.stdout, self.stderr)
+        format!(
+            "rockshard {}: exit code {:?}\n{}{}",
+            self.line, self.code, self.stdout, self.stderr
+        )
     }
 }
 
@@ -146,7 +159,10 @@ fn shared_pack() -> &'static Path {
 /// Remove packs of test processes that have ended (statics are not dropped).
 fn remove_left_over() {
     for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).unwrap().filter_map(Result::ok) {
-        let process = entry.file_name().to_str().and_then(|n| n.strip_prefix("refusals-")?.parse::<u32>().ok());
+        let process = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.strip_prefix("refusals-")?.parse::<u32>().ok());
         if process.is_some_and(|p| !Path::new(&format!("/proc/{p}")).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -15,8 +15,10 @@ pub fn read(text: &str) -> Table {
         match line.strip_prefix("model ") {
             Some(ends) => {
                 let (inputs, outputs) = ends.split_once(" = ").unwrap();
-                table.boundary.inputs = inputs.split(' ').map(|s| value(&mut table.boundary, s)).collect();
-                table.boundary.outputs = outputs.split(' ').map(|s| value(&mut table.boundary, s)).collect();
+                table.boundary.inputs =
+                    inputs.split(' ').map(|s| value(&mut table.boundary, s)).collect();
+                table.boundary.outputs =
+                    outputs.split(' ').map(|s| value(&mut table.boundary, s)).collect();
             }
             None => {
                 let (count, row) = line.split_once(' ').unwrap();
@@ -54,11 +56,16 @@ fn operator(row: &str) -> Graph {
     let shape = extents(right.next().unwrap());
     let mut last = node(&mut graph, op(head, &shape), inputs, &shape);
     for epilogue in right {
-        let channel = if head.starts_with("Conv") { format!("*{}x1x1", shape[1]) } else { format!("*{}", shape[shape.len() - 1]) };
+        let channel = if head.starts_with("Conv") {
+            format!("*{}x1x1", shape[1])
+        } else {
+            format!("*{}", shape[shape.len() - 1])
+        };
         let residual = shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         last = match epilogue {
             "+bias" | "+residual" => {
-                let other = value(&mut graph, if epilogue == "+bias" { &channel } else { &residual });
+                let other =
+                    value(&mut graph, if epilogue == "+bias" { &channel } else { &residual });
                 node(&mut graph, Op::Binary(Binary::Add), vec![last, other], &shape)
             }
             activation => node(&mut graph, op(&activation[1..], &shape), vec![last], &shape),
@@ -83,7 +90,10 @@ fn op(head: &str, shape: &[usize]) -> Op {
     match name {
         "Conv" => {
             let [kernel, strides] = [0, 1].map(|i| [attributes[i][0], attributes[i][1]]);
-            Op::Conv { window: Window { kernel, strides, pads: [0; 4], dilations: [1, 1] }, group: attributes[2][0] }
+            Op::Conv {
+                window: Window { kernel, strides, pads: [0; 4], dilations: [1, 1] },
+                group: attributes[2][0],
+            }
         }
         "MatMul" => Op::MatMul,
         "Attention" => Op::Attention { scale: 1.0 },

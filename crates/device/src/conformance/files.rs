@@ -44,7 +44,9 @@ impl Files {
     fn write_broken(self) -> std::io::Result<Self> {
         let whole = std::fs::read(self.at("shard"))?;
         std::fs::create_dir_all(self.at("folder"))?;
-        for (name, contents) in [("half", &whole[..whole.len() / 2]), ("empty", b""), ("text", b"no model\n")] {
+        for (name, contents) in
+            [("half", &whole[..whole.len() / 2]), ("empty", b""), ("text", b"no model\n")]
+        {
             std::fs::write(self.at(name), contents)?;
         }
         Ok(self)
@@ -61,21 +63,31 @@ impl Files {
         ShardFile {
             name: "conformance".into(),
             path: self.at("shard"),
-            inputs: vec![spec("image", DType::F32, &four), spec("residual", DType::F32, &four), spec("tokens", DType::F32, &three)],
+            inputs: vec![
+                spec("image", DType::F32, &four),
+                spec("residual", DType::F32, &four),
+                spec("tokens", DType::F32, &three),
+            ],
             outputs: vec![spec("scaled", DType::F32, &three), spec("sum", DType::F32, &four)],
         }
     }
 
     /// Rows of a table by number.
     pub fn integers(&self) -> ShardFile {
-        let (inputs, outputs) = (vec![spec("ids", DType::I64, &[1, 5])], vec![spec("rows", DType::F32, &[1, 5, 8])]);
+        let (inputs, outputs) =
+            (vec![spec("ids", DType::I64, &[1, 5])], vec![spec("rows", DType::F32, &[1, 5, 8])]);
         ShardFile { name: "integers".into(), path: self.at("integers"), inputs, outputs }
     }
 
     /// Paths of what is no model, and what each is.
     pub(super) fn broken(&self) -> [(&'static str, PathBuf); 4] {
-        [("half a file", "half"), ("an empty file", "empty"), ("a text file", "text"), ("a folder", "folder")]
-            .map(|(what, name)| (what, self.at(name)))
+        [
+            ("half a file", "half"),
+            ("an empty file", "empty"),
+            ("a text file", "text"),
+            ("a folder", "folder"),
+        ]
+        .map(|(what, name)| (what, self.at(name)))
     }
 
     pub(super) fn missing(&self) -> PathBuf {

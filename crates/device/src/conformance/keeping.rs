@@ -8,11 +8,19 @@ use std::sync::Arc;
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "kept outputs have the values that the host gets", applies: ALWAYS, run: values },
-    Case { name: "a session takes what a session of any core kept", applies: ALWAYS, run: handed_on },
+    Case {
+        name: "a session takes what a session of any core kept",
+        applies: ALWAYS,
+        run: handed_on,
+    },
     Case { name: "kept outputs stay as they were while sessions run", applies: ALWAYS, run: stay },
     Case { name: "kept outputs outlive their session", applies: ALWAYS, run: outlive },
     Case { name: "threads hand kept outputs to each other", applies: ALWAYS, run: threads },
-    Case { name: "a kept input of another shape is refused by name", applies: ALWAYS, run: other_shape },
+    Case {
+        name: "a kept input of another shape is refused by name",
+        applies: ALWAYS,
+        run: other_shape,
+    },
     Case { name: "what another device kept is taken", applies: ALWAYS, run: foreign },
 ];
 
@@ -21,7 +29,10 @@ fn session(s: &Subject<'_>, core: CoreId) -> Result<Box<dyn Session>, String> {
 }
 
 fn run(session: &mut dyn Session, inputs: &[Value]) -> Result<Vec<Value>, String> {
-    session.run_between(inputs, &[true, true]).map(|done| done.outputs).map_err(|e| format!("a run between others fails: {e}"))
+    session
+        .run_between(inputs, &[true, true])
+        .map(|done| done.outputs)
+        .map_err(|e| format!("a run between others fails: {e}"))
 }
 
 fn given(s: &Subject<'_>, seed: usize) -> Vec<Value> {
@@ -47,8 +58,13 @@ fn values(s: &Subject<'_>) -> Result<(), String> {
         let wanted = alone(s, &s.files.inputs(seed))?;
         same("kept", &run(&mut *session, &given(s, seed))?, &wanted)?;
         for keep in [[true, false], [false, true], [false, false]] {
-            let outputs = session.run_between(&given(s, seed), &keep).map_err(|e| e.to_string())?.outputs;
-            if outputs.iter().zip(keep).any(|(output, keep)| !keep && matches!(output, Value::Kept(_))) {
+            let outputs =
+                session.run_between(&given(s, seed), &keep).map_err(|e| e.to_string())?.outputs;
+            if outputs
+                .iter()
+                .zip(keep)
+                .any(|(output, keep)| !keep && matches!(output, Value::Kept(_)))
+            {
                 return Err(format!("an output is kept where {keep:?} was asked for"));
             }
             same("kept in part", &outputs, &wanted)?;
@@ -94,7 +110,11 @@ fn outlive(s: &Subject<'_>) -> Result<(), String> {
     same("read after", &kept, &wanted)?;
     let residual = s.files.inputs(5).swap_remove(1);
     let wanted = alone(s, &follow(&wanted, residual.clone()))?;
-    same("taken after", &run(&mut *session(s, CORE)?, &follow(&kept, Value::Host(residual)))?, &wanted)
+    same(
+        "taken after",
+        &run(&mut *session(s, CORE)?, &follow(&kept, Value::Host(residual)))?,
+        &wanted,
+    )
 }
 
 fn threads(s: &Subject<'_>) -> Result<(), String> {
@@ -117,7 +137,11 @@ fn threads(s: &Subject<'_>) -> Result<(), String> {
         // A case that fails here drops the receiver, which ends the other thread.
         for (seed, kept) in receiver.into_iter().enumerate() {
             let wanted = alone(s, &follow(&alone(s, &s.files.inputs(seed))?, residual.clone()))?;
-            same(&format!("run {seed}"), &run(&mut *second, &follow(&kept, Value::Host(residual.clone())))?, &wanted)?;
+            same(
+                &format!("run {seed}"),
+                &run(&mut *second, &follow(&kept, Value::Host(residual.clone())))?,
+                &wanted,
+            )?;
         }
         made.join().unwrap_or_else(|_| Err("a thread panicked".into()))
     })
@@ -128,7 +152,13 @@ fn other_shape(s: &Subject<'_>) -> Result<(), String> {
     let kept = run(&mut *session, &inputs)?;
     inputs[0] = kept[0].clone();
     let result = session.run_between(&inputs, &[true, true]);
-    refused("a kept input of another shape", result, (&s.files.shard(), CORE), &[DeviceErrorKind::Input], &["image"])
+    refused(
+        "a kept input of another shape",
+        result,
+        (&s.files.shard(), CORE),
+        &[DeviceErrorKind::Input],
+        &["image"],
+    )
 }
 
 /// A tensor on a device that nobody knows.
@@ -149,6 +179,15 @@ impl Kept for Elsewhere {
 }
 
 fn foreign(s: &Subject<'_>) -> Result<(), String> {
-    let inputs = s.files.inputs(0).into_iter().map(|t| Value::Kept(Arc::new(Elsewhere(t)))).collect::<Vec<_>>();
-    same("all inputs from elsewhere", &run(&mut *session(s, CORE)?, &inputs)?, &alone(s, &s.files.inputs(0))?)
+    let inputs = s
+        .files
+        .inputs(0)
+        .into_iter()
+        .map(|t| Value::Kept(Arc::new(Elsewhere(t))))
+        .collect::<Vec<_>>();
+    same(
+        "all inputs from elsewhere",
+        &run(&mut *session(s, CORE)?, &inputs)?,
+        &alone(s, &s.files.inputs(0))?,
+    )
 }

@@ -6,20 +6,40 @@ use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "outputs have the declared order, shapes and kinds", applies: ALWAYS, run: outputs },
+    Case {
+        name: "outputs have the declared order, shapes and kinds",
+        applies: ALWAYS,
+        run: outputs,
+    },
     Case { name: "another number of inputs is refused", applies: ALWAYS, run: other_number },
-    Case { name: "an input of another shape is refused by name", applies: ALWAYS, run: other_shape },
+    Case {
+        name: "an input of another shape is refused by name",
+        applies: ALWAYS,
+        run: other_shape,
+    },
     Case { name: "an input of another type is refused by name", applies: ALWAYS, run: other_type },
     Case { name: "a refused run leaves the session usable", applies: ALWAYS, run: after_refusal },
     Case { name: "the same inputs give the same bytes again", applies: ALWAYS, run: again },
     Case { name: "every input counts", applies: ALWAYS, run: every_input },
-    Case { name: "every output is a function of the inputs that it reads", applies: COMPUTES, run: only_what_is_read },
-    Case { name: "float16 inputs give what their values in float32 give", applies: ALWAYS, run: half },
+    Case {
+        name: "every output is a function of the inputs that it reads",
+        applies: COMPUTES,
+        run: only_what_is_read,
+    },
+    Case {
+        name: "float16 inputs give what their values in float32 give",
+        applies: ALWAYS,
+        run: half,
+    },
     Case { name: "inputs may lie at any address", applies: ALWAYS, run: unaligned },
     Case { name: "sessions of a shard do not mix", applies: ALWAYS, run: sessions },
     Case { name: "a session outlives the one opened before it", applies: ALWAYS, run: outlives },
     Case { name: "threads with a session each do not mix", applies: ALWAYS, run: threads },
-    Case { name: "infinities and NaN pass through and end with the run", applies: COMPUTES, run: non_finite },
+    Case {
+        name: "infinities and NaN pass through and end with the run",
+        applies: COMPUTES,
+        run: non_finite,
+    },
     Case { name: "a modelled time is given always or never", applies: ALWAYS, run: modelled },
 ];
 
@@ -30,23 +50,38 @@ fn session(s: &Subject<'_>) -> Result<Box<dyn Session>, String> {
 fn outputs(s: &Subject<'_>) -> Result<(), String> {
     let (shard, found) = (s.files.shard(), alone(s, &s.files.inputs(0))?);
     let fits = found.len() == shard.outputs.len()
-        && found.iter().zip(&shard.outputs).all(|(t, spec)| t.shape() == spec.shape && t.dtype().is_float() == spec.dtype.is_float());
+        && found.iter().zip(&shard.outputs).all(|(t, spec)| {
+            t.shape() == spec.shape && t.dtype().is_float() == spec.dtype.is_float()
+        });
     if fits { Ok(()) } else { Err(format!("{found:?} for {:?}", shard.outputs)) }
 }
 
 /// A run with these inputs is refused, naming `word`.
-fn wrong(s: &Subject<'_>, session: &mut dyn Session, what: &str, inputs: &[Tensor], word: &str) -> Result<(), String> {
+fn wrong(
+    s: &Subject<'_>,
+    session: &mut dyn Session,
+    what: &str,
+    inputs: &[Tensor],
+    word: &str,
+) -> Result<(), String> {
     refused(what, session.run(inputs), (&s.files.shard(), CORE), &[DeviceErrorKind::Input], &[word])
 }
 
 fn other_number(s: &Subject<'_>) -> Result<(), String> {
     let (mut session, mut inputs) = (session(s)?, s.files.inputs(0));
     inputs.push(inputs[0].clone());
-    [0, 1, 2, 4].into_iter().try_for_each(|n| wrong(s, &mut *session, &format!("{n} inputs of 3"), &inputs[..n], "takes 3 inputs"))
+    [0, 1, 2, 4].into_iter().try_for_each(|n| {
+        wrong(s, &mut *session, &format!("{n} inputs of 3"), &inputs[..n], "takes 3 inputs")
+    })
 }
 
 /// A run with one input replaced is refused, naming it.
-fn replaced(s: &Subject<'_>, session: &mut dyn Session, at: usize, with: Tensor) -> Result<(), String> {
+fn replaced(
+    s: &Subject<'_>,
+    session: &mut dyn Session,
+    at: usize,
+    with: Tensor,
+) -> Result<(), String> {
     let mut inputs = s.files.inputs(0);
     let what = format!("{with:?} for {:?}", inputs[at]);
     inputs[at] = with;
@@ -56,7 +91,8 @@ fn replaced(s: &Subject<'_>, session: &mut dyn Session, at: usize, with: Tensor)
 fn other_shape(s: &Subject<'_>) -> Result<(), String> {
     let mut session = session(s)?;
     for (at, spec) in s.files.shard().inputs.iter().enumerate() {
-        let (mut turned, mut longer, flat) = (spec.shape.clone(), spec.shape.clone(), vec![spec.shape.iter().product()]);
+        let (mut turned, mut longer, flat) =
+            (spec.shape.clone(), spec.shape.clone(), vec![spec.shape.iter().product()]);
         turned.reverse();
         longer[1] += 1;
         for shape in [turned, longer, flat, vec![]] {
@@ -127,7 +163,11 @@ fn only_what_is_read(s: &Subject<'_>) -> Result<(), String> {
         let mut inputs = first.clone();
         inputs[replaced] = other[replaced].clone();
         let found = run(&mut *session, &inputs)?;
-        same(&format!("output {output} with another input {replaced}"), &found[output..=output], &wanted[output..=output])?;
+        same(
+            &format!("output {output} with another input {replaced}"),
+            &found[output..=output],
+            &wanted[output..=output],
+        )?;
         if found[1 - output] == wanted[1 - output] {
             return Err(format!("output {} does not change with input {replaced}", 1 - output));
         }
@@ -138,7 +178,11 @@ fn only_what_is_read(s: &Subject<'_>) -> Result<(), String> {
 fn half(s: &Subject<'_>) -> Result<(), String> {
     let (mut session, inputs) = (session(s)?, s.files.inputs(0));
     let wanted = run(&mut *session, &inputs)?;
-    let narrow = inputs.iter().map(|t| t.to_float(DType::F16)).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    let narrow = inputs
+        .iter()
+        .map(|t| t.to_float(DType::F16))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| e.to_string())?;
     same("float16 inputs", &run(&mut *session, &narrow)?, &wanted)?;
     let mixed = [narrow[0].clone(), inputs[1].clone(), narrow[2].clone()];
     same("inputs of both types", &run(&mut *session, &mixed)?, &wanted)
@@ -152,7 +196,8 @@ fn unaligned(s: &Subject<'_>) -> Result<(), String> {
         let all = Tensor::new(DType::Bool, vec![bytes.len()], bytes.into())?;
         Tensor::new(t.dtype(), t.shape().to_vec(), all.bytes().slice(1..))
     };
-    let moved = inputs.iter().map(shifted).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    let moved =
+        inputs.iter().map(shifted).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
     same("inputs at odd addresses", &run(&mut *session, &moved)?, &wanted)
 }
 
@@ -187,15 +232,20 @@ fn threads(s: &Subject<'_>) -> Result<(), String> {
     let shard = s.files.shard();
     let one = |n: u8, inputs: &[Tensor], wanted: &[Tensor]| -> Result<(), String> {
         let mut session = open(s, &shard, CoreId::Npu(n % s.device.cores()))?;
-        (0..RUNS).try_for_each(|i| same(&format!("thread {n}, run {i}"), &run(&mut *session, inputs)?, wanted))
+        (0..RUNS).try_for_each(|i| {
+            same(&format!("thread {n}, run {i}"), &run(&mut *session, inputs)?, wanted)
+        })
     };
     let given = [0, 1, 2, 3].map(|seed| s.files.inputs(seed));
     let wanted = given.iter().map(|inputs| alone(s, inputs)).collect::<Result<Vec<_>, _>>()?;
     std::thread::scope(|scope| {
         let one = &one;
         let work = (0..).zip(given.iter().zip(&wanted));
-        let running: Vec<_> = work.map(|(n, (inputs, wanted))| scope.spawn(move || one(n, inputs, wanted))).collect();
-        running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))
+        let running: Vec<_> =
+            work.map(|(n, (inputs, wanted))| scope.spawn(move || one(n, inputs, wanted))).collect();
+        running.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err("a thread panicked".into()))
+        })
     })
 }
 
@@ -206,7 +256,8 @@ fn non_finite(s: &Subject<'_>) -> Result<(), String> {
         // The residual is added to the second output where it lies.
         let mut values = inputs[1].to_f32().map_err(|e| e.to_string())?.into_owned();
         values[70] = value;
-        let given = [inputs[0].clone(), Tensor::from_f32(inputs[1].shape(), values), inputs[2].clone()];
+        let given =
+            [inputs[0].clone(), Tensor::from_f32(inputs[1].shape(), values), inputs[2].clone()];
         let found = run(&mut *session, &given)?;
         let sum = found[1].to_f32().map_err(|e| e.to_string())?;
         if sum[70].to_bits() != value.to_bits() && !(sum[70].is_nan() && value.is_nan()) {

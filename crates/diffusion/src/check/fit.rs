@@ -29,10 +29,21 @@ pub(super) fn fit(mask: &Mask, part: Region, shape: Shape, radii: Radii) -> Fit 
     let mut step = radii[1] / 20.0;
     while step > 0.2 {
         let [x, y] = best.centre;
-        let moves =
-            [([x - step, y], 0.0), ([x + step, y], 0.0), ([x, y - step], 0.0), ([x, y + step], 0.0), ([x, y], -step), ([x, y], step)];
-        let tries = moves
-            .map(|(centre, grow)| overlap(mask, members, Fit { centre, radius: (best.radius + grow).clamp(radii[0], radii[1]), ..best }));
+        let moves = [
+            ([x - step, y], 0.0),
+            ([x + step, y], 0.0),
+            ([x, y - step], 0.0),
+            ([x, y + step], 0.0),
+            ([x, y], -step),
+            ([x, y], step),
+        ];
+        let tries = moves.map(|(centre, grow)| {
+            overlap(
+                mask,
+                members,
+                Fit { centre, radius: (best.radius + grow).clamp(radii[0], radii[1]), ..best },
+            )
+        });
         match tries.into_iter().max_by(|a, b| a.overlap.total_cmp(&b.overlap)) {
             Some(better) if better.overlap > best.overlap => best = better,
             _ => step /= 2.0,
@@ -43,7 +54,10 @@ pub(super) fn fit(mask: &Mask, part: Region, shape: Shape, radii: Radii) -> Fit 
 
 fn overlap(mask: &Mask, members: usize, fit: Fit) -> Fit {
     let reach = fit.radius * fit.shape.half_extent() + 1.0;
-    let range = |centre: f32, end: usize| ((centre - reach).max(0.0) as usize).min(end)..((centre + reach).max(0.0) as usize + 1).min(end);
+    let range = |centre: f32, end: usize| {
+        ((centre - reach).max(0.0) as usize).min(end)
+            ..((centre + reach).max(0.0) as usize + 1).min(end)
+    };
     let (mut inside, mut both) = (0usize, 0usize);
     for y in range(fit.centre[1], mask.height) {
         for x in range(fit.centre[0], mask.width) {

@@ -39,9 +39,13 @@ impl Mask {
     pub fn with_neighbours(&self, least: usize) -> Mask {
         let near = |n: usize, end: usize| n.saturating_sub(1)..(n + 2).min(end);
         let around = |x: usize, y: usize| {
-            near(y, self.height).flat_map(|v| near(x, self.width).map(move |u| (u, v))).filter(|&(u, v)| self.get(u, v)).count()
+            near(y, self.height)
+                .flat_map(|v| near(x, self.width).map(move |u| (u, v)))
+                .filter(|&(u, v)| self.get(u, v))
+                .count()
         };
-        let bits = (0..self.bits.len()).map(|i| around(i % self.width, i / self.width) >= least).collect();
+        let bits =
+            (0..self.bits.len()).map(|i| around(i % self.width, i / self.width) >= least).collect();
         Mask { bits, ..*self }
     }
 

@@ -39,8 +39,12 @@ pub fn draw(scene: &Scene, offset: [f32; 2], factor: f32) -> Picture {
     let mut rgb = Vec::with_capacity(SIDE * SIDE * 3);
     for y in 0..SIDE {
         for x in 0..SIDE {
-            let cover = (0.5 - scene.shape.distance(x as f32 + 0.5 - cx, y as f32 + 0.5 - cy, r)).clamp(0.0, 1.0);
-            let mix = |c: usize| (f32::from(fore[c]) * cover + f32::from(back[c]) * (1.0 - cover)).round_ties_even() as u8;
+            let cover = (0.5 - scene.shape.distance(x as f32 + 0.5 - cx, y as f32 + 0.5 - cy, r))
+                .clamp(0.0, 1.0);
+            let mix = |c: usize| {
+                (f32::from(fore[c]) * cover + f32::from(back[c]) * (1.0 - cover)).round_ties_even()
+                    as u8
+            };
             rgb.extend([mix(0), mix(1), mix(2)]);
         }
     }

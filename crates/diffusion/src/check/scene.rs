@@ -160,8 +160,15 @@ pub struct Scene {
 
 impl Scene {
     /// A scene with its full caption and seed 0.
-    pub fn new(shape: Shape, colour: Colour, size: Size, position: Position, background: Colour) -> Self {
-        let caption = format!("a {size} {colour} {shape} at the {position} of a {background} background");
+    pub fn new(
+        shape: Shape,
+        colour: Colour,
+        size: Size,
+        position: Position,
+        background: Colour,
+    ) -> Self {
+        let caption =
+            format!("a {size} {colour} {shape} at the {position} of a {background} background");
         Scene { shape, colour, size, position, background, caption, seed: 0 }
     }
 }

@@ -23,7 +23,8 @@ pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, PictureError> {
     encoder.set_compression(png::Compression::Balanced);
     let mut writer = encoder.write_header().map_err(failed)?;
     if let Some(parameters) = &picture.parameters {
-        let json = serde_json::to_string(parameters).map_err(|e| PictureError::Encode(e.to_string()))?;
+        let json =
+            serde_json::to_string(parameters).map_err(|e| PictureError::Encode(e.to_string()))?;
         for (keyword, text) in [(READABLE, readable(parameters)), (JSON, json)] {
             // tEXt is Latin-1 only, and readers disagree about its upper half.
             if text.is_ascii() {
@@ -42,7 +43,11 @@ pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, PictureError> {
 pub(super) fn parameters(bytes: &[u8]) -> Option<Parameters> {
     let reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().ok()?;
     let info = reader.info();
-    let latin = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == JSON).map(|chunk| chunk.text.clone());
+    let latin = info
+        .uncompressed_latin1_text
+        .iter()
+        .find(|chunk| chunk.keyword == JSON)
+        .map(|chunk| chunk.text.clone());
     let utf8 = || info.utf8_text.iter().find(|chunk| chunk.keyword == JSON)?.get_text().ok();
     serde_json::from_str(&latin.or_else(utf8)?).ok()
 }

@@ -46,9 +46,11 @@ impl From<Token> for AddedToken {
     fn from(token: Token) -> Self {
         match token {
             Token::Text(content) => AddedToken::from(content, true),
-            Token::Object(t) => {
-                AddedToken::from(t.content, true).single_word(t.single_word).lstrip(t.lstrip).rstrip(t.rstrip).normalized(t.normalized)
-            }
+            Token::Object(t) => AddedToken::from(t.content, true)
+                .single_word(t.single_word)
+                .lstrip(t.lstrip)
+                .rstrip(t.rstrip)
+                .normalized(t.normalized),
         }
     }
 }
@@ -70,7 +72,8 @@ fn read<T: DeserializeOwned + Default>(folder: &Path, name: &str) -> Result<T, T
     if !path.is_file() {
         return Ok(T::default());
     }
-    let text = std::fs::read(&path).map_err(|source| TokenizerError::Read { path: path.clone(), source })?;
+    let text = std::fs::read(&path)
+        .map_err(|source| TokenizerError::Read { path: path.clone(), source })?;
     serde_json::from_slice(&text).map_err(|source| TokenizerError::Json { path, source })
 }
 
@@ -87,7 +90,9 @@ impl Special {
         };
         let length = match config.model_max_length {
             Some(n) if n < 3.0 || n.fract() != 0.0 => {
-                let detail = format!("tokenizer_config.json has model_max_length {n}; a prompt needs at least 3 ids");
+                let detail = format!(
+                    "tokenizer_config.json has model_max_length {n}; a prompt needs at least 3 ids"
+                );
                 return Err(TokenizerError::Vocabulary { folder: folder.to_owned(), detail });
             }
             Some(n) if n <= LONGEST => n as usize,
@@ -99,13 +104,22 @@ impl Special {
             unknown: named(config.unk_token, map.unk_token, "<|endoftext|>"),
             pad: named(config.pad_token, map.pad_token, "<|endoftext|>"),
             length,
-            added: config.added_tokens_decoder.into_iter().map(|(id, token)| (id, token.into())).collect(),
+            added: config
+                .added_tokens_decoder
+                .into_iter()
+                .map(|(id, token)| (id, token.into()))
+                .collect(),
         })
     }
 
     /// The tokens that have a role, with its name.
     pub fn roles(&self) -> [(&'static str, &AddedToken); 4] {
-        [("begin", &self.begin), ("end", &self.end), ("unknown", &self.unknown), ("padding", &self.pad)]
+        [
+            ("begin", &self.begin),
+            ("end", &self.end),
+            ("unknown", &self.unknown),
+            ("padding", &self.pad),
+        ]
     }
 
     /// The tokens of the roles, each text once: the last role that has a text decides how it is matched.

@@ -33,7 +33,12 @@ impl Fake {
         let declared = self.inputs(model).unwrap();
         assert_eq!(declared.len(), map.len(), "{model}");
         for s in &declared {
-            assert_eq!((map[&s.name].shape(), map[&s.name].dtype()), (s.shape.as_slice(), s.dtype), "{model} {}", s.name);
+            assert_eq!(
+                (map[&s.name].shape(), map[&s.name].dtype()),
+                (s.shape.as_slice(), s.dtype),
+                "{model} {}",
+                s.name
+            );
         }
         let (name, tensor) = match model {
             "text_encoder" => {
@@ -45,14 +50,22 @@ impl Fake {
                     + map["timestep"].to_i64().unwrap()[0] as f32 / 1e4
                     + map.get("timestep_cond").map_or(0.0, mean);
                 let factor = if self.broken { f32::INFINITY } else { 0.5 };
-                let values = map["sample"].to_f32().unwrap().iter().map(|v| v * factor + shift).collect();
+                let values =
+                    map["sample"].to_f32().unwrap().iter().map(|v| v * factor + shift).collect();
                 ("out_sample", Tensor::from_f32([1, 4, 4, 4], values))
             }
             "vae_decoder" => {
                 let latent = map["latent_sample"].to_f32().unwrap();
                 let (n, side) = (self.tile(), 8 * self.tile());
-                let at = |i: usize| latent[i / (side * side) * n * n + i % (side * side) / side / 8 * n + i % side / 8];
-                ("sample", Tensor::from_f32([1, 3, side, side], (0..3 * side * side).map(at).collect()))
+                let at = |i: usize| {
+                    latent[i / (side * side) * n * n
+                        + i % (side * side) / side / 8 * n
+                        + i % side / 8]
+                };
+                (
+                    "sample",
+                    Tensor::from_f32([1, 3, side, side], (0..3 * side * side).map(at).collect()),
+                )
             }
             _ => {
                 let value = mean(&map["sample"]);
@@ -83,8 +96,12 @@ impl Models for Fake {
                 specs.extend(self.guidance.map(|n| spec("timestep_cond", f, &[1, n])));
                 Some(specs)
             }
-            "vae_decoder" => Some(vec![spec("latent_sample", f, &[1, 4, self.tile(), self.tile()])]),
-            "vae_encoder" if self.guidance.is_some() => Some(vec![spec("sample", f, &[1, 3, 32, 32])]),
+            "vae_decoder" => {
+                Some(vec![spec("latent_sample", f, &[1, 4, self.tile(), self.tile()])])
+            }
+            "vae_encoder" if self.guidance.is_some() => {
+                Some(vec![spec("sample", f, &[1, 3, 32, 32])])
+            }
             _ => None,
         }
     }
@@ -92,7 +109,9 @@ impl Models for Fake {
     fn outputs(&self, model: &str) -> Option<Vec<TensorSpec>> {
         let f = DType::F32;
         Some(match model {
-            "text_encoder" => vec![spec("pooler_output", f, &[1, 2]), spec("last_hidden_state", f, &[1, 77, 2])],
+            "text_encoder" => {
+                vec![spec("pooler_output", f, &[1, 2]), spec("last_hidden_state", f, &[1, 77, 2])]
+            }
             "unet" => vec![spec("out_sample", f, &[1, 4, 4, 4])],
             "vae_decoder" => vec![spec("sample", f, &[1, 3, 8 * self.tile(), 8 * self.tile()])],
             _ => vec![spec("latent_parameters", f, &[1, 8, 4, 4])],

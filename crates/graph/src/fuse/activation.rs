@@ -38,7 +38,11 @@ pub(super) fn gelu(m: &Match<'_>, id: NodeId, _: &mut Vec<String>) -> Option<Pat
     let [gated, x] = m.ordered([a, b], |v| gate(v).is_some())?;
     let function = gate(gated)?;
     let tanh = function.op == Op::Unary(Unary::Tanh);
-    let matches = if tanh { is_tanh_argument(m, function.inputs[0], x) } else { is_erf_argument(m, function.inputs[0], x) };
+    let matches = if tanh {
+        is_tanh_argument(m, function.inputs[0], x)
+    } else {
+        is_erf_argument(m, function.inputs[0], x)
+    };
     if !matches? {
         return None;
     }
@@ -53,7 +57,8 @@ fn is_erf_argument(m: &Match<'_>, argument: ValueId, x: ValueId) -> Option<bool>
     Some(match node.op {
         Op::Binary(Binary::Div) => node.inputs[0] == x && m.is_scalar(node.inputs[1], SQRT_2),
         Op::Binary(Binary::Mul) => {
-            let [_, y] = m.ordered([node.inputs[0], node.inputs[1]], |v| m.is_scalar(v, FRAC_1_SQRT_2))?;
+            let [_, y] =
+                m.ordered([node.inputs[0], node.inputs[1]], |v| m.is_scalar(v, FRAC_1_SQRT_2))?;
             y == x
         }
         _ => false,

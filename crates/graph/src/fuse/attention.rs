@@ -48,7 +48,8 @@ pub(super) fn attention(m: &Match<'_>, id: NodeId, declined: &mut Vec<String>) -
     }
     inputs.extend(mask);
     let mut patch = Patch::new(m.graph, id, format!("attention at {}", node.name));
-    let out = patch.node(m.graph, node.name.clone() + "/Attention", Op::Attention { scale }, inputs);
+    let out =
+        patch.node(m.graph, node.name.clone() + "/Attention", Op::Attention { scale }, inputs);
     patch.replace(node.output, out);
     Some(patch)
 }

@@ -30,7 +30,10 @@ pub(super) fn slice_of_concat(m: &Match<'_>, id: NodeId, _: &mut Vec<String>) ->
     let joined = m.maker(node.inputs[0])?;
     let Op::Concat { axis } = joined.op else { return None };
     let whole = |a: usize| begin[a] == 0 && end[a] == m.shape(node.inputs[0])[a];
-    if step.iter().any(|&s| s != 1) || (0..begin.len()).any(|a| a != axis && !whole(a)) || m.links.is_output(node.output) {
+    if step.iter().any(|&s| s != 1)
+        || (0..begin.len()).any(|a| a != axis && !whole(a))
+        || m.links.is_output(node.output)
+    {
         return None;
     }
     let mut start = 0;

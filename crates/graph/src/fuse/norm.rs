@@ -17,7 +17,9 @@ pub(super) fn layer_norm(m: &Match<'_>, id: NodeId, _: &mut Vec<String>) -> Opti
     let mean_square = m.inner(mean_square).filter(|n| over_last(&n.op))?;
     let square = m.inner(mean_square.inputs[0])?;
     let squared = match square.op {
-        Op::Binary(Binary::Pow) => square.inputs[0] == difference && m.is_scalar(square.inputs[1], 2.0),
+        Op::Binary(Binary::Pow) => {
+            square.inputs[0] == difference && m.is_scalar(square.inputs[1], 2.0)
+        }
         Op::Binary(Binary::Mul) => square.inputs == [difference, difference],
         _ => false,
     };
@@ -29,7 +31,8 @@ pub(super) fn layer_norm(m: &Match<'_>, id: NodeId, _: &mut Vec<String>) -> Opti
     }
     let mut patch = Patch::new(m.graph, id, format!("layer norm at {}", node.name));
     let op = Op::LayerNorm { axis: last, epsilon: m.graph.scalar(epsilon)? };
-    let out = patch.node(m.graph, node.name.clone() + "/LayerNormalization", op, vec![x, gamma, beta]);
+    let out =
+        patch.node(m.graph, node.name.clone() + "/LayerNormalization", op, vec![x, gamma, beta]);
     patch.replace(node.output, out);
     Some(patch)
 }
@@ -56,10 +59,15 @@ pub(super) fn group_norm(m: &Match<'_>, id: NodeId, declined: &mut Vec<String>) 
     {
         return None;
     }
-    let plain =
-        |v: ValueId, expected: f32| m.graph.constant(v).and_then(|t| t.to_f32().ok()).is_some_and(|t| t.iter().all(|&v| v == expected));
+    let plain = |v: ValueId, expected: f32| {
+        m.graph
+            .constant(v)
+            .and_then(|t| t.to_f32().ok())
+            .is_some_and(|t| t.iter().all(|&v| v == expected))
+    };
     if !plain(norm.inputs[1], 1.0) || !plain(norm.inputs[2], 0.0) {
-        declined.push(format!("{}: the instance norm inside has its own scale and bias", node.name));
+        declined
+            .push(format!("{}: the instance norm inside has its own scale and bias", node.name));
         return None;
     }
     let channels = whole[1];
@@ -67,7 +75,9 @@ pub(super) fn group_norm(m: &Match<'_>, id: NodeId, declined: &mut Vec<String>) 
     let by_channel = |v: ValueId| {
         let shape = m.shape(v);
         let axis = (shape.len() + 1).checked_sub(whole.len());
-        let fits = axis.is_some_and(|a| shape.iter().enumerate().all(|(i, &d)| d == if i == a { channels } else { 1 }));
+        let fits = axis.is_some_and(|a| {
+            shape.iter().enumerate().all(|(i, &d)| d == if i == a { channels } else { 1 })
+        });
         fits.then(|| m.graph.constant(v)?.reshape([channels]).ok())?
     };
     let (gamma_values, beta_values) = (by_channel(gamma)?, by_channel(beta)?);
@@ -75,7 +85,8 @@ pub(super) fn group_norm(m: &Match<'_>, id: NodeId, declined: &mut Vec<String>) 
     let gamma = patch.constant(format!("{}_by_channel", m.graph.value(gamma).name), gamma_values);
     let beta = patch.constant(format!("{}_by_channel", m.graph.value(beta).name), beta_values);
     let op = Op::GroupNorm { groups: grouped[1], epsilon };
-    let out = patch.node(m.graph, node.name.clone() + "/GroupNormalization", op, vec![x, gamma, beta]);
+    let out =
+        patch.node(m.graph, node.name.clone() + "/GroupNormalization", op, vec![x, gamma, beta]);
     patch.replace(node.output, out);
     Some(patch)
 }

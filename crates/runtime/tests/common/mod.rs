@@ -3,7 +3,10 @@
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rockshard_device::Device;
-use rockshard_manifest::{Conversion, CoreId, FileEntry, Generator, Manifest, Model, ModelledCost, SCHEMA, Shard, TensorSpec};
+use rockshard_manifest::{
+    Conversion, CoreId, FileEntry, Generator, Manifest, Model, ModelledCost, SCHEMA, Shard,
+    TensorSpec,
+};
 use rockshard_runtime::{Devices, Pack, Variant};
 use rockshard_tensor::DType;
 use std::sync::Arc;
@@ -35,7 +38,15 @@ pub fn shard(name: String, core: CoreId, inputs: Vec<TensorSpec>, output: &str) 
 /// A model that reads v0.
 pub fn model(name: &str, shards: Vec<Shard>, output: &str) -> Model {
     let (inputs, outputs) = (vec![spec("v0")], vec![spec(output)]);
-    Model { name: name.into(), resolution: None, inputs, outputs, shards, declined: vec![], golden: None }
+    Model {
+        name: name.into(),
+        resolution: None,
+        inputs,
+        outputs,
+        shards,
+        declined: vec![],
+        golden: None,
+    }
 }
 
 /// A model of shards NAME0, NAME1, ..., on all cores in turn, each reading what the one before wrote.
@@ -43,7 +54,12 @@ pub fn chain(name: &str, count: usize, weight_bytes: u64, internal_bytes: u64) -
     let shard = |i: usize| Shard {
         weight_bytes,
         modelled: ModelledCost { micros: 0.0, internal_bytes },
-        ..shard(format!("{name}{i}"), CoreId::Npu((i % 3) as u8), vec![spec(&format!("v{i}"))], &format!("v{}", i + 1))
+        ..shard(
+            format!("{name}{i}"),
+            CoreId::Npu((i % 3) as u8),
+            vec![spec(&format!("v{i}"))],
+            &format!("v{}", i + 1),
+        )
     };
     model(name, (0..count).map(shard).collect(), &format!("v{count}"))
 }
@@ -75,8 +91,16 @@ pub fn pack_of(models: Vec<Model>) -> (tempfile::TempDir, Pack) {
 
 /// A pack of one model of `count` shards: shard i reads value i and, from the third on, also value i - 2 (a skip connection).
 pub fn pack(count: usize) -> (tempfile::TempDir, Pack) {
-    let inputs = |i: usize| if i < 2 { vec![spec(&format!("v{i}"))] } else { vec![spec(&format!("v{i}")), spec(&format!("v{}", i - 2))] };
-    let shards = (0..count).map(|i| shard(format!("shard{i}"), CoreId::Npu((i % 3) as u8), inputs(i), &format!("v{}", i + 1)));
+    let inputs = |i: usize| {
+        if i < 2 {
+            vec![spec(&format!("v{i}"))]
+        } else {
+            vec![spec(&format!("v{i}")), spec(&format!("v{}", i - 2))]
+        }
+    };
+    let shards = (0..count).map(|i| {
+        shard(format!("shard{i}"), CoreId::Npu((i % 3) as u8), inputs(i), &format!("v{}", i + 1))
+    });
     pack_of(vec![model("m", shards.collect(), &format!("v{count}"))])
 }
 
@@ -86,8 +110,13 @@ pub fn random_pack(seed: u64) -> (tempfile::TempDir, Pack) {
     let count = rng.random_range(1..=8);
     let mut shards = Vec::new();
     for i in 0..count {
-        let core = if rng.random_range(0..8) == 0 { CoreId::Host } else { CoreId::Npu(rng.random_range(0..3)) };
-        let mut read: Vec<usize> = (0..rng.random_range(1..=3)).map(|_| rng.random_range(0..=i)).collect();
+        let core = if rng.random_range(0..8) == 0 {
+            CoreId::Host
+        } else {
+            CoreId::Npu(rng.random_range(0..3))
+        };
+        let mut read: Vec<usize> =
+            (0..rng.random_range(1..=3)).map(|_| rng.random_range(0..=i)).collect();
         read.sort_unstable();
         read.dedup();
         let inputs = read.iter().map(|v| spec(&format!("v{v}"))).collect();
@@ -97,5 +126,9 @@ pub fn random_pack(seed: u64) -> (tempfile::TempDir, Pack) {
 }
 
 pub fn devices<D: Device + Clone + 'static>(device: &D) -> Devices {
-    Devices { npu: Arc::new(device.clone()), host: Arc::new(device.clone()), variant: Variant::Device }
+    Devices {
+        npu: Arc::new(device.clone()),
+        host: Arc::new(device.clone()),
+        variant: Variant::Device,
+    }
 }
