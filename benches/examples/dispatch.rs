@@ -7,19 +7,20 @@
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
-use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Value};
-use rockshard_manifest::{
-    Conversion, CoreId, FileEntry, Generator, Manifest, Model, SCHEMA, Shard, TensorSpec,
-};
-use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
-use rockshard_tensor::{DType, Tensor};
+use rockshard_device::{Completion, Device, DeviceError, Session, ShardFile, Value};
+use rockshard_device_kit::MockDevice;
+use rockshard_device_kit::packs::{chain, pack_of};
+use rockshard_manifest::CoreId;
+use rockshard_pack::{Devices, Mode, Variant};
+use rockshard_runtime::Runner;
+use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Shards of each chain, and the microseconds that each computes.
 const CHAINS: [(usize, u64); 4] = [(10, 0), (100, 0), (1000, 0), (100, 300)];
 const ROUNDS: usize = 101;
-const SHAPE: [usize; 2] = [1, 16];
+const SHAPE: [usize; 2] = [1, 8];
 
 /// The mock, computing for some time.
 #[derive(Clone)]
@@ -65,59 +66,6 @@ impl Session for BusySession {
     }
 }
 
-fn spec(i: usize) -> TensorSpec {
-    TensorSpec { name: format!("v{i}"), dtype: DType::F32, shape: SHAPE.to_vec(), scale: 1.0 }
-}
-
-/// A pack of one model: a chain of shards that change core at every step.
-fn chain(length: usize) -> Result<(tempfile::TempDir, Pack)> {
-    let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("graph"), b"mock")?;
-    let shard = |i: usize| Shard {
-        name: format!("shard{i}"),
-        file: "graph".into(),
-        reference: "graph".into(),
-        core: CoreId::Npu((i % 3) as u8),
-        stage: i as u32,
-        inputs: vec![spec(i)],
-        outputs: vec![spec(i + 1)],
-        operators: Default::default(),
-        weight_bytes: 0,
-        modelled: Default::default(),
-        sandwich: vec![],
-        attention: vec![],
-        golden: None,
-        compiled: None,
-    };
-    let word = |w: &str| w.to_owned();
-    let manifest = Manifest {
-        schema: SCHEMA,
-        generator: Generator { name: word("bench"), version: word("0") },
-        target: word("rk3588"),
-        conversion: Conversion {
-            sandwich: word("off"),
-            tile: word("off"),
-            shards: word("block"),
-            placement: word("round-robin"),
-            optimise: word("latency"),
-            loras: Vec::new(),
-        },
-        models: vec![Model {
-            name: word("m"),
-            resolution: None,
-            inputs: vec![spec(0)],
-            outputs: vec![spec(length)],
-            shards: (0..length).map(shard).collect(),
-            declined: vec![],
-            golden: None,
-        }],
-        files: [(word("graph"), FileEntry::of(b"mock"))].into(),
-    };
-    std::fs::write(folder.path().join("manifest.json"), manifest.to_json())?;
-    let pack = Pack::open(folder.path())?;
-    Ok((folder, pack))
-}
-
 /// Median and least.
 fn middle_and_least(mut seconds: Vec<f64>) -> [f64; 2] {
     seconds.sort_by(f64::total_cmp);
@@ -133,7 +81,7 @@ fn main() -> Result<()> {
         "microseconds a shard: medians of runner, direct call, what the runner adds; the same of the fastest runs"
     );
     for (length, work) in CHAINS {
-        let (_folder, pack) = chain(length)?;
+        let (_folder, pack) = pack_of(vec![chain("m", length, 0, 0)]);
         let device = Arc::new(Busy(MockDevice::new(3), Duration::from_micros(work)));
         let devices =
             Devices { npu: device.clone(), host: device.clone(), variant: Variant::Device };
@@ -144,9 +92,9 @@ fn main() -> Result<()> {
             .collect::<Result<Vec<_>, _>>()?;
         let mut sessions =
             files.iter().map(|f| device.open(f, CoreId::Npu(0))).collect::<Result<Vec<_>, _>>()?;
-        let input = Tensor::from_f32(SHAPE, vec![0.5; 16]);
+        let input = Tensor::from_f32(SHAPE, vec![0.5; 8]);
         for cores in [1, 3] {
-            let runner = Runner::new(&pack, &[], &devices, cores, Placement::Pinned)?;
+            let runner = Runner::new(&pack, &[], &devices, cores, Mode::Pipeline)?;
             let (mut ours, mut direct) = (Vec::new(), Vec::new());
             for _ in 0..rounds {
                 let start = Instant::now();

@@ -9,7 +9,8 @@ use rockshard_benches::peak_resident_bytes;
 use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_device_sim::SimDevice;
-use rockshard_runtime::{Devices, Options, Pack, Placement, Runner, Variant};
+use rockshard_pack::{Devices, Mode, Pack, Variant};
+use rockshard_runtime::{Options, Runner};
 use rockshard_validation::random_inputs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,8 +32,10 @@ fn main() -> Result<()> {
     let inputs = random_inputs(&spec.inputs, SEED);
     let host: Arc<dyn Device> = Arc::new(CpuDevice::new());
     let devices = Devices { npu: Arc::new(SimDevice::default()), host, variant: Variant::Device };
-    let options =
-        Options { time_limit: LONG, ..Options::new(CORES, Placement::of(pack.manifest())) };
+    let options = Options {
+        time_limit: LONG,
+        ..Options::new(CORES, Mode::of(pack.manifest().conversion.placement))
+    };
     let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &options)?;
     println!("ready");
     for line in std::io::stdin().lines() {

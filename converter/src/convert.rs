@@ -19,8 +19,8 @@ use rockshard_device::Device;
 use rockshard_graph::{Graph, NodeId, ValueId};
 use rockshard_import::{Options, import_model};
 use rockshard_manifest::{
-    Conversion, CoreId, Digest, Generator, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion,
-    Shard, TensorSpec,
+    Conversion, CoreId, Digest, Family, Generator, Manifest, Model, ModelledCost, Role, SCHEMA,
+    SandwichRegion, Shard, TensorSpec,
 };
 use rockshard_tensor::{DType, MappedFile, Tensor};
 use std::collections::{BTreeSet, HashMap};
@@ -140,15 +140,17 @@ pub fn convert(
             version: env!("CARGO_PKG_VERSION").into(),
         },
         target: "rk3588".into(),
+        family: if source.diffusers { Family::TextToImage } else { Family::Network },
         conversion: Conversion {
             sandwich: request.sandwich.to_string(),
             tile: request.tile.to_string(),
             shards: request.shards.to_string(),
-            placement: request.placement.to_string(),
-            optimise: request.optimise.to_string(),
+            placement: request.placement,
+            optimise: request.optimise,
             loras: loras.finish(),
         },
         models,
+        companions: Default::default(),
         files: Default::default(),
     })
 }
@@ -366,6 +368,7 @@ fn convert_part(
     }
     let mut model = Model {
         name: part.name.clone(),
+        role: part.name.parse().unwrap_or(Role::Network),
         resolution: part.resolution,
         inputs: unscaled(&graph, &graph.inputs),
         outputs: unscaled(&graph, &graph.outputs),

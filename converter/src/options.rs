@@ -1,5 +1,6 @@
 //! What was asked of a conversion, as typed and as meant.
 
+pub use rockshard_manifest::{Optimise, Placement};
 use std::fmt;
 use std::str::FromStr;
 
@@ -50,30 +51,6 @@ pub enum Shards {
     Layer,
     /// This many a model.
     Count(usize),
-}
-
-/// `--placement`: which core a shard is pinned to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// Shard i on core i modulo 3.
-    RoundRobin,
-    /// Each shard on the core with the least modelled work so far.
-    Balanced,
-    /// Every core holds the whole model; items take turns.
-    Replicate,
-    /// Every operator is divided over the cores: the least time for one item.
-    Split,
-}
-
-/// `--optimise`: what `auto` choices aim at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Optimise {
-    /// Time of one item.
-    Latency,
-    /// Items a second.
-    Throughput,
-    /// Bytes resident.
-    Memory,
 }
 
 impl FromStr for Sandwich {
@@ -135,45 +112,6 @@ impl FromStr for Shards {
         }
     }
 }
-
-macro_rules! words {
-    ($type:ident, $expected:literal, $($variant:ident = $word:literal),+) => {
-        impl FromStr for $type {
-            type Err = OptionError;
-
-            fn from_str(text: &str) -> Result<Self, OptionError> {
-                match text {
-                    $($word => Ok($type::$variant),)+
-                    _ => Err(OptionError { value: text.into(), expected: $expected }),
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $($type::$variant => $word,)+
-                })
-            }
-        }
-    };
-}
-
-words!(
-    Placement,
-    "round-robin, balanced, replicate or split",
-    RoundRobin = "round-robin",
-    Balanced = "balanced",
-    Replicate = "replicate",
-    Split = "split"
-);
-words!(
-    Optimise,
-    "latency, throughput or memory",
-    Latency = "latency",
-    Throughput = "throughput",
-    Memory = "memory"
-);
 
 impl fmt::Display for Sandwich {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,8 @@ use rockshard_cost::Rk3588;
 use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_device_sim::{Numerics, SimDevice};
-use rockshard_runtime::{Devices, Options, Pack, Placement, Variant};
+use rockshard_pack::{Devices, Mode, Pack, Variant};
+use rockshard_runtime::Options;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ pub fn options(args: &DeviceArgs, pack: &Pack) -> Result<Options> {
         time_limit: args.time_limit.map_or(usual, Duration::from_secs),
         memory_limit: args.memory_limit.or(space),
         cancel: interrupt::cancel(),
-        ..Options::new(args.cores, Placement::of(pack.manifest()))
+        ..Options::new(args.cores, Mode::of(pack.manifest().conversion.placement))
     })
 }
 
@@ -93,6 +94,6 @@ pub fn own_options(pack: &Pack, cores: u8) -> Options {
     Options {
         time_limit: COMPUTED_HERE,
         cancel: interrupt::cancel(),
-        ..Options::new(cores, Placement::of(pack.manifest()))
+        ..Options::new(cores, Mode::of(pack.manifest().conversion.placement))
     }
 }

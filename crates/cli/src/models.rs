@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use rockshard_diffusion::{ClipTokenizer, ModelError, Models, PipelineConfig};
 use rockshard_manifest::{Model, TensorSpec};
-use rockshard_runtime::{Devices, Options, Pack, Runner, TensorMap, modelled_bytes};
+use rockshard_pack::{Devices, Footprint, Pack};
+use rockshard_runtime::{Options, Runner, TensorMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -98,9 +99,9 @@ impl Choice {
         }
         let Some(whole) = self.of(models, DECODER) else { return Ok(None) };
         let fits = |m: &Model| {
-            options
-                .memory_limit
-                .is_none_or(|limit| modelled_bytes(m, options.cores, options.placement) <= limit)
+            options.memory_limit.is_none_or(|limit| {
+                Footprint::of(m, usize::from(options.cores), options.mode).bytes() <= limit
+            })
         };
         if fits(whole) {
             return Ok(Some(whole));

@@ -3,10 +3,12 @@
 mod common;
 
 use common::Work;
-use rockshard_device::{DeviceErrorKind, Fault, FaultyDevice};
+use rockshard_device::DeviceErrorKind;
 use rockshard_device_cpu::CpuDevice;
+use rockshard_device_kit::{Fault, FaultyDevice};
 use rockshard_device_sim::SimDevice;
-use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
+use rockshard_pack::{Devices, Mode, Pack, Variant};
+use rockshard_runtime::Runner;
 use rockshard_validation::random_inputs;
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ fn the_simulator_with_faults_gives_what_it_gives_without() {
         variant: Variant::Device,
     };
     let run = |devices: &Devices| {
-        let runner = Runner::new(&pack, &["unet"], devices, 3, Placement::Pinned).unwrap();
+        let runner = Runner::new(&pack, &["unet"], devices, 3, Mode::Pipeline).unwrap();
         let outputs = runner.run("unet", vec![inputs.clone(); 2]).unwrap();
         (outputs, runner.incidents().len())
     };

@@ -1,7 +1,7 @@
 //! The suite of `rockshard_device::conformance` on the reference.
 
-use rockshard_device::conformance::{Facts, Files, Subject, check};
 use rockshard_device_cpu::CpuDevice;
+use rockshard_device_kit::conformance::{Facts, Files, Subject, check};
 use std::path::Path;
 
 #[test]

@@ -4,8 +4,8 @@
 //! run it again.
 #![allow(clippy::print_stdout)]
 
-use rockshard_device::conformance::{Facts, Files, Subject, check};
 use rockshard_device::{Device, Takes};
+use rockshard_device_kit::conformance::{Facts, Files, Subject, check};
 use rockshard_device_rknn::RknnDevice;
 use std::error::Error;
 use std::path::{Path, PathBuf};

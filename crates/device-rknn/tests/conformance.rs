@@ -1,7 +1,7 @@
 //! The suite of `rockshard_device::conformance` on the NPU through librknnrt: `rknnrt-sim`, which the tests' dependency on it builds
 //! beside them.
 
-use rockshard_device::conformance::{Facts, Files, Subject, check};
+use rockshard_device_kit::conformance::{Facts, Files, Subject, check};
 use rockshard_device_rknn::RknnDevice;
 use std::path::Path;
 

@@ -2,8 +2,8 @@
 //! chip from the environment once a process, so each test runs in one of its own.
 
 use rockshard_cost::Rk3588;
-use rockshard_device::conformance::Files;
 use rockshard_device::{Device, DeviceError, DeviceErrorKind, Value};
+use rockshard_device_kit::conformance::Files;
 use rockshard_device_rknn::RknnDevice;
 use rockshard_device_sim::SimDevice;
 use rockshard_import::{Options, import_file};

@@ -1,7 +1,7 @@
 //! The suite of `rockshard_device::conformance` on the simulator, and on ones that each break a rule of what a device computes.
 
-use rockshard_device::conformance::{Facts, Files, Outcome, Subject, check};
 use rockshard_device::{Completion, Device, DeviceError, Session, ShardFile};
+use rockshard_device_kit::conformance::{Facts, Files, Outcome, Subject, check};
 use rockshard_device_sim::SimDevice;
 use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;

@@ -3,14 +3,9 @@
 //! Sessions are opened and used by the executor thread that owns the core: they are neither shared nor moved between threads,
 //! because the vendor's runtime gives wrong results, without an error, when a context is shared.
 
-pub mod conformance;
-mod faulty;
 mod kept;
-mod mock;
 
-pub use faulty::{Fault, FaultyDevice, Place};
 pub use kept::{Kept, Value};
-pub use mock::MockDevice;
 
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;

@@ -6,6 +6,7 @@
 mod digest;
 mod extras;
 mod model;
+mod words;
 
 pub use digest::{Digest, FileEntry};
 pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, Verified};
@@ -14,3 +15,4 @@ pub use model::{
     ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec,
 };
 pub use rockshard_tensor::{PathError, check_relative};
+pub use words::{Companion, Family, Optimise, Placement, Role, UnknownWord};

@@ -1,4 +1,7 @@
-use crate::{Compiled, FileEntry, FusedLora, Golden, PathError, check_relative};
+use crate::{
+    Companion, Compiled, Family, FileEntry, FusedLora, Golden, Optimise, PathError, Placement,
+    Role, check_relative,
+};
 use rockshard_tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +22,15 @@ pub struct Manifest {
     pub generator: Generator,
     /// Chip the shards are made for: `rk3588`.
     pub target: String,
+    /// What its networks make together.
+    pub family: Family,
     /// What was asked of the conversion.
     pub conversion: Conversion,
     /// Models in the order they run.
     pub models: Vec<Model>,
+    /// Files that the networks' users need besides them, by what they are for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub companions: BTreeMap<Companion, Vec<String>>,
     /// Every other file of the pack by its relative path.
     pub files: BTreeMap<String, FileEntry>,
 }
@@ -47,10 +55,10 @@ pub struct Conversion {
     pub tile: String,
     /// `auto`, `block`, `layer` or a number.
     pub shards: String,
-    /// `round-robin`, `balanced`, `replicate` or `split`.
-    pub placement: String,
-    /// `latency`, `throughput` or `memory`.
-    pub optimise: String,
+    /// Which core each shard is pinned to.
+    pub placement: Placement,
+    /// What automatic choices aimed at.
+    pub optimise: Optimise,
     /// LoRA files fused into the weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loras: Vec<FusedLora>,
@@ -62,6 +70,8 @@ pub struct Conversion {
 pub struct Model {
     /// Part name: `text_encoder`, `unet`, `vae_decoder`, `vae_encoder`, or the file stem of a single ONNX file.
     pub name: String,
+    /// What it is for.
+    pub role: Role,
     /// Picture size `[width, height]` in pixels the shapes were fixed for; absent where it does not matter.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resolution: Option<[u32; 2]>,
@@ -274,7 +284,7 @@ pub struct AttentionTiling {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not JSON of this schema; the place is in the message.
-    #[error("manifest.json: {0}")]
+    #[error("manifest.json: {0}; a pack of another version of rockshard has to be converted again")]
     Json(#[from] serde_json::Error),
     /// Written by a newer rockshard.
     #[error(
@@ -324,20 +334,6 @@ impl Manifest {
         })
     }
 
-    /// Modelled device memory of all models at a resolution (and those that have none) resident at once: every NPU shard's weights, and
-    /// for each core the activations of its largest shard, since a core runs one at a time.
-    pub fn resident_bytes(&self, resolution: Option<[u32; 2]>) -> u64 {
-        let at_once =
-            self.models.iter().filter(|m| m.resolution.is_none() || m.resolution == resolution);
-        let (mut weights, mut activations) = (0, BTreeMap::new());
-        for shard in at_once.flat_map(|m| &m.shards).filter(|s| s.core != CoreId::Host) {
-            weights += shard.weight_bytes;
-            let largest: &mut u64 = activations.entry(shard.core).or_default();
-            *largest = (*largest).max(shard.modelled.internal_bytes);
-        }
-        weights + activations.values().sum::<u64>()
-    }
-
     /// The resolutions that models were converted for, each once; `None` where no model has one.
     pub fn resolutions(&self) -> Vec<Option<[u32; 2]>> {
         let found: BTreeSet<_> = self.models.iter().filter_map(|m| m.resolution).collect();
@@ -354,6 +350,12 @@ impl Manifest {
         }
         if let Some(lora) = self.conversion.loras.iter().find(|l| !l.scale.is_finite()) {
             return inconsistent(format!("LoRA {:?} has scale {}", lora.file, lora.scale));
+        }
+        let companions = self.companions.values().flatten();
+        if let Some(file) = companions.into_iter().find(|file| !self.files.contains_key(*file)) {
+            return inconsistent(format!(
+                "a companion is file {file:?}, which is not listed under files"
+            ));
         }
         let mut names = BTreeSet::new();
         for model in &self.models {

@@ -2,8 +2,9 @@
 //! the other refuses too.
 
 use rockshard_manifest::{
-    AttentionTiling, Compiled, CompiledLayer, Conversion, CoreId, FileEntry, FusedLora, Generator,
-    Golden, Manifest, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec, Verified,
+    AttentionTiling, Compiled, CompiledLayer, Conversion, CoreId, Family, FileEntry, FusedLora,
+    Generator, Golden, Manifest, Model, ModelledCost, Optimise, Placement, Role, SCHEMA,
+    SandwichRegion, Shard, TensorSpec, Verified,
 };
 use rockshard_tensor::DType;
 use serde_json::{Value, json};
@@ -100,12 +101,13 @@ fn sample() -> Manifest {
         schema: SCHEMA,
         generator: Generator { name: "rockshard".into(), version: "0.1.0".into() },
         target: "rk3588".into(),
+        family: Family::TextToImage,
         conversion: Conversion {
             sandwich: "auto".into(),
             tile: "auto".into(),
             shards: "auto".into(),
-            placement: "balanced".into(),
-            optimise: "latency".into(),
+            placement: Placement::Balanced,
+            optimise: Optimise::Latency,
             loras: vec![FusedLora {
                 file: "style.safetensors".into(),
                 scale: 0.8,
@@ -115,6 +117,7 @@ fn sample() -> Manifest {
         },
         models: vec![Model {
             name: "unet".into(),
+            role: Role::Unet,
             resolution: Some([64, 64]),
             inputs: vec![tensor("x", DType::I64, 1.0)],
             outputs: vec![tensor("out", DType::F32, 1.0)],
@@ -126,6 +129,7 @@ fn sample() -> Manifest {
                 dtype: DType::F16,
             }),
         }],
+        companions: Default::default(),
         files,
     }
 }
@@ -394,21 +398,6 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         let error = parse(&manifest).expect_err(message);
         assert!(error.contains(message), "{error:?} does not say {message:?}");
     }
-}
-
-/// Weights of all NPU shards and the largest activations of each core; the host's shard and other resolutions do not count.
-#[test]
-fn resident_memory_counts_a_core_once() {
-    let mut manifest = sample();
-    let npu = manifest.models[0].shards[1].clone();
-    let larger =
-        Shard { modelled: ModelledCost { internal_bytes: 9000, ..npu.modelled }, ..npu.clone() };
-    let elsewhere = Shard { core: CoreId::Npu(0), ..npu };
-    manifest.models[0].shards.extend([larger, elsewhere]);
-    let other = Model { resolution: Some([128, 128]), ..manifest.models[0].clone() };
-    manifest.models.push(other);
-    assert_eq!(manifest.resident_bytes(Some([64, 64])), 3 * (1 << 20) + 9000 + 4096);
-    assert_eq!(manifest.resolutions(), [Some([64, 64]), Some([128, 128])]);
 }
 
 #[test]

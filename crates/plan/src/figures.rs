@@ -1,8 +1,8 @@
 use crate::{Mode, ModelCost, tasks};
 use rockshard_clock::{Memory, Phase, Schedule, Task, simulate};
 use rockshard_manifest::CoreId;
+use rockshard_pack::Footprint;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// Items of a stream, per core, and those at its start that are not counted.
 const STREAM: usize = 8;
@@ -115,22 +115,16 @@ fn shares(
     shares
 }
 
-/// Weights once, and for each core the activations of its largest shard.
+/// What the shards take on the cores that hold them. A mask is one context.
 fn resident(model: &ModelCost, mode: Mode, cores: u8, one: &[Task]) -> u64 {
-    let weights: u64 =
-        model.shards.iter().filter(|s| s.core != CoreId::Host).map(|s| s.weight_bytes).sum();
-    let mut largest: BTreeMap<u8, u64> = BTreeMap::new();
-    for (shard, task) in model.shards.iter().zip(one) {
-        let on: Vec<u8> = match mode {
-            Mode::Replicate if !task.cores.is_empty() => (0..cores).collect(),
-            // A mask is one context.
-            Mode::Mask => task.cores.iter().take(1).copied().collect(),
-            _ => task.cores.clone(),
+    let shards = model.shards.iter().zip(one).filter(|(shard, _)| shard.core != CoreId::Host);
+    let held = shards.map(|(shard, task)| {
+        let on: Vec<usize> = match mode {
+            Mode::Replicate => (0..usize::from(cores)).collect(),
+            Mode::Mask => task.cores.iter().take(1).map(|&c| usize::from(c)).collect(),
+            _ => task.cores.iter().map(|&c| usize::from(c)).collect(),
         };
-        for core in on {
-            let bytes = largest.entry(core).or_default();
-            *bytes = (*bytes).max(shard.internal_bytes);
-        }
-    }
-    weights + largest.values().sum::<u64>()
+        (shard.weight_bytes, shard.internal_bytes, on)
+    });
+    Footprint::sum(usize::from(cores), held).bytes()
 }

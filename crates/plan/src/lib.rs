@@ -18,4 +18,4 @@ pub use cost::{ModelCost, PlanError, ShardCost, Work};
 pub use figures::{Figures, Shares, figures};
 pub use mode::{Mode, tasks};
 pub use picture::picture_tasks;
-pub use plan::{ModelPlan, Optimise, Plan};
+pub use plan::{ModelPlan, Plan};

@@ -1,11 +1,9 @@
 use crate::ModelCost;
 use rockshard_clock::Task;
 use rockshard_manifest::CoreId;
+use rockshard_pack::IN_FLIGHT_PER_CORE;
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// Items of a pipeline that are under way at a time, per core, as the runtime has it.
-const IN_FLIGHT_PER_CORE: usize = 2;
 
 /// A parallel mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -1,20 +1,8 @@
 use crate::{Figures, Mode, ModelCost, PlanError, figures};
 use rockshard_cost::Rk3588;
-use rockshard_manifest::Manifest;
+use rockshard_manifest::{Manifest, Optimise};
 use serde::Serialize;
 use std::path::Path;
-
-/// What the choice of a mode aims at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Optimise {
-    /// Time of one item.
-    Latency,
-    /// Items a second.
-    Throughput,
-    /// Bytes resident.
-    Memory,
-}
 
 /// A model's figures in all modes.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -4,18 +4,16 @@
 use crate::executor::{Lanes, Task};
 use crate::fault::{Answer, Cause, Next, Tries};
 use crate::incident::{Action, Incident};
-use crate::plan::{Plan, Port, Step};
-use crate::{Cancel, Placement, RuntimeError};
+use crate::plan::{Plan, Step};
+use crate::{Cancel, RuntimeError};
 use rockshard_device::{DeviceError, DeviceErrorKind, ShardFile, Value};
 use rockshard_manifest::CoreId;
+use rockshard_pack::{IN_FLIGHT_PER_CORE, Mode, Port};
 use rockshard_tensor::Tensor;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-/// Items of a call that are under way at a time, per core.
-const IN_FLIGHT_PER_CORE: usize = 2;
 
 /// A value and what to multiply it by.
 pub(crate) type Scaled = (Value, f32);
@@ -24,7 +22,7 @@ pub(crate) type Scaled = (Value, f32);
 #[derive(Clone)]
 pub(crate) struct Places {
     pub lanes: Arc<Lanes>,
-    pub placement: Placement,
+    pub mode: Mode,
     pub cores: usize,
 }
 
@@ -105,10 +103,10 @@ impl Places {
 
     /// The lane that runs a shard as long as nothing is wrong with it.
     pub fn home(&self, step: &Step, item: usize) -> usize {
-        match (step.core, self.placement) {
+        match (step.core, self.mode) {
             (CoreId::Host, _) => self.cores,
-            (CoreId::Npu(pinned), Placement::Pinned) => usize::from(pinned) % self.cores,
-            (CoreId::Npu(_), Placement::Replicate) => item % self.cores,
+            (CoreId::Npu(pinned), Mode::Pipeline) => usize::from(pinned) % self.cores,
+            (CoreId::Npu(_), Mode::Replicate) => item % self.cores,
         }
     }
 

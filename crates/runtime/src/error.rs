@@ -1,5 +1,5 @@
-use crate::PackError;
 use rockshard_device::{DeviceError, DeviceErrorKind};
+use rockshard_pack::PackError;
 
 /// Why models of a pack cannot be run.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Packs on devices: checked files, one executor thread a core, pipelines with several items in flight, and traces.
 //!
-//! [`Pack`] opens a pack directory and checks what it hands out against the manifest. [`Runner`] opens every shard of the models it
+//! [`Runner`] opens every shard of the models it
 //! is given on the core the manifest pins it to, and runs items through them; results do not depend on how runs interleave,
 //! because a shard is a function of its inputs.
 //!
@@ -13,7 +13,6 @@ mod error;
 mod executor;
 mod fault;
 mod incident;
-mod pack;
 mod plan;
 mod resident;
 mod runner;
@@ -22,7 +21,5 @@ mod trace;
 pub use cancel::Cancel;
 pub use error::RuntimeError;
 pub use incident::{Action, Incident};
-pub use pack::{Pack, PackError, Variant};
-pub use resident::modelled_bytes;
-pub use runner::{Devices, Options, Placement, Runner, TensorMap};
+pub use runner::{Options, Runner, TensorMap};
 pub use trace::{ScheduledRun, ShardRun, Trace};

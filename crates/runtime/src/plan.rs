@@ -1,20 +1,12 @@
 //! A model as the runner needs it: values and shards by number instead of by name.
 
-use crate::{Pack, RuntimeError, TensorMap, Variant};
+use crate::{RuntimeError, TensorMap};
 use rockshard_device::ShardFile;
 use rockshard_manifest::{CoreId, Model, TensorSpec};
+use rockshard_pack::{Pack, Port, Variant, Walk, walk};
 use rockshard_tensor::Tensor;
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// A value that a shard reads or writes.
-pub(crate) struct Port {
-    /// Number of the value.
-    pub value: usize,
-    /// Stored value over real value at this boundary.
-    pub scale: f32,
-}
 
 /// A shard.
 pub(crate) struct Step {
@@ -50,75 +42,32 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub fn new<'a>(
+    pub fn new(
         pack: &Pack,
-        model: &'a Model,
+        model: &Model,
         index: usize,
         base: usize,
         variant: Variant,
     ) -> Result<Self, RuntimeError> {
-        let mut values: HashMap<&'a str, usize> = HashMap::new();
-        let mut value = |name: &'a str| {
-            let next = values.len();
-            *values.entry(name).or_insert(next)
-        };
-        let mut plan = Plan {
-            model: model.clone(),
-            index,
-            base,
-            steps: Vec::with_capacity(model.shards.len()),
-            inputs: model.inputs.iter().map(|t| value(&t.name)).collect(),
-            outputs: Vec::new(),
-            uses: Vec::new(),
-        };
-        let mut made_by: HashMap<usize, usize> = HashMap::new();
+        let Walk { shards, inputs, outputs, uses } = walk(model, variant);
         let stays = model.stays();
-        for (i, shard) in model.shards.iter().enumerate() {
-            // The host runs its shards on the original values, and the reference all of them.
-            let scaled = shard.core != CoreId::Host && variant != Variant::Reference;
-            let mut ports = |specs: &'a [TensorSpec]| -> Vec<Port> {
-                specs
-                    .iter()
-                    .map(|t| Port {
-                        value: value(&t.name),
-                        scale: if scaled { t.scale } else { 1.0 },
-                    })
-                    .collect()
-            };
-            let (inputs, outputs) = (ports(&shard.inputs), ports(&shard.outputs));
-            let needs: BTreeSet<usize> =
-                inputs.iter().filter_map(|p| made_by.get(&p.value).copied()).collect();
-            for &need in &needs {
-                let earlier: &mut Step = &mut plan.steps[need];
-                earlier.next.push(i);
-            }
-            made_by.extend(outputs.iter().map(|p| (p.value, i)));
+        let mut steps = Vec::with_capacity(model.shards.len());
+        for (shard, walked) in model.shards.iter().zip(shards) {
             let variant = if shard.core == CoreId::Host { Variant::Device } else { variant };
-            plan.steps.push(Step {
+            steps.push(Step {
                 file: Arc::new(pack.shard_file(shard, variant)?),
                 core: shard.core,
-                inputs,
-                outputs,
+                inputs: walked.inputs,
+                outputs: walked.outputs,
                 keep: stays(&shard.outputs),
-                needs: needs.into_iter().collect(),
-                next: Vec::new(),
+                needs: walked.needs,
+                next: walked.next,
                 bytes_in: shard.inputs.iter().map(bytes).sum(),
                 bytes_out: shard.outputs.iter().map(bytes).sum(),
                 shut_out: AtomicU32::new(0),
             });
         }
-        plan.outputs = model.outputs.iter().map(|t| value(&t.name)).collect();
-        plan.uses = vec![0; values.len()];
-        for value in plan
-            .steps
-            .iter()
-            .flat_map(|s| &s.inputs)
-            .map(|p| p.value)
-            .chain(plan.outputs.iter().copied())
-        {
-            plan.uses[value] += 1;
-        }
-        Ok(plan)
+        Ok(Plan { model: model.clone(), index, base, steps, inputs, outputs, uses })
     }
 
     /// Check that an item has the model's inputs, and give its tensors in their order.

@@ -1,19 +1,16 @@
 //! Which models are open. All of them, where they fit the memory limit together; else a model is opened when it is run, and those
 //! that were not used for longest are closed to make room.
 
+use crate::RuntimeError;
 use crate::plan::Plan;
-use crate::{Placement, RuntimeError};
-use rockshard_manifest::{CoreId, Model};
+use rockshard_pack::{Footprint, Mode};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Modelled device memory of one model.
 struct Need {
     name: String,
-    /// Bytes of weights; cores share them.
-    weights: u64,
-    /// Bytes of activations of the largest shard of each core.
-    arenas: Vec<u64>,
+    footprint: Footprint,
 }
 
 /// Modelled device memory, shared by the models of a runner.
@@ -51,14 +48,8 @@ pub(crate) enum Step {
 }
 
 impl Resident {
-    pub fn new(
-        plans: &[impl AsRef<Plan>],
-        cores: usize,
-        placement: Placement,
-        limit: Option<u64>,
-    ) -> Self {
-        let needs: Vec<Need> =
-            plans.iter().map(|p| Need::of(&p.as_ref().model, cores, placement)).collect();
+    pub fn new(plans: &[impl AsRef<Plan>], cores: usize, mode: Mode, limit: Option<u64>) -> Self {
+        let needs: Vec<Need> = plans.iter().map(|p| Need::of(p.as_ref(), cores, mode)).collect();
         let state = State { models: vec![Residence::default(); needs.len()], ..State::default() };
         Resident {
             needs,
@@ -73,11 +64,7 @@ impl Resident {
     }
 
     fn bytes(&self, models: impl Iterator<Item = usize> + Clone) -> u64 {
-        let weights: u64 = models.clone().map(|m| self.needs[m].weights).sum();
-        let lanes = self.needs.first().map_or(0, |n| n.arenas.len());
-        let arenas = (0..lanes)
-            .map(|lane| models.clone().map(|m| self.needs[m].arenas[lane]).max().unwrap_or(0));
-        weights + arenas.sum::<u64>()
+        Footprint::together(models.map(|m| &self.needs[m].footprint)).bytes()
     }
 
     /// Whether all models fit together.
@@ -90,16 +77,11 @@ impl Resident {
         match (0..self.needs.len()).find(|&m| self.bytes(std::iter::once(m)) > self.limit) {
             None => Ok(()),
             Some(model) => {
-                let Need { name, weights, arenas } = &self.needs[model];
-                let activations = arenas.iter().sum();
-                let (model, weights, limit) = (name.clone(), *weights, self.limit);
-                Err(RuntimeError::Memory {
-                    model,
-                    needed: weights + activations,
-                    weights,
-                    activations,
-                    limit,
-                })
+                let Need { name, footprint } = &self.needs[model];
+                let (model, limit) = (name.clone(), self.limit);
+                let (needed, weights) = (footprint.bytes(), footprint.weights);
+                let activations = needed - weights;
+                Err(RuntimeError::Memory { model, needed, weights, activations, limit })
             }
         }
     }
@@ -173,26 +155,9 @@ impl Resident {
     }
 }
 
-/// Modelled device memory, in bytes, of a model that is open alone on `cores` cores: its weights, which cores share, and for each
-/// core the activations of its largest shard.
-pub fn modelled_bytes(model: &Model, cores: u8, placement: Placement) -> u64 {
-    let need = Need::of(model, usize::from(cores).max(1), placement);
-    need.weights + need.arenas.iter().sum::<u64>()
-}
-
 impl Need {
-    fn of(model: &Model, cores: usize, placement: Placement) -> Self {
-        let mut arenas = vec![0; cores];
-        let mut weights = 0;
-        for shard in &model.shards {
-            let CoreId::Npu(core) = shard.core else { continue };
-            weights += shard.weight_bytes;
-            for (lane, arena) in arenas.iter_mut().enumerate() {
-                if placement == Placement::Replicate || lane == usize::from(core) % cores {
-                    *arena = shard.modelled.internal_bytes.max(*arena);
-                }
-            }
-        }
-        Need { name: model.name.clone(), weights, arenas }
+    fn of(plan: &Plan, cores: usize, mode: Mode) -> Self {
+        let model = &plan.model;
+        Need { name: model.name.clone(), footprint: Footprint::of(model, cores, mode) }
     }
 }

@@ -4,10 +4,11 @@ use crate::fault::{Cause, Next, Tries};
 use crate::plan::{Plan, Step as Shard};
 use crate::resident::{Resident, Step};
 use crate::trace::{ShardRun, Trace};
-use crate::{Action, Cancel, Incident, Pack, RuntimeError, Variant};
+use crate::{Action, Cancel, Incident, RuntimeError};
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use rockshard_device::{Device, DeviceError, DeviceErrorKind};
-use rockshard_manifest::{CoreId, Manifest, Model};
+use rockshard_device::{DeviceError, DeviceErrorKind};
+use rockshard_manifest::{CoreId, Model};
+use rockshard_pack::{Devices, Mode, Pack};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,44 +17,13 @@ use std::time::{Duration, Instant};
 /// Tensors by name.
 pub type TensorMap = BTreeMap<String, Tensor>;
 
-/// The devices a pack runs on.
-#[derive(Clone)]
-pub struct Devices {
-    /// Runs the NPU's shards.
-    pub npu: Arc<dyn Device>,
-    /// Runs the host's shards (integer look-ups, functions the NPU has not).
-    pub host: Arc<dyn Device>,
-    /// Which graphs the NPU device runs.
-    pub variant: Variant,
-}
-
-/// Where shards run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// Each shard on the core the manifest pins it to (modulo the cores in use).
-    Pinned,
-    /// Every core holds every shard; item i runs on core i modulo the cores.
-    Replicate,
-}
-
-impl Placement {
-    /// The placement a pack was converted for.
-    pub fn of(manifest: &Manifest) -> Self {
-        if manifest.conversion.placement == "replicate" {
-            Placement::Replicate
-        } else {
-            Placement::Pinned
-        }
-    }
-}
-
 /// How a runner runs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// NPU cores to use.
     pub cores: u8,
     /// Where shards run.
-    pub placement: Placement,
+    pub mode: Mode,
     /// Longest time that opening or running one shard may take. After it the core counts as hanging: its thread is replaced, and the
     /// run is tried elsewhere.
     pub time_limit: Duration,
@@ -67,11 +37,11 @@ impl Options {
     /// The NPU's driver waits for a core three times six seconds and then resets all of them; this is above that.
     pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-    /// These cores and placement, [`Options::TIME_LIMIT`], and no limit of memory.
-    pub fn new(cores: u8, placement: Placement) -> Self {
+    /// These cores and mode, [`Options::TIME_LIMIT`], and no limit of memory.
+    pub fn new(cores: u8, mode: Mode) -> Self {
         Options {
             cores,
-            placement,
+            mode,
             time_limit: Self::TIME_LIMIT,
             memory_limit: None,
             cancel: Cancel::default(),
@@ -120,14 +90,14 @@ impl Runner {
         models: &[&str],
         devices: &Devices,
         cores: u8,
-        placement: Placement,
+        mode: Mode,
     ) -> Result<Self, RuntimeError> {
         let all = &pack.manifest().models;
         if let Some(name) = models.iter().find(|name| !all.iter().any(|m| m.name == **name)) {
             return Err(no_model(name, all));
         }
         let wanted = |m: &Model| models.is_empty() || models.contains(&m.name.as_str());
-        Self::with_options(pack, wanted, devices, &Options::new(cores, placement))
+        Self::with_options(pack, wanted, devices, &Options::new(cores, mode))
     }
 
     /// Take the models of a pack for which `wanted` holds, and open them if they fit the memory limit together.
@@ -151,10 +121,10 @@ impl Runner {
             base += model.shards.len();
         }
         let cores = usize::from(asked);
-        let resident = Resident::new(&plans, cores, options.placement, options.memory_limit);
+        let resident = Resident::new(&plans, cores, options.mode, options.memory_limit);
         resident.check()?;
         let lanes = Lanes::start(&devices.npu, &devices.host, asked, options.time_limit)?;
-        let places = Places { lanes, placement: options.placement, cores };
+        let places = Places { lanes, mode: options.mode, cores };
         let mut runner = Runner {
             plans,
             places,
@@ -330,7 +300,7 @@ impl Runner {
                 return Err(RuntimeError::Cancelled);
             }
             let key = plan.base + index;
-            if step.core == CoreId::Host || self.places.placement == Placement::Pinned {
+            if step.core == CoreId::Host || self.places.mode == Mode::Pipeline {
                 self.open_shard(key, step, &self.places.candidates(step, 0))?;
                 continue;
             }

@@ -4,10 +4,13 @@
 
 mod common;
 
-use common::{devices, random_pack};
+use common::random_pack;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use rockshard_device::{DeviceErrorKind, Fault, FaultyDevice, MockDevice};
-use rockshard_runtime::{Incident, Options, Pack, Placement, Runner, RuntimeError, TensorMap};
+use rockshard_device::DeviceErrorKind;
+use rockshard_device_kit::packs::devices;
+use rockshard_device_kit::{Fault, FaultyDevice, MockDevice};
+use rockshard_pack::{Mode, Pack};
+use rockshard_runtime::{Incident, Options, Runner, RuntimeError, TensorMap};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -99,7 +102,7 @@ struct Counts {
 fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> Counts {
     let mut rng = SmallRng::seed_from_u64(seed);
     let device = FaultyDevice::new(Arc::new(mock.clone()));
-    let placement = if rng.random() { Placement::Pinned } else { Placement::Replicate };
+    let placement = if rng.random() { Mode::Pipeline } else { Mode::Replicate };
     let options = Options {
         time_limit: Duration::from_millis(50),
         ..Options::new(rng.random_range(1..=3), placement)
@@ -163,8 +166,7 @@ fn chaos() -> String {
         .iter()
         .map(|(_folder, pack)| {
             let runner =
-                Runner::new(pack, &[], &devices(&MockDevice::new(1)), 1, Placement::Pinned)
-                    .unwrap();
+                Runner::new(pack, &[], &devices(&MockDevice::new(1)), 1, Mode::Pipeline).unwrap();
             runner.run("m", (0..ITEMS).map(item).collect()).unwrap()
         })
         .collect();

@@ -1,13 +1,11 @@
 //! Which of a shard's files a device is given.
 
-use rockshard_device::{
-    Completion, Device, DeviceError, MockDevice, Session, ShardFile, Takes, Version,
-};
-use rockshard_manifest::{
-    Compiled, Conversion, CoreId, FileEntry, Generator, MANIFEST_FILE, Manifest, Model, SCHEMA,
-    Shard, TensorSpec,
-};
-use rockshard_runtime::{Devices, Pack, Placement, Runner, Variant};
+use rockshard_device::{Completion, Device, DeviceError, Session, ShardFile, Takes, Version};
+use rockshard_device_kit::MockDevice;
+use rockshard_device_kit::packs::{model, pack_with, shard};
+use rockshard_manifest::{Compiled, CoreId, Model, Placement, Shard, TensorSpec};
+use rockshard_pack::{Devices, Mode, Pack, Variant};
+use rockshard_runtime::Runner;
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -45,9 +43,6 @@ impl Session for BoardSession {
 
 /// A pack of one shard, which a toolkit of a version compiled.
 fn pack(toolkit: Option<&str>) -> (TempDir, Pack) {
-    let folder = tempfile::tempdir().unwrap();
-    let files = ["shard.onnx", "reference.onnx", "shard.rknn"];
-    files.iter().for_each(|name| std::fs::write(folder.path().join(name), name).unwrap());
     let spec = |name: &str, scale| TensorSpec {
         name: name.into(),
         dtype: DType::F32,
@@ -63,47 +58,17 @@ fn pack(toolkit: Option<&str>) -> (TempDir, Pack) {
         warnings: vec![],
         verified: None,
     };
-    let shard = Shard {
-        name: "only".into(),
+    let one = Shard {
         file: "shard.onnx".into(),
         reference: "reference.onnx".into(),
-        core: CoreId::Npu(0),
-        stage: 0,
-        inputs: vec![spec("x", 0.5)],
         outputs: vec![spec("y", 0.25)],
-        operators: Default::default(),
-        weight_bytes: 0,
-        modelled: Default::default(),
-        sandwich: vec![],
-        attention: vec![],
-        golden: None,
         compiled: toolkit.map(compiled),
+        ..shard("only".into(), CoreId::Npu(0), vec![spec("x", 0.5)], "y")
     };
-    let [sandwich, tile, shards, placement, optimise] =
-        ["off", "off", "block", "replicate", "latency"].map(str::to_owned);
-    let model = Model {
-        name: "m".into(),
-        resolution: None,
-        inputs: vec![spec("x", 1.0)],
-        outputs: vec![spec("y", 1.0)],
-        shards: vec![shard],
-        declined: vec![],
-        golden: None,
-    };
-    let manifest = Manifest {
-        schema: SCHEMA,
-        generator: Generator { name: "test".into(), version: "0".into() },
-        target: "rk3588".into(),
-        conversion: Conversion { sandwich, tile, shards, placement, optimise, loras: vec![] },
-        models: vec![model],
-        files: files
-            .iter()
-            .map(|name| ((*name).to_owned(), FileEntry::of(name.as_bytes())))
-            .collect(),
-    };
-    std::fs::write(folder.path().join(MANIFEST_FILE), manifest.to_json()).unwrap();
-    let pack = Pack::open(folder.path()).unwrap();
-    (folder, pack)
+    let (inputs, outputs) = (vec![spec("x", 1.0)], vec![spec("y", 1.0)]);
+    let model = Model { inputs, outputs, ..model("m", vec![one], "y") };
+    let files = ["shard.onnx", "reference.onnx", "shard.rknn"];
+    pack_with(vec![model], Placement::Replicate, &files)
 }
 
 /// The file's name, or why there is none.
@@ -176,7 +141,7 @@ fn a_board_is_given_the_same_scaled_values_as_the_simulator() {
     let outputs = |npu: Arc<dyn Device>| {
         let devices =
             Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
-        let runner = Runner::new(&pack, &[], &devices, 3, Placement::Replicate).unwrap();
+        let runner = Runner::new(&pack, &[], &devices, 3, Mode::Replicate).unwrap();
         let item = [("x".to_owned(), Tensor::from_f32([1, 8], vec![3.0; 8]))].into();
         (runner.run("m", vec![item]).unwrap(), runner.trace())
     };

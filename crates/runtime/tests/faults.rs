@@ -1,16 +1,11 @@
 //! Faults one by one: what the runner does, what it says, and that results are those of a run without faults.
 
-mod common;
-
-use common::{devices, pack};
-use rockshard_device::{
-    Completion, Device, DeviceError, DeviceErrorKind, Fault, FaultyDevice, MockDevice, Place,
-    Session, ShardFile,
-};
+use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile};
+use rockshard_device_kit::packs::{devices, pack};
+use rockshard_device_kit::{Fault, FaultyDevice, MockDevice, Place};
 use rockshard_manifest::CoreId;
-use rockshard_runtime::{
-    Action, Cancel, Incident, Options, Placement, Runner, RuntimeError, TensorMap,
-};
+use rockshard_pack::Mode;
+use rockshard_runtime::{Action, Cancel, Incident, Options, Runner, RuntimeError, TensorMap};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +24,7 @@ fn items(count: usize) -> Vec<TensorMap> {
 
 fn expected() -> Vec<TensorMap> {
     let (_folder, pack) = pack(SHARDS);
-    Runner::new(&pack, &[], &devices(&MockDevice::new(1)), 1, Placement::Pinned)
+    Runner::new(&pack, &[], &devices(&MockDevice::new(1)), 1, Mode::Pipeline)
         .unwrap()
         .run("m", items(ITEMS))
         .unwrap()
@@ -45,7 +40,7 @@ fn run(
     for (place, fault, times) in faults {
         device.inject(place.clone(), *fault, *times);
     }
-    let mut options = Options::new(cores, Placement::Pinned);
+    let mut options = Options::new(cores, Mode::Pipeline);
     if faults.iter().any(|(_, fault, _)| *fault == Fault::Hang) {
         options.time_limit = LIMIT;
     }
@@ -180,7 +175,7 @@ fn nan_on_every_core_is_the_shards_value() {
     let (_folder, pack) = pack(SHARDS);
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
     device.inject(Place::shard("shard0"), Fault::NotANumber, u64::MAX);
-    let runner = Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).unwrap();
+    let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
     let item = [("v0".to_owned(), Tensor::from_f32([1, 8], vec![f32::NAN; 8]))].into();
     runner.run("m", vec![item]).unwrap();
     assert_eq!(runner.incidents(), []);
@@ -222,7 +217,7 @@ impl Session for DisagreeingSession {
 fn cores_that_disagree_are_an_error() {
     let (_folder, pack) = pack(SHARDS);
     let runner =
-        Runner::new(&pack, &[], &devices(&Disagreeing(MockDevice::new(3))), 3, Placement::Pinned)
+        Runner::new(&pack, &[], &devices(&Disagreeing(MockDevice::new(3))), 3, Mode::Pipeline)
             .unwrap();
     let error = runner.run("m", items(1)).unwrap_err().to_string();
     assert!(
@@ -261,7 +256,7 @@ fn a_core_that_keeps_failing_is_set_aside() {
     let (_folder, pack) = pack(SHARDS);
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
     device.inject(Place::core(core(1)), Fault::Run(RUN), u64::MAX);
-    let runner = Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).unwrap();
+    let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
     assert_eq!(runner.run("m", items(ITEMS)).unwrap(), expected());
     assert_eq!(runner.incidents().iter().filter(|i| i.action == Action::SetAside).count(), 1);
     let before = device.injected();
@@ -278,7 +273,7 @@ fn a_hanging_run_does_not_keep_the_runner() {
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
     device.inject(Place::default(), Fault::Hang, u64::MAX);
     let start = Instant::now();
-    let options = Options { time_limit: LIMIT, ..Options::new(2, Placement::Replicate) };
+    let options = Options { time_limit: LIMIT, ..Options::new(2, Mode::Replicate) };
     let runner = Runner::with_options(&pack, |_| true, &devices(&device), &options).unwrap();
     assert!(matches!(runner.run("m", items(ITEMS)), Err(RuntimeError::Exhausted { .. })));
     drop(runner);
@@ -293,7 +288,7 @@ fn cancelling_lets_running_shards_finish_and_starts_no_others() {
     let device = FaultyDevice::new(Arc::new(mock.clone()));
     device.inject(Place::default(), Fault::Slow(Duration::from_millis(20)), u64::MAX);
     let cancel = Cancel::default();
-    let options = Options { cancel: cancel.clone(), ..Options::new(1, Placement::Pinned) };
+    let options = Options { cancel: cancel.clone(), ..Options::new(1, Mode::Pipeline) };
     let runner = Runner::with_options(&pack, |_| true, &devices(&device), &options).unwrap();
     let result = std::thread::scope(|scope| {
         let run = scope.spawn(|| runner.run("m", items(ITEMS)));

@@ -1,11 +1,11 @@
 //! Which values stay on the device between shards, and for how long.
 
-mod common;
-
-use common::{devices, model, pack_of, shard, spec};
-use rockshard_device::{Completion, Device, DeviceError, MockDevice, Session, ShardFile, Value};
+use rockshard_device::{Completion, Device, DeviceError, Session, ShardFile, Value};
+use rockshard_device_kit::MockDevice;
+use rockshard_device_kit::packs::{devices, model, pack_of, shard, spec};
 use rockshard_manifest::{CoreId, TensorSpec};
-use rockshard_runtime::{Placement, Runner, TensorMap};
+use rockshard_pack::Mode;
+use rockshard_runtime::{Runner, TensorMap};
 use rockshard_tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -88,12 +88,11 @@ fn values_stay_that_only_the_npu_reads_at_one_scale() {
             .map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into())
             .collect()
     };
-    let host_only =
-        Runner::new(&pack, &[], &devices(&Host(MockDevice::new(3))), 3, Placement::Pinned)
-            .unwrap()
-            .run("m", items())
-            .unwrap();
-    for placement in [Placement::Pinned, Placement::Replicate] {
+    let host_only = Runner::new(&pack, &[], &devices(&Host(MockDevice::new(3))), 3, Mode::Pipeline)
+        .unwrap()
+        .run("m", items())
+        .unwrap();
+    for placement in [Mode::Pipeline, Mode::Replicate] {
         let watched = Watched { mock: MockDevice::new(3), taken: Arc::default() };
         let runner = Runner::new(&pack, &[], &devices(&watched), 3, placement).unwrap();
         assert_eq!(runner.run("m", items()).unwrap(), host_only);

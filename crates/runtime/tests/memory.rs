@@ -1,14 +1,11 @@
 //! Models take turns where they do not fit the memory limit together.
 
-mod common;
-
-use common::{chain, devices, pack_of};
-use rockshard_device::{
-    Device, DeviceError, DeviceErrorKind, Fault, FaultyDevice, MockDevice, Place, Session,
-    ShardFile,
-};
+use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile};
+use rockshard_device_kit::packs::{chain, devices, pack_of};
+use rockshard_device_kit::{Fault, FaultyDevice, MockDevice, Place};
 use rockshard_manifest::CoreId;
-use rockshard_runtime::{Action, Options, Pack, Placement, Runner, RuntimeError, TensorMap};
+use rockshard_pack::{Mode, Pack};
+use rockshard_runtime::{Action, Options, Runner, RuntimeError, TensorMap};
 use rockshard_tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -111,20 +108,18 @@ fn items() -> Vec<TensorMap> {
         .collect()
 }
 
-fn limited(cores: u8, placement: Placement, limit: u64) -> Options {
-    Options { memory_limit: Some(limit), ..Options::new(cores, placement) }
+fn limited(cores: u8, mode: Mode, limit: u64) -> Options {
+    Options { memory_limit: Some(limit), ..Options::new(cores, mode) }
 }
 
 #[test]
 fn models_take_turns_within_the_limit() {
     let (_folder, pack) = pack();
     let mock = Arc::new(MockDevice::new(3));
-    let free = Runner::new(&pack, &[], &devices(&*mock), 1, Placement::Pinned).unwrap();
+    let free = Runner::new(&pack, &[], &devices(&*mock), 1, Mode::Pipeline).unwrap();
     let order = ["text", "unet", "unet", "vae", "text", "unet", "vae", "vae"];
     // Alone, the U-Net needs 1200 bytes and 50 for each core; the other two need 200 and 300, and 10 and 80 for each core.
-    for (cores, placement) in
-        [(1, Placement::Pinned), (3, Placement::Pinned), (3, Placement::Replicate)]
-    {
+    for (cores, placement) in [(1, Mode::Pipeline), (3, Mode::Pipeline), (3, Mode::Replicate)] {
         for (limit, all_fit) in [(1350, false), (1640, false), (2000, true)] {
             let counting = Counting::new(mock.clone());
             let runner = Runner::with_options(
@@ -175,7 +170,7 @@ fn a_model_that_does_not_fit_alone_is_an_error() {
     let refused = |wanted: &str, options| {
         Runner::with_options(&pack, |m| m.name == wanted, &device, &options).err()
     };
-    let error = refused("unet", limited(3, Placement::Replicate, 1349)).unwrap();
+    let error = refused("unet", limited(3, Mode::Replicate, 1349)).unwrap();
     assert!(
         matches!(
             error,
@@ -188,8 +183,8 @@ fn a_model_that_does_not_fit_alone_is_an_error() {
             && error.to_string().contains("--tile rows:R"),
         "{error}"
     );
-    assert!(refused("unet", limited(1, Placement::Replicate, 1349)).is_none());
-    assert!(refused("vae", limited(3, Placement::Replicate, 1349)).is_none());
+    assert!(refused("unet", limited(1, Mode::Replicate, 1349)).is_none());
+    assert!(refused("vae", limited(3, Mode::Replicate, 1349)).is_none());
 }
 
 #[test]
@@ -202,7 +197,7 @@ fn a_full_device_makes_room_by_closing_what_is_idle() {
         &pack,
         |_| true,
         &devices(&counting),
-        &limited(1, Placement::Pinned, 1640),
+        &limited(1, Mode::Pipeline, 1640),
     )
     .unwrap();
     runner.run("text", items()).unwrap();

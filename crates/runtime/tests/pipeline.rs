@@ -1,10 +1,10 @@
 //! The runner on the mock device, whose outputs depend on the shard's name and on every byte of its inputs.
 
-mod common;
-
-use common::{devices, pack};
-use rockshard_device::{DeviceErrorKind, Fault, FaultyDevice, MockDevice, Place};
-use rockshard_runtime::{Placement, Runner, RuntimeError, TensorMap};
+use rockshard_device::DeviceErrorKind;
+use rockshard_device_kit::packs::{devices, pack};
+use rockshard_device_kit::{Fault, FaultyDevice, MockDevice, Place};
+use rockshard_pack::Mode;
+use rockshard_runtime::{Runner, RuntimeError, TensorMap};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,11 @@ fn items(count: usize) -> Vec<TensorMap> {
 #[test]
 fn results_do_not_depend_on_cores_placement_or_interleaving() {
     let (_folder, pack) = pack(9);
-    let expected = Runner::new(&pack, &[], &devices(&MockDevice::new(3)), 1, Placement::Pinned)
+    let expected = Runner::new(&pack, &[], &devices(&MockDevice::new(3)), 1, Mode::Pipeline)
         .unwrap()
         .run("m", items(12))
         .unwrap();
-    for (cores, placement) in
-        [(2, Placement::Pinned), (3, Placement::Pinned), (3, Placement::Replicate)]
-    {
+    for (cores, placement) in [(2, Mode::Pipeline), (3, Mode::Pipeline), (3, Mode::Replicate)] {
         let (mock, device) = faulty(3);
         for (shard, micros) in [("shard1", 900), ("shard4", 300), ("shard7", 2000)] {
             device.inject(
@@ -50,7 +48,7 @@ fn the_modelled_timeline_does_not_depend_on_measured_times() {
     let total = |slow: u64| {
         let (_, device) = faulty(3);
         device.inject(Place::shard("shard2"), Fault::Slow(Duration::from_micros(slow)), u64::MAX);
-        let runner = Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).unwrap();
+        let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
         runner.run("m", items(6)).unwrap();
         let trace = runner.trace();
         assert!(trace.timeline_svg().contains("core 2"));
@@ -71,7 +69,7 @@ fn failures_are_reported_with_their_shard_and_core() {
     ] {
         let (_, device) = faulty(3);
         device.inject(Place::shard("shard4"), fault, u64::MAX);
-        let runner = Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).unwrap();
+        let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
         let error = runner.run("m", items(4)).unwrap_err().to_string();
         assert!(
             error.contains("shard4 on core 1")
@@ -83,7 +81,7 @@ fn failures_are_reported_with_their_shard_and_core() {
     let (_, device) = faulty(3);
     device.inject(Place::shard("shard5"), Fault::Open(DeviceErrorKind::Load), 1);
     let error =
-        Runner::new(&pack, &[], &devices(&device), 3, Placement::Pinned).err().unwrap().to_string();
+        Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).err().unwrap().to_string();
     assert_eq!(error, "shard shard5 on core 2: injected fault on open");
 }
 
@@ -92,14 +90,14 @@ fn inputs_cores_and_models_are_checked() {
     let (_folder, pack) = pack(3);
     let mock = MockDevice::new(2);
     assert!(matches!(
-        Runner::new(&pack, &[], &devices(&mock), 3, Placement::Pinned),
+        Runner::new(&pack, &[], &devices(&mock), 3, Mode::Pipeline),
         Err(RuntimeError::Cores { asked: 3, available: 2, .. })
     ));
     assert!(matches!(
-        Runner::new(&pack, &["x"], &devices(&mock), 1, Placement::Pinned),
+        Runner::new(&pack, &["x"], &devices(&mock), 1, Mode::Pipeline),
         Err(RuntimeError::NoModel { .. })
     ));
-    let runner = Runner::new(&pack, &[], &devices(&mock), 2, Placement::Pinned).unwrap();
+    let runner = Runner::new(&pack, &[], &devices(&mock), 2, Mode::Pipeline).unwrap();
     let run = |name: &str, shape: [usize; 2]| {
         let tensor = Tensor::from_f32(shape, vec![0.0; shape.iter().product()]);
         runner.run("m", vec![[(name.to_owned(), tensor)].into()]).unwrap_err().to_string()

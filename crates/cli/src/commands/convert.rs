@@ -8,6 +8,7 @@ use rockshard_cost::Rk3588;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_diffusion::PipelineConfig;
 use rockshard_manifest::{CoreId, Manifest};
+use rockshard_pack::Footprint;
 use rockshard_tensor::DType;
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -135,7 +136,7 @@ pub fn summary(manifest: &Manifest, path: &str) -> String {
     let space = Rk3588::default().address_space;
     for resolution in manifest.resolutions() {
         let at = resolution.map(|[w, h]| format!(" at {w}x{h}")).unwrap_or_default();
-        let bytes = manifest.resident_bytes(resolution);
+        let bytes = Footprint::of_all(manifest, resolution, 3).bytes();
         let over = if bytes > space { ": too much, they must take turns" } else { "" };
         lines.push(format!(
             "all models resident{at}: modelled {} of the NPU's {}{over}",

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use rockshard_converter::{Request as Conversion, Source, Toolkit};
 use rockshard_diffusion::{Request, check};
-use rockshard_runtime::{Pack, Variant};
+use rockshard_pack::{Pack, Variant};
 use rockshard_validation::ReportExtras;
 use serde_json::json;
 use std::collections::HashMap;

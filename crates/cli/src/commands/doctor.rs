@@ -119,7 +119,7 @@ mod npu {
     use rockshard_device::{Device, Takes, Version};
     use rockshard_device_rknn::RknnDevice;
     use rockshard_manifest::{CoreId, Shard};
-    use rockshard_runtime::{Pack, Variant};
+    use rockshard_pack::{Pack, Variant};
     use std::path::Path;
 
     pub(super) fn facts(pack: Option<&Path>) -> Vec<Fact> {

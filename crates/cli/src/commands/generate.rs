@@ -5,7 +5,7 @@ use crate::models::{Choice, PackModels, TextToImage};
 use crate::output::{Output, times};
 use anyhow::{Context, Result};
 use rockshard_diffusion::{Generated, InitialPicture, Picture, Pipeline, Progress, Request};
-use rockshard_runtime::Pack;
+use rockshard_pack::Pack;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

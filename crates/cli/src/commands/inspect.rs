@@ -2,7 +2,7 @@ use crate::args::InspectArgs;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
 use rockshard_manifest::{CoreId, Manifest, Model, Shard};
-use rockshard_runtime::Pack;
+use rockshard_pack::Pack;
 use std::fmt::Write;
 use std::process::ExitCode;
 

@@ -2,10 +2,9 @@ use crate::args::PlanArgs;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
 use rockshard_clock::{chrome_trace, simulate, timeline_svg};
-use rockshard_converter::options;
 use rockshard_cost::Rk3588;
-use rockshard_plan::{Figures, ModelPlan, Optimise, Plan, picture_tasks, tasks};
-use rockshard_runtime::Pack;
+use rockshard_pack::Pack;
+use rockshard_plan::{Figures, ModelPlan, Plan, picture_tasks, tasks};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -13,12 +12,7 @@ use std::process::ExitCode;
 pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
     let chip = Rk3588::from_environment()?;
-    let optimise = match args.optimise {
-        options::Optimise::Latency => Optimise::Latency,
-        options::Optimise::Throughput => Optimise::Throughput,
-        options::Optimise::Memory => Optimise::Memory,
-    };
-    let plan = Plan::of(pack.root(), pack.manifest(), &chip, args.cores, optimise)?;
+    let plan = Plan::of(pack.root(), pack.manifest(), &chip, args.cores, args.optimise)?;
     let memory = chip.memory();
     let sizes = pack.manifest().resolutions();
     let pictures: Vec<_> = sizes

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use rockshard_device::Device;
 use rockshard_diffusion::Request;
 use rockshard_manifest::Model;
-use rockshard_runtime::{Devices, Pack, TensorMap, Variant};
+use rockshard_pack::{Devices, Pack, Variant};
+use rockshard_runtime::TensorMap;
 use rockshard_validation::{
     LayerFiles, ModelReport, Options, Progress, Report, ReportExtras, random_inputs, render_html,
     validate_model,

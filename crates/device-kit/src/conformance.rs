@@ -10,7 +10,7 @@ mod running;
 
 pub use files::Files;
 
-use crate::{Device, DeviceError, DeviceErrorKind, Session, ShardFile};
+use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;
 

@@ -1,7 +1,7 @@
-//! Cases of [`Session::run`](crate::Session::run).
+//! Cases of [`Session::run`](rockshard_device::Session::run).
 
 use super::{ALWAYS, COMPUTES, CORE, Case, Subject, alone, open, refused, run, same};
-use crate::{DeviceErrorKind, Session};
+use rockshard_device::{DeviceErrorKind, Session};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 

@@ -1,7 +1,7 @@
-//! Cases of [`Device::open`](crate::Device::open).
+//! Cases of [`Device::open`](rockshard_device::Device::open).
 
 use super::{ALWAYS, COMPUTES, CORE, Case, Subject, open, refused, run, same};
-use crate::{DeviceErrorKind, ShardFile};
+use rockshard_device::{DeviceErrorKind, ShardFile};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::{DType, Tensor};
 

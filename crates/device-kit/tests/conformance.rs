@@ -1,9 +1,10 @@
 //! The suite on the mock, and on devices that each break one rule: a suite that finds none of them would prove nothing.
 
-use rockshard_device::conformance::{Facts, Files, Outcome, Subject, check};
 use rockshard_device::{
-    Completion, Device, DeviceError, DeviceErrorKind, Kept, MockDevice, Session, ShardFile, Value,
+    Completion, Device, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value,
 };
+use rockshard_device_kit::MockDevice;
+use rockshard_device_kit::conformance::{Facts, Files, Outcome, Subject, check};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 use std::path::Path;

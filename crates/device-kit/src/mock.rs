@@ -1,4 +1,4 @@
-use crate::{
+use rockshard_device::{
     Completion, Device, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value,
     check_inputs, check_values,
 };

@@ -1,6 +1,8 @@
 //! Faults on demand, around any device.
 
-use crate::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes, Value};
+use rockshard_device::{
+    Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile, Takes, Value,
+};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! The shards that devices are given: `tests/data/make.py` makes them.
 
-use crate::ShardFile;
+use rockshard_device::ShardFile;
 use rockshard_manifest::TensorSpec;
 use rockshard_tensor::{DType, Tensor};
 use std::path::{Path, PathBuf};

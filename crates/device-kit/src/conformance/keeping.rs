@@ -1,7 +1,7 @@
-//! Cases of [`Session::run_between`](crate::Session::run_between).
+//! Cases of [`Session::run_between`](rockshard_device::Session::run_between).
 
 use super::{ALWAYS, CORE, Case, Subject, alone, open, refused};
-use crate::{DeviceErrorKind, Kept, Session, Value};
+use rockshard_device::{DeviceErrorKind, Kept, Session, Value};
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
