@@ -1,4 +1,4 @@
-//! What the runner adds to a shard: chains of shards of the mock device with small tensors, run by [`Runner::run`] and by calling the
+//! What the runtime adds to a shard: chains of shards of the mock device with small tensors, run by [`LoadedPack::run`](rockshard_runtime::LoadedPack::run) and by calling the
 //! same sessions in a loop. Both take turns; printed are medians and their difference a shard, and the difference of the fastest
 //! runs, which other programs on the machine disturb least. Shards that take no time show the cost of the bookkeeping; those that
 //! compute for a while also that of waking the next core's thread, which sleeps by then.
@@ -12,7 +12,7 @@ use rockshard_device_kit::MockDevice;
 use rockshard_device_kit::packs::{chain, pack_of};
 use rockshard_manifest::CoreId;
 use rockshard_pack::{Devices, Mode, Variant};
-use rockshard_runtime::Runner;
+use rockshard_runtime::{Cores, CoresOptions, RunOptions};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
         .map_or(Ok(ROUNDS), |n| n.parse())
         .context("usage: dispatch [ROUNDS]")?;
     println!(
-        "microseconds a shard: medians of runner, direct call, what the runner adds; the same of the fastest runs"
+        "microseconds a shard: medians of runtime, direct call, what the runtime adds; the same of the fastest runs"
     );
     for (length, work) in CHAINS {
         let (_folder, pack) = pack_of(vec![chain("m", length, 0, 0)]);
@@ -94,12 +94,13 @@ fn main() -> Result<()> {
             files.iter().map(|f| device.open(f, CoreId::Npu(0))).collect::<Result<Vec<_>, _>>()?;
         let input = Tensor::from_f32(SHAPE, vec![0.5; 8]);
         for cores in [1, 3] {
-            let runner = Runner::new(&pack, &[], &devices, cores, Mode::Pipeline)?;
+            let cores_of = Cores::new(&devices, CoresOptions::new(cores))?;
+            let loaded = cores_of.load(&pack, Mode::Pipeline, |_| true)?;
             let (mut ours, mut direct) = (Vec::new(), Vec::new());
             for _ in 0..rounds {
                 let start = Instant::now();
-                let mut outputs =
-                    runner.run("m", vec![[("v0".to_owned(), input.clone())].into()])?;
+                let items = vec![[("v0".to_owned(), input.clone())].into()];
+                let mut outputs = loaded.run("m", items, &RunOptions::default())?.outputs?;
                 ours.push(start.elapsed().as_secs_f64());
                 let start = Instant::now();
                 let mut value = vec![input.clone()];

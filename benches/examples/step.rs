@@ -10,7 +10,7 @@ use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_device_sim::SimDevice;
 use rockshard_pack::{Devices, Mode, Pack, Variant};
-use rockshard_runtime::{Options, Runner};
+use rockshard_runtime::{Cores, CoresOptions, RunOptions};
 use rockshard_validation::random_inputs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,16 +32,14 @@ fn main() -> Result<()> {
     let inputs = random_inputs(&spec.inputs, SEED);
     let host: Arc<dyn Device> = Arc::new(CpuDevice::new());
     let devices = Devices { npu: Arc::new(SimDevice::default()), host, variant: Variant::Device };
-    let options = Options {
-        time_limit: LONG,
-        ..Options::new(CORES, Mode::of(pack.manifest().conversion.placement))
-    };
-    let runner = Runner::with_options(&pack, |m| m.name == model, &devices, &options)?;
+    let options = CoresOptions { time_limit: LONG, ..CoresOptions::new(CORES) };
+    let mode = Mode::of(pack.manifest().conversion.placement);
+    let loaded = Cores::new(&devices, options)?.load(&pack, mode, |m| m.name == model)?;
     println!("ready");
     for line in std::io::stdin().lines() {
         line?;
         let start = Instant::now();
-        runner.run(&model, vec![inputs.clone()])?;
+        loaded.run(&model, vec![inputs.clone()], &RunOptions::default())?.outputs?;
         println!("{}", start.elapsed().as_secs_f64());
     }
     println!("{}", peak_resident_bytes()?);

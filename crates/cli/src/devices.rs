@@ -1,14 +1,13 @@
 //! Opening the device that was named.
 
 use crate::args::{DeviceArgs, DeviceName};
-use crate::interrupt;
 use anyhow::Result;
 use rockshard_cost::Rk3588;
 use rockshard_device::Device;
 use rockshard_device_cpu::CpuDevice;
 use rockshard_device_sim::{Numerics, SimDevice};
-use rockshard_pack::{Devices, Mode, Pack, Variant};
-use rockshard_runtime::Options;
+use rockshard_pack::{Devices, Variant};
+use rockshard_runtime::CoresOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,27 +72,20 @@ fn rknn() -> Result<Arc<dyn Device>> {
     )
 }
 
-/// How a pack is to be run.
-pub fn options(args: &DeviceArgs, pack: &Pack) -> Result<Options> {
-    let space = if args.device == DeviceName::Cpu {
-        None
-    } else {
-        Some(Rk3588::from_environment()?.address_space)
-    };
-    let usual = if args.device == DeviceName::Rknn { Options::TIME_LIMIT } else { COMPUTED_HERE };
-    Ok(Options {
+/// How the cores are to be used.
+pub fn options(args: &DeviceArgs) -> Result<CoresOptions> {
+    let cpu = args.device == DeviceName::Cpu;
+    let space = if cpu { None } else { Some(Rk3588::from_environment()?.address_space) };
+    let real = args.device == DeviceName::Rknn;
+    let usual = if real { CoresOptions::TIME_LIMIT } else { COMPUTED_HERE };
+    Ok(CoresOptions {
+        cores: args.cores,
         time_limit: args.time_limit.map_or(usual, Duration::from_secs),
         memory_limit: args.memory_limit.or(space),
-        cancel: interrupt::cancel(),
-        ..Options::new(args.cores, Mode::of(pack.manifest().conversion.placement))
     })
 }
 
 /// Options for what the program runs by itself, on a device that computes on this machine.
-pub fn own_options(pack: &Pack, cores: u8) -> Options {
-    Options {
-        time_limit: COMPUTED_HERE,
-        cancel: interrupt::cancel(),
-        ..Options::new(cores, Mode::of(pack.manifest().conversion.placement))
-    }
+pub fn own_options(cores: u8) -> CoresOptions {
+    CoresOptions { time_limit: COMPUTED_HERE, ..CoresOptions::new(cores) }
 }

@@ -1,10 +1,11 @@
 //! A pack's networks, as the diffusion pipelines want them.
 
+use crate::interrupt;
 use anyhow::{Context, Result, bail};
 use rockshard_diffusion::{ClipTokenizer, ModelError, Models, PipelineConfig};
 use rockshard_manifest::{Model, TensorSpec};
-use rockshard_pack::{Devices, Footprint, Pack};
-use rockshard_runtime::{Options, Runner, TensorMap};
+use rockshard_pack::{Devices, Footprint, Mode, Pack};
+use rockshard_runtime::{Cores, CoresOptions, LoadedPack, RunOptions, TensorMap, Trace};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -15,8 +16,9 @@ const DECODER: &str = "vae_decoder";
 
 /// The models of a pack opened on devices. Keeps the first inputs each model was given.
 pub struct PackModels {
-    /// What runs them.
-    pub runner: Runner,
+    loaded: LoadedPack,
+    options: RunOptions,
+    trace: Mutex<Trace>,
     sizes: Vec<[u32; 2]>,
     seen: Mutex<Vec<(String, TensorMap)>>,
 }
@@ -38,20 +40,24 @@ impl PackModels {
         pack: &Pack,
         devices: &Devices,
         choice: &Choice,
-        options: &Options,
+        options: CoresOptions,
+        mode: Mode,
     ) -> Result<Self> {
         let models = &pack.manifest().models;
         let mut sizes: Vec<[u32; 2]> = models.iter().filter_map(|m| m.resolution).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        let decoder = choice.decoder(models, options)?;
+        let decoder = choice.decoder(models, &options, mode)?;
         let chosen = |m: &Model| match m.name.as_str() {
             ENCODER if choice.no_encoder => false,
             DECODER => decoder.is_some_and(|d| std::ptr::eq(d, m)),
             name => choice.of(models, name).is_some_and(|c| std::ptr::eq(c, m)),
         };
-        let runner = Runner::with_options(pack, chosen, devices, options)?;
-        Ok(PackModels { runner, sizes, seen: Mutex::default() })
+        let loaded = Cores::new(devices, options)?.load(pack, mode, chosen)?;
+        let options = RunOptions { cancel: interrupt::cancel(), ..RunOptions::default() };
+        let incidents = loaded.incidents().to_vec();
+        let trace = Mutex::new(Trace { incidents, ..Trace::default() });
+        Ok(PackModels { loaded, options, trace, sizes, seen: Mutex::default() })
     }
 
     /// The first inputs that each model was given.
@@ -59,8 +65,18 @@ impl PackModels {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What ran so far.
+    pub fn trace(&self) -> Trace {
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Most modelled device memory, in bytes, that open models took at a time.
+    pub fn resident_peak(&self) -> u64 {
+        self.loaded.cores().resident_peak()
+    }
+
     fn model(&self, name: &str) -> Option<&Model> {
-        self.runner.models().find(|m| m.name == name)
+        self.loaded.models().find(|m| m.name == name)
     }
 }
 
@@ -75,7 +91,12 @@ impl Choice {
 
     /// The decoder: that of the tile asked for, or that of the picture's size where it fits the memory, or the largest smaller one
     /// that does.
-    fn decoder<'a>(&self, models: &'a [Model], options: &Options) -> Result<Option<&'a Model>> {
+    fn decoder<'a>(
+        &self,
+        models: &'a [Model],
+        options: &CoresOptions,
+        mode: Mode,
+    ) -> Result<Option<&'a Model>> {
         let sides =
             |m: &Model| m.inputs.first().and_then(|t| Some([*t.shape.get(2)?, *t.shape.get(3)?]));
         let decoders: Vec<&Model> = models.iter().filter(|m| m.name == DECODER).collect();
@@ -100,7 +121,7 @@ impl Choice {
         let Some(whole) = self.of(models, DECODER) else { return Ok(None) };
         let fits = |m: &Model| {
             options.memory_limit.is_none_or(|limit| {
-                Footprint::of(m, usize::from(options.cores), options.mode).bytes() <= limit
+                Footprint::of(m, usize::from(options.cores), mode).bytes() <= limit
             })
         };
         if fits(whole) {
@@ -128,7 +149,9 @@ impl Models for PackModels {
                 seen.push((model.to_owned(), first.clone()));
             }
         }
-        Ok(self.runner.run(model, items)?)
+        let outcome = self.loaded.run(model, items, &self.options)?;
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner).extend(outcome.trace);
+        Ok(outcome.outputs?)
     }
 
     fn inputs(&self, model: &str) -> Option<Vec<TensorSpec>> {

@@ -8,7 +8,7 @@ use rockshard_device_cpu::CpuDevice;
 use rockshard_device_kit::{Fault, FaultyDevice};
 use rockshard_device_sim::SimDevice;
 use rockshard_pack::{Devices, Mode, Pack, Variant};
-use rockshard_runtime::Runner;
+use rockshard_runtime::{Cores, CoresOptions, RunOptions};
 use rockshard_validation::random_inputs;
 use std::sync::Arc;
 
@@ -24,9 +24,11 @@ fn the_simulator_with_faults_gives_what_it_gives_without() {
         variant: Variant::Device,
     };
     let run = |devices: &Devices| {
-        let runner = Runner::new(&pack, &["unet"], devices, 3, Mode::Pipeline).unwrap();
-        let outputs = runner.run("unet", vec![inputs.clone(); 2]).unwrap();
-        (outputs, runner.incidents().len())
+        let cores = Cores::new(devices, CoresOptions::new(3)).unwrap();
+        let loaded = cores.load(&pack, Mode::Pipeline, |m| m.name == "unet").unwrap();
+        let outcome = loaded.run("unet", vec![inputs.clone(); 2], &RunOptions::default()).unwrap();
+        let incidents = loaded.incidents().len() + outcome.trace.incidents.len();
+        (outcome.outputs.unwrap(), incidents)
     };
     let (expected, none) = run(&sim);
     assert_eq!(none, 0);

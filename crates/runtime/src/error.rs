@@ -1,3 +1,5 @@
+//! Why runs and packs fail.
+
 use rockshard_device::{DeviceError, DeviceErrorKind};
 use rockshard_pack::PackError;
 
@@ -56,7 +58,7 @@ pub enum RuntimeError {
     },
     /// A model that does not fit the memory limit even alone.
     #[error(
-        "model {model} needs {needed} bytes of device memory (modelled: weights {weights}, activations {activations}), the limit is {limit}; convert with --tile rows:R or a smaller --resolution, or use fewer cores"
+        "model {model} needs {needed} bytes of device memory (modelled: weights {weights}, activations {activations}), the limit is {limit}"
     )]
     Memory {
         /// Model.
@@ -73,9 +75,12 @@ pub enum RuntimeError {
     /// An executor thread cannot be started.
     #[error("executor of {0} is gone")]
     Executor(String),
-    /// [`Cancel::cancel`](crate::Cancel::cancel) was called.
+    /// [`Cancel::cancel`](crate::Cancel::cancel) or [`Ticket::cancel`](crate::Ticket::cancel) was called.
     #[error("cancelled")]
     Cancelled,
+    /// It had not ended by its deadline.
+    #[error("not done by its deadline")]
+    Deadline,
 }
 
 impl RuntimeError {

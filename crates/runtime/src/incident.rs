@@ -1,12 +1,14 @@
+//! What went wrong on a core and was dealt with: kept with the run it happened to, and logged.
+
 use rockshard_manifest::CoreId;
 use serde::Serialize;
 
 /// A fault that was met, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Incident {
-    /// Call of the runner; `None` while shards were being opened.
-    pub call: Option<usize>,
-    /// Item of that call.
+    /// Number of the run it happened to; `None` while a pack was being loaded.
+    pub run: Option<u64>,
+    /// Item of that run; `None` while shards were being opened.
     pub item: Option<usize>,
     /// Shard.
     pub shard: String,
@@ -34,6 +36,20 @@ pub enum Action {
     MadeRoom,
     /// The core failed several times in a row; work goes to other cores as long as there is one.
     SetAside,
+}
+
+impl Incident {
+    /// An incident of no run or item yet.
+    pub(crate) fn new(shard: &str, core: CoreId, cause: String, action: Action) -> Self {
+        Incident { run: None, item: None, shard: shard.to_owned(), core, cause, action }
+    }
+
+    /// It happened to this run and item. Logs it.
+    pub(crate) fn of(mut self, run: Option<u64>, item: Option<usize>) -> Self {
+        (self.run, self.item) = (run, item);
+        tracing::warn!("{self}");
+        self
+    }
 }
 
 impl std::fmt::Display for Incident {

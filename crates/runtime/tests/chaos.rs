@@ -4,14 +4,16 @@
 
 mod common;
 
-use common::random_pack;
+use common::memory::{Memory, status};
+use common::{item, load, random_pack};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rockshard_device::DeviceErrorKind;
 use rockshard_device_kit::packs::devices;
 use rockshard_device_kit::{Fault, FaultyDevice, MockDevice};
 use rockshard_pack::{Mode, Pack};
-use rockshard_runtime::{Incident, Options, Runner, RuntimeError, TensorMap};
-use rockshard_tensor::Tensor;
+use rockshard_runtime::{
+    Client, Cores, CoresOptions, Incident, RunOptions, RuntimeError, TensorMap,
+};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -27,45 +29,6 @@ const ITEMS: usize = 8;
 const WATCHDOG: Duration = Duration::from_secs(300);
 /// Memory may grow by this after the first tenth of the rounds.
 const GROWTH: u64 = 8 << 20;
-
-fn item(i: usize) -> TensorMap {
-    [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into()
-}
-
-/// A number from `/proc/self/status`.
-fn status(field: &str) -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = text.lines().find_map(|l| l.strip_prefix(field)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// Memory of this process. A leak makes both grow; each alone also has what is not the program's.
-struct Memory {
-    /// Resident bytes; under an emulator also its own, of which threads that ended leave some behind.
-    resident: u64,
-    /// Bytes of writable mappings; also stacks that the C library keeps for new threads.
-    writable: u64,
-}
-
-impl Memory {
-    fn now() -> Self {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let bytes = |line: &str| {
-            let (range, rest) = line.split_once(' ')?;
-            let (from, to) = range.split_once('-')?;
-            let [from, to] = [from, to].map(|n| u64::from_str_radix(n, 16).unwrap());
-            rest.starts_with("rw").then(|| to - from)
-        };
-        Memory { resident: status("VmRSS") * 1024, writable: maps.lines().filter_map(bytes).sum() }
-    }
-
-    /// Bytes by which it has grown for sure.
-    fn grown_since(&self, before: &Memory) -> u64 {
-        self.resident
-            .saturating_sub(before.resident)
-            .min(self.writable.saturating_sub(before.writable))
-    }
-}
 
 /// Faults in thousandths of all uses.
 const FAULTS: &[(Fault, u32)] = &[
@@ -93,35 +56,51 @@ const CAUSES: [&str; 6] = [
 
 #[derive(Default)]
 struct Counts {
-    runs: u64,
     errors: u64,
     incidents: Vec<Incident>,
 }
 
-/// One runner, used by several threads.
+impl Counts {
+    fn with(mut self, other: Counts) -> Self {
+        self.errors += other.errors;
+        self.incidents.extend(other.incidents);
+        self
+    }
+}
+
+/// One pack on cores of its own, used by several clients.
 fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> Counts {
     let mut rng = SmallRng::seed_from_u64(seed);
     let device = FaultyDevice::new(Arc::new(mock.clone()));
-    let placement = if rng.random() { Mode::Pipeline } else { Mode::Replicate };
-    let options = Options {
+    let mode = if rng.random() { Mode::Pipeline } else { Mode::Replicate };
+    let options = CoresOptions {
         time_limit: Duration::from_millis(50),
-        ..Options::new(rng.random_range(1..=3), placement)
+        ..CoresOptions::new(rng.random_range(1..=3))
     };
+    let cores = Cores::new(&devices(&device), options).unwrap();
     // Opening fails for good now and then: other faults, until it does not.
-    let runner = loop {
+    let loaded = loop {
         device.inject_randomly(rng.random(), FAULTS);
-        match Runner::with_options(pack, |_| true, &devices(&device), &options) {
-            Ok(runner) => break runner,
+        match cores.load(pack, mode, |_| true) {
+            Ok(loaded) => break loaded,
             Err(error) => explained(&error),
         }
     };
-    let run = |seed| {
+    let client = |seed| {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let mut errors = 0;
+        let options = RunOptions { client: Client::new(), ..RunOptions::default() };
+        let mut counts = Counts::default();
         for _ in 0..RUNS_PER_THREAD {
             let numbers: Vec<usize> =
                 (0..rng.random_range(1..=4)).map(|_| rng.random_range(0..ITEMS)).collect();
-            match runner.run("m", numbers.iter().map(|&i| item(i)).collect()) {
+            let ticket = loaded.submit("m", numbers.iter().map(|&i| item(i)).collect(), &options);
+            let ticket = ticket.unwrap();
+            let number = ticket.number();
+            let outcome = ticket.wait();
+            let trace = outcome.trace;
+            assert!(trace.shard_runs.iter().all(|r| r.run == number), "seed {seed}");
+            assert!(trace.incidents.iter().all(|i| i.run == Some(number)), "seed {seed}");
+            match outcome.outputs {
                 Ok(outputs) => {
                     assert_eq!(outputs.len(), numbers.len(), "seed {seed}");
                     for (output, &i) in outputs.iter().zip(&numbers) {
@@ -130,20 +109,21 @@ fn round(seed: u64, pack: &Pack, expected: &[TensorMap], mock: &MockDevice) -> C
                 }
                 Err(error) => {
                     explained(&error);
-                    errors += 1;
+                    counts.errors += 1;
                 }
             }
+            counts.incidents.extend(trace.incidents);
         }
-        errors
+        counts
     };
-    let errors = std::thread::scope(|scope| {
+    let mut counts = std::thread::scope(|scope| {
         let threads: Vec<_> =
-            (0..THREADS).map(|t| scope.spawn(move || run(seed * THREADS + t))).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).sum::<u64>()
+            (0..THREADS).map(|t| scope.spawn(move || client(seed * THREADS + t))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).fold(Counts::default(), Counts::with)
     });
-    let incidents = runner.take_trace().incidents;
+    counts.incidents.extend_from_slice(loaded.incidents());
     device.release();
-    Counts { runs: THREADS * RUNS_PER_THREAD, errors, incidents }
+    counts
 }
 
 /// The error must say which shard failed where and of what.
@@ -165,9 +145,9 @@ fn chaos() -> String {
     let expected: Vec<Vec<TensorMap>> = packs
         .iter()
         .map(|(_folder, pack)| {
-            let runner =
-                Runner::new(pack, &[], &devices(&MockDevice::new(1)), 1, Mode::Pipeline).unwrap();
-            runner.run("m", (0..ITEMS).map(item).collect()).unwrap()
+            let mock = devices(&MockDevice::new(1));
+            let loaded = load(pack, &mock, 1, Mode::Pipeline).unwrap();
+            common::run(&loaded, common::items(ITEMS)).outputs.unwrap()
         })
         .collect();
     let (start, threads) = (Instant::now(), status("Threads"));
@@ -178,7 +158,7 @@ fn chaos() -> String {
     for seed in 0..ROUNDS {
         let which = (seed % PACKS) as usize;
         let counts = round(seed, &packs[which].1, &expected[which], &mock);
-        runs += counts.runs;
+        runs += THREADS * RUNS_PER_THREAD;
         errors += counts.errors;
         incidents += counts.incidents.len() as u64;
         for (n, cause) in seen.iter_mut().zip(CAUSES) {

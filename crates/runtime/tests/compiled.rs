@@ -1,11 +1,14 @@
 //! Which of a shard's files a device is given.
 
+mod common;
+
+use common::{load, run};
 use rockshard_device::{Completion, Device, DeviceError, Session, ShardFile, Takes, Version};
 use rockshard_device_kit::MockDevice;
 use rockshard_device_kit::packs::{model, pack_with, shard};
 use rockshard_manifest::{Compiled, CoreId, Model, Placement, Shard, TensorSpec};
 use rockshard_pack::{Devices, Mode, Pack, Variant};
-use rockshard_runtime::Runner;
+use rockshard_runtime::Outcome;
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -141,9 +144,10 @@ fn a_board_is_given_the_same_scaled_values_as_the_simulator() {
     let outputs = |npu: Arc<dyn Device>| {
         let devices =
             Devices { variant: Variant::of(&*npu), npu, host: Arc::new(MockDevice::new(3)) };
-        let runner = Runner::new(&pack, &[], &devices, 3, Mode::Replicate).unwrap();
+        let loaded = load(&pack, &devices, 3, Mode::Replicate).unwrap();
         let item = [("x".to_owned(), Tensor::from_f32([1, 8], vec![3.0; 8]))].into();
-        (runner.run("m", vec![item]).unwrap(), runner.trace())
+        let Outcome { outputs, trace } = run(&loaded, vec![item]);
+        (outputs.unwrap(), trace)
     };
     let board = Board(MockDevice::new(3), Version::parse("2.3.2"));
     let [(found, measured), (wanted, modelled)] =

@@ -1,11 +1,14 @@
-//! Faults one by one: what the runner does, what it says, and that results are those of a run without faults.
+//! Faults one by one: what is done about them, what it says, and that results are those of a run without faults.
 
+mod common;
+
+use common::{items, load, run as run_m};
 use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile};
 use rockshard_device_kit::packs::{devices, pack};
 use rockshard_device_kit::{Fault, FaultyDevice, MockDevice, Place};
 use rockshard_manifest::CoreId;
 use rockshard_pack::Mode;
-use rockshard_runtime::{Action, Cancel, Incident, Options, Runner, RuntimeError, TensorMap};
+use rockshard_runtime::{Action, Cores, CoresOptions, Incident, Outcome, RuntimeError, TensorMap};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,18 +19,10 @@ const ITEMS: usize = 4;
 const LIMIT: Duration = Duration::from_millis(200);
 const RUN: DeviceErrorKind = DeviceErrorKind::Run;
 
-fn items(count: usize) -> Vec<TensorMap> {
-    (0..count)
-        .map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into())
-        .collect()
-}
-
 fn expected() -> Vec<TensorMap> {
     let (_folder, pack) = pack(SHARDS);
-    Runner::new(&pack, &[], &devices(&MockDevice::new(1)), 1, Mode::Pipeline)
-        .unwrap()
-        .run("m", items(ITEMS))
-        .unwrap()
+    let loaded = load(&pack, &devices(&MockDevice::new(1)), 1, Mode::Pipeline).unwrap();
+    run_m(&loaded, items(ITEMS)).outputs.unwrap()
 }
 
 /// Run with these faults on `cores` cores.
@@ -40,17 +35,20 @@ fn run(
     for (place, fault, times) in faults {
         device.inject(place.clone(), *fault, *times);
     }
-    let mut options = Options::new(cores, Mode::Pipeline);
+    let mut options = CoresOptions::new(cores);
     if faults.iter().any(|(_, fault, _)| *fault == Fault::Hang) {
         options.time_limit = LIMIT;
     }
-    let runner = Runner::with_options(&pack, |_| true, &devices(&device), &options);
-    let result = runner.map(|runner| (runner.run("m", items(ITEMS)), runner.incidents()));
-    device.release();
-    match result {
-        Ok(result) => result,
+    let cores = Cores::new(&devices(&device), options).unwrap();
+    let result = match cores.load(&pack, Mode::Pipeline, |_| true) {
         Err(error) => (Err(error), Vec::new()),
-    }
+        Ok(loaded) => {
+            let Outcome { outputs, trace } = run_m(&loaded, items(ITEMS));
+            (outputs, [loaded.incidents().to_vec(), trace.incidents].concat())
+        }
+    };
+    device.release();
+    result
 }
 
 fn core(n: u8) -> CoreId {
@@ -175,10 +173,11 @@ fn nan_on_every_core_is_the_shards_value() {
     let (_folder, pack) = pack(SHARDS);
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
     device.inject(Place::shard("shard0"), Fault::NotANumber, u64::MAX);
-    let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
+    let loaded = load(&pack, &devices(&device), 3, Mode::Pipeline).unwrap();
     let item = [("v0".to_owned(), Tensor::from_f32([1, 8], vec![f32::NAN; 8]))].into();
-    runner.run("m", vec![item]).unwrap();
-    assert_eq!(runner.incidents(), []);
+    let Outcome { outputs, trace } = run_m(&loaded, vec![item]);
+    outputs.unwrap();
+    assert_eq!(trace.incidents, []);
 }
 
 /// Gives another NaN on every core.
@@ -216,10 +215,9 @@ impl Session for DisagreeingSession {
 #[test]
 fn cores_that_disagree_are_an_error() {
     let (_folder, pack) = pack(SHARDS);
-    let runner =
-        Runner::new(&pack, &[], &devices(&Disagreeing(MockDevice::new(3))), 3, Mode::Pipeline)
-            .unwrap();
-    let error = runner.run("m", items(1)).unwrap_err().to_string();
+    let device = devices(&Disagreeing(MockDevice::new(3)));
+    let loaded = load(&pack, &device, 3, Mode::Pipeline).unwrap();
+    let error = run_m(&loaded, items(1)).outputs.unwrap_err().to_string();
     assert!(
         error.starts_with("shard shard0: cores give different values with NaN")
             && error.contains("core 0, core 0, core 1"),
@@ -256,51 +254,31 @@ fn a_core_that_keeps_failing_is_set_aside() {
     let (_folder, pack) = pack(SHARDS);
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
     device.inject(Place::core(core(1)), Fault::Run(RUN), u64::MAX);
-    let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
-    assert_eq!(runner.run("m", items(ITEMS)).unwrap(), expected());
-    assert_eq!(runner.incidents().iter().filter(|i| i.action == Action::SetAside).count(), 1);
+    let loaded = load(&pack, &devices(&device), 3, Mode::Pipeline).unwrap();
+    let Outcome { outputs, trace } = run_m(&loaded, items(ITEMS));
+    assert_eq!(outputs.unwrap(), expected());
+    let aside = |i: &&Incident| i.action == Action::SetAside;
+    assert_eq!(trace.incidents.iter().filter(aside).count(), 1);
+    assert!(trace.shard_runs.iter().any(|r| r.tries > 1));
     let before = device.injected();
-    assert_eq!(runner.run("m", items(ITEMS)).unwrap(), expected());
-    assert_eq!(device.injected(), before);
-    let trace = runner.take_trace();
-    assert!(trace.runs.iter().all(|r| r.core != core(1)) && trace.runs.iter().any(|r| r.tries > 1));
-    assert_eq!(runner.take_trace(), Default::default());
+    let Outcome { outputs, trace } = run_m(&loaded, items(ITEMS));
+    assert_eq!(outputs.unwrap(), expected());
+    assert_eq!((device.injected(), trace.incidents), (before, vec![]));
+    assert!(trace.shard_runs.iter().all(|r| r.core != core(1)));
 }
 
 #[test]
-fn a_hanging_run_does_not_keep_the_runner() {
+fn a_hanging_run_does_not_keep_the_cores() {
     let (_folder, pack) = pack(SHARDS);
     let device = FaultyDevice::new(Arc::new(MockDevice::new(3)));
     device.inject(Place::default(), Fault::Hang, u64::MAX);
     let start = Instant::now();
-    let options = Options { time_limit: LIMIT, ..Options::new(2, Mode::Replicate) };
-    let runner = Runner::with_options(&pack, |_| true, &devices(&device), &options).unwrap();
-    assert!(matches!(runner.run("m", items(ITEMS)), Err(RuntimeError::Exhausted { .. })));
-    drop(runner);
+    let options = CoresOptions { time_limit: LIMIT, ..CoresOptions::new(2) };
+    let cores = Cores::new(&devices(&device), options).unwrap();
+    let loaded = cores.load(&pack, Mode::Replicate, |_| true).unwrap();
+    let outputs = run_m(&loaded, items(ITEMS)).outputs;
+    assert!(matches!(outputs, Err(RuntimeError::Exhausted { .. })));
+    drop((loaded, cores));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     device.release();
-}
-
-#[test]
-fn cancelling_lets_running_shards_finish_and_starts_no_others() {
-    let (_folder, pack) = pack(SHARDS);
-    let mock = MockDevice::new(1);
-    let device = FaultyDevice::new(Arc::new(mock.clone()));
-    device.inject(Place::default(), Fault::Slow(Duration::from_millis(20)), u64::MAX);
-    let cancel = Cancel::default();
-    let options = Options { cancel: cancel.clone(), ..Options::new(1, Mode::Pipeline) };
-    let runner = Runner::with_options(&pack, |_| true, &devices(&device), &options).unwrap();
-    let result = std::thread::scope(|scope| {
-        let run = scope.spawn(|| runner.run("m", items(ITEMS)));
-        while mock.runs() < 2 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        cancel.cancel();
-        run.join().unwrap()
-    });
-    assert!(matches!(result, Err(RuntimeError::Cancelled)));
-    // The shard that was running is in the trace; at most one more had begun.
-    assert!((2..=4).contains(&mock.runs()), "{}", mock.runs());
-    assert_eq!(runner.trace().runs.len() as u64, mock.runs());
-    assert!(matches!(runner.run("m", items(1)), Err(RuntimeError::Cancelled)));
 }

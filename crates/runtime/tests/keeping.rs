@@ -1,11 +1,13 @@
 //! Which values stay on the device between shards, and for how long.
 
+mod common;
+
+use common::{items, load, run};
 use rockshard_device::{Completion, Device, DeviceError, Session, ShardFile, Value};
 use rockshard_device_kit::MockDevice;
 use rockshard_device_kit::packs::{devices, model, pack_of, shard, spec};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_pack::Mode;
-use rockshard_runtime::{Runner, TensorMap};
 use rockshard_tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -83,19 +85,12 @@ fn values_stay_that_only_the_npu_reads_at_one_scale() {
     assert_eq!(whole.device_values(), stay);
 
     let (_folder, pack) = pack_of(vec![whole]);
-    let items = || -> Vec<TensorMap> {
-        (0..7)
-            .map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into())
-            .collect()
-    };
-    let host_only = Runner::new(&pack, &[], &devices(&Host(MockDevice::new(3))), 3, Mode::Pipeline)
-        .unwrap()
-        .run("m", items())
-        .unwrap();
-    for placement in [Mode::Pipeline, Mode::Replicate] {
+    let host = load(&pack, &devices(&Host(MockDevice::new(3))), 3, Mode::Pipeline).unwrap();
+    let host_only = run(&host, items(7)).outputs.unwrap();
+    for mode in [Mode::Pipeline, Mode::Replicate] {
         let watched = Watched { mock: MockDevice::new(3), taken: Arc::default() };
-        let runner = Runner::new(&pack, &[], &devices(&watched), 3, placement).unwrap();
-        assert_eq!(runner.run("m", items()).unwrap(), host_only);
+        let loaded = load(&pack, &devices(&watched), 3, mode).unwrap();
+        assert_eq!(run(&loaded, items(7)).outputs.unwrap(), host_only);
         let taken = watched.taken.lock().unwrap();
         let kept: BTreeSet<&str> =
             taken.iter().filter(|(_, kept)| **kept).map(|(name, _)| name.as_str()).collect();

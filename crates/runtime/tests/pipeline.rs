@@ -1,10 +1,13 @@
-//! The runner on the mock device, whose outputs depend on the shard's name and on every byte of its inputs.
+//! Packs on the mock device, whose outputs depend on the shard's name and on every byte of its inputs.
 
+mod common;
+
+use common::{items, load, run};
 use rockshard_device::DeviceErrorKind;
 use rockshard_device_kit::packs::{devices, pack};
 use rockshard_device_kit::{Fault, FaultyDevice, MockDevice, Place};
 use rockshard_pack::Mode;
-use rockshard_runtime::{Runner, RuntimeError, TensorMap};
+use rockshard_runtime::{Cores, CoresOptions, RunOptions, RuntimeError};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +17,12 @@ fn faulty(cores: u8) -> (MockDevice, FaultyDevice) {
     (mock.clone(), FaultyDevice::new(Arc::new(mock)))
 }
 
-fn items(count: usize) -> Vec<TensorMap> {
-    (0..count)
-        .map(|i| [("v0".to_owned(), Tensor::from_f32([1, 8], vec![i as f32; 8]))].into())
-        .collect()
-}
-
 #[test]
 fn results_do_not_depend_on_cores_placement_or_interleaving() {
     let (_folder, pack) = pack(9);
-    let expected = Runner::new(&pack, &[], &devices(&MockDevice::new(3)), 1, Mode::Pipeline)
-        .unwrap()
-        .run("m", items(12))
-        .unwrap();
-    for (cores, placement) in [(2, Mode::Pipeline), (3, Mode::Pipeline), (3, Mode::Replicate)] {
+    let alone = load(&pack, &devices(&MockDevice::new(3)), 1, Mode::Pipeline).unwrap();
+    let expected = run(&alone, items(12)).outputs.unwrap();
+    for (cores, mode) in [(2, Mode::Pipeline), (3, Mode::Pipeline), (3, Mode::Replicate)] {
         let (mock, device) = faulty(3);
         for (shard, micros) in [("shard1", 900), ("shard4", 300), ("shard7", 2000)] {
             device.inject(
@@ -36,8 +31,9 @@ fn results_do_not_depend_on_cores_placement_or_interleaving() {
                 u64::MAX,
             );
         }
-        let runner = Runner::new(&pack, &[], &devices(&device), cores, placement).unwrap();
-        assert_eq!(runner.run("m", items(12)).unwrap(), expected, "{cores} cores, {placement:?}");
+        let loaded = load(&pack, &devices(&device), cores, mode).unwrap();
+        let outputs = run(&loaded, items(12)).outputs.unwrap();
+        assert_eq!(outputs, expected, "{cores} cores, {mode:?}");
         assert_eq!(mock.runs(), 9 * 12);
     }
 }
@@ -48,9 +44,8 @@ fn the_modelled_timeline_does_not_depend_on_measured_times() {
     let total = |slow: u64| {
         let (_, device) = faulty(3);
         device.inject(Place::shard("shard2"), Fault::Slow(Duration::from_micros(slow)), u64::MAX);
-        let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
-        runner.run("m", items(6)).unwrap();
-        let trace = runner.trace();
+        let loaded = load(&pack, &devices(&device), 3, Mode::Pipeline).unwrap();
+        let trace = run(&loaded, items(6)).trace;
         assert!(trace.timeline_svg().contains("core 2"));
         trace.modelled_total_us()
     };
@@ -69,8 +64,8 @@ fn failures_are_reported_with_their_shard_and_core() {
     ] {
         let (_, device) = faulty(3);
         device.inject(Place::shard("shard4"), fault, u64::MAX);
-        let runner = Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).unwrap();
-        let error = runner.run("m", items(4)).unwrap_err().to_string();
+        let loaded = load(&pack, &devices(&device), 3, Mode::Pipeline).unwrap();
+        let error = run(&loaded, items(4)).outputs.unwrap_err().to_string();
         assert!(
             error.contains("shard4 on core 1")
                 && error.contains(expected)
@@ -80,8 +75,7 @@ fn failures_are_reported_with_their_shard_and_core() {
     }
     let (_, device) = faulty(3);
     device.inject(Place::shard("shard5"), Fault::Open(DeviceErrorKind::Load), 1);
-    let error =
-        Runner::new(&pack, &[], &devices(&device), 3, Mode::Pipeline).err().unwrap().to_string();
+    let error = load(&pack, &devices(&device), 3, Mode::Pipeline).err().unwrap().to_string();
     assert_eq!(error, "shard shard5 on core 2: injected fault on open");
 }
 
@@ -90,19 +84,17 @@ fn inputs_cores_and_models_are_checked() {
     let (_folder, pack) = pack(3);
     let mock = MockDevice::new(2);
     assert!(matches!(
-        Runner::new(&pack, &[], &devices(&mock), 3, Mode::Pipeline),
+        Cores::new(&devices(&mock), CoresOptions::new(3)),
         Err(RuntimeError::Cores { asked: 3, available: 2, .. })
     ));
-    assert!(matches!(
-        Runner::new(&pack, &["x"], &devices(&mock), 1, Mode::Pipeline),
-        Err(RuntimeError::NoModel { .. })
-    ));
-    let runner = Runner::new(&pack, &[], &devices(&mock), 2, Mode::Pipeline).unwrap();
-    let run = |name: &str, shape: [usize; 2]| {
+    let loaded = load(&pack, &devices(&mock), 2, Mode::Pipeline).unwrap();
+    let submit = |model: &str, name: &str, shape: [usize; 2]| {
         let tensor = Tensor::from_f32(shape, vec![0.0; shape.iter().product()]);
-        runner.run("m", vec![[(name.to_owned(), tensor)].into()]).unwrap_err().to_string()
+        let items = vec![[(name.to_owned(), tensor)].into()];
+        loaded.submit(model, items, &RunOptions::default()).err().unwrap().to_string()
     };
-    assert!(run("other", [1, 8]).contains("input \"v0\" is missing"));
-    assert!(run("v0", [2, 8]).contains("is float32[1, 8], got float32[2, 8]"));
+    assert_eq!(submit("x", "v0", [1, 8]), "the pack has no model \"x\"; it has m");
+    assert!(submit("m", "other", [1, 8]).contains("input \"v0\" is missing"));
+    assert!(submit("m", "v0", [2, 8]).contains("is float32[1, 8], got float32[2, 8]"));
     assert_eq!(mock.runs(), 0);
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use rockshard_converter::{Request as Conversion, Source, Toolkit};
 use rockshard_diffusion::{Request, check};
-use rockshard_pack::{Pack, Variant};
+use rockshard_pack::{Mode, Pack, Variant};
 use rockshard_validation::ReportExtras;
 use serde_json::json;
 use std::collections::HashMap;
@@ -61,7 +61,8 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&pack_path)?;
     let text = TextToImage::open(&pack)?;
     let choice = Choice { size: Some(text.size), ..Choice::default() };
-    let models = PackModels::open(&pack, &devices, &choice, &devices::own_options(&pack, CORES))?;
+    let mode = Mode::of(pack.manifest().conversion.placement);
+    let models = PackModels::open(&pack, &devices, &choice, devices::own_options(CORES), mode)?;
     let request = Request {
         prompt: args.prompt.clone(),
         seed: args.seed,
@@ -76,7 +77,7 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let picture = generated.pictures.first().context("no picture was drawn")?;
     let picture_path = args.out.join("picture.png");
     picture.save(&picture_path)?;
-    let trace = models.runner.trace();
+    let trace = models.trace();
     let timeline = trace.timeline_svg();
     let timeline_path = args.out.join("timeline.svg");
     std::fs::write(&timeline_path, &timeline)

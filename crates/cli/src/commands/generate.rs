@@ -5,7 +5,7 @@ use crate::models::{Choice, PackModels, TextToImage};
 use crate::output::{Output, times};
 use anyhow::{Context, Result};
 use rockshard_diffusion::{Generated, InitialPicture, Picture, Pipeline, Progress, Request};
-use rockshard_pack::Pack;
+use rockshard_pack::{Mode, Pack};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -43,22 +43,22 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
         tile: args.vae_tile,
         no_encoder: args.init_image.is_none(),
     };
-    let models =
-        PackModels::open(&pack, &devices, &choice, &devices::options(&args.device, &pack)?)?;
+    let mode = Mode::of(pack.manifest().conversion.placement);
+    let models = PackModels::open(&pack, &devices, &choice, devices::options(&args.device)?, mode)?;
     let start = Instant::now();
     let generated = generate(&models, &text, &request, out)?;
     let host = start.elapsed().as_secs_f64() * 1e6;
     interrupt::end_here_if_asked("; nothing was written");
     let files = save(&generated, &args.out)?;
-    let trace = models.runner.trace();
+    let trace = models.trace();
     if let Some(path) = &args.timeline {
         std::fs::write(path, trace.timeline_svg()).with_context(|| path.display().to_string())?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
         "pictures": files, "dropped_tokens": generated.dropped_tokens,
-        "modelled_device_us": modelled, "measured_host_us": host, "shard_runs": trace.runs.len(),
-        "modelled_resident_peak_bytes": models.runner.resident_peak(), "incidents": trace.incidents,
+        "modelled_device_us": modelled, "measured_host_us": host, "shard_runs": trace.shard_runs.len(),
+        "modelled_resident_peak_bytes": models.resident_peak(), "incidents": trace.incidents,
     });
     out.result(&value, || {
         let mut text = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");

@@ -4,8 +4,8 @@ use crate::interrupt;
 use crate::models::read_inputs;
 use crate::output::{Output, times};
 use anyhow::{Context, Result, bail};
-use rockshard_pack::{Pack, Variant};
-use rockshard_runtime::{Runner, TensorMap};
+use rockshard_pack::{Mode, Pack, Variant};
+use rockshard_runtime::{Cores, Outcome, RunOptions, TensorMap};
 use rockshard_tensor::write_npy;
 use serde_json::json;
 use std::process::ExitCode;
@@ -36,14 +36,14 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     if !names.contains(&model) {
         bail!("the pack has no model {model:?}; it has {}", names.join(", "));
     }
-    let runner = Runner::with_options(
-        &pack,
-        |m| m.name == model,
-        &devices,
-        &devices::options(&args.device, &pack)?,
-    )?;
+    let cores = Cores::new(&devices, devices::options(&args.device)?)?;
+    let mode = Mode::of(pack.manifest().conversion.placement);
+    let loaded = cores.load(&pack, mode, |m| m.name == model)?;
+    let options = RunOptions { cancel: interrupt::cancel(), ..RunOptions::default() };
     let start = Instant::now();
-    let outputs = runner.run(model, vec![inputs])?.pop().unwrap_or_default();
+    let Outcome { outputs, mut trace } = loaded.run(model, vec![inputs], &options)?;
+    let outputs = outputs?.pop().unwrap_or_default();
+    trace.incidents.splice(..0, loaded.incidents().to_vec());
     let host = start.elapsed().as_secs_f64() * 1e6;
     interrupt::end_here_if_asked("; nothing was written");
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
@@ -59,17 +59,16 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
         std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
         files.push(path);
     }
-    let trace = runner.trace();
     if let Some(path) = &args.trace {
         let text = serde_json::to_string_pretty(
-            &json!({ "runs": trace.runs, "modelled": trace.modelled(), "incidents": trace.incidents }),
+            &json!({ "runs": trace.shard_runs, "modelled": trace.modelled(), "incidents": trace.incidents }),
         )?;
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
         "model": model, "outputs": files, "modelled_device_us": modelled, "measured_host_us": host,
-        "modelled_resident_peak_bytes": runner.resident_peak(), "incidents": trace.incidents,
+        "modelled_resident_peak_bytes": cores.resident_peak(), "incidents": trace.incidents,
     });
     out.result(&value, || {
         let list = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rockshard_device::Device;
 use rockshard_diffusion::Request;
 use rockshard_manifest::Model;
-use rockshard_pack::{Devices, Pack, Variant};
+use rockshard_pack::{Devices, Mode, Pack, Variant};
 use rockshard_runtime::TensorMap;
 use rockshard_validation::{
     LayerFiles, ModelReport, Options, Progress, Report, ReportExtras, random_inputs, render_html,
@@ -58,7 +58,8 @@ fn record(pack: &Pack, prompt: &str, out: &Output) -> Result<HashMap<String, Ten
     let text = TextToImage::open(pack)?;
     let devices = devices::open(DeviceName::Cpu)?;
     let choice = Choice { size: Some(text.size), ..Choice::default() };
-    let models = PackModels::open(pack, &devices, &choice, &devices::own_options(pack, 1))?;
+    let mode = Mode::of(pack.manifest().conversion.placement);
+    let models = PackModels::open(pack, &devices, &choice, devices::own_options(1), mode)?;
     let request = Request {
         prompt: prompt.to_owned(),
         seed: SEED,

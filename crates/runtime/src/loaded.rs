@@ -1,15 +1,15 @@
-//! A model as the runner needs it: values and shards by number instead of by name.
+//! A model as runs need it: values and shards by number instead of by name, files checked, and where each shard cannot be opened.
 
 use crate::{RuntimeError, TensorMap};
 use rockshard_device::ShardFile;
 use rockshard_manifest::{CoreId, Model, TensorSpec};
-use rockshard_pack::{Pack, Port, Variant, Walk, walk};
+use rockshard_pack::{Mode, Pack, Port, Variant, Walk, walk};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// A shard.
-pub(crate) struct Step {
+/// A shard of a loaded model.
+pub(crate) struct LoadedShard {
     pub file: Arc<ShardFile>,
     /// Where the manifest pins it.
     pub core: CoreId,
@@ -26,35 +26,37 @@ pub(crate) struct Step {
     shut_out: AtomicU32,
 }
 
-/// A model.
-pub(crate) struct Plan {
+/// A model of a loaded pack.
+pub(crate) struct LoadedModel {
     pub model: Model,
-    /// Number of the plan in its runner.
-    pub index: usize,
-    /// Session key of the first shard; shard i has key `base + i`.
+    pub mode: Mode,
+    /// Session key of the first shard; shard i has key `base + i`. It is also the model's key in the ledger.
     pub base: usize,
-    pub steps: Vec<Step>,
+    pub shards: Vec<LoadedShard>,
     /// Values of the model's inputs and outputs.
     pub inputs: Vec<usize>,
     pub outputs: Vec<usize>,
     /// How many shards (and the caller) read each value.
     pub uses: Vec<usize>,
+    /// Another model waits for its memory: items that are under way finish, and no others begin.
+    pub yielding: AtomicBool,
 }
 
-impl Plan {
+impl LoadedModel {
+    /// Check a model's files and number its values.
     pub fn new(
         pack: &Pack,
         model: &Model,
-        index: usize,
+        mode: Mode,
         base: usize,
         variant: Variant,
     ) -> Result<Self, RuntimeError> {
         let Walk { shards, inputs, outputs, uses } = walk(model, variant);
         let stays = model.stays();
-        let mut steps = Vec::with_capacity(model.shards.len());
+        let mut loaded = Vec::with_capacity(model.shards.len());
         for (shard, walked) in model.shards.iter().zip(shards) {
             let variant = if shard.core == CoreId::Host { Variant::Device } else { variant };
-            steps.push(Step {
+            loaded.push(LoadedShard {
                 file: Arc::new(pack.shard_file(shard, variant)?),
                 core: shard.core,
                 inputs: walked.inputs,
@@ -67,60 +69,61 @@ impl Plan {
                 shut_out: AtomicU32::new(0),
             });
         }
-        Ok(Plan { model: model.clone(), index, base, steps, inputs, outputs, uses })
+        let (model, yielding) = (model.clone(), AtomicBool::new(false));
+        Ok(LoadedModel { model, mode, base, shards: loaded, inputs, outputs, uses, yielding })
     }
 
     /// Check that an item has the model's inputs, and give its tensors in their order.
     pub fn inputs_of(
         &self,
-        index: usize,
-        mut item: TensorMap,
+        item: usize,
+        mut tensors: TensorMap,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let fail = |problem: String| RuntimeError::Input {
             model: self.model.name.clone(),
-            problem: format!("item {index}: {problem}"),
+            problem: format!("item {item}: {problem}"),
         };
-        let mut tensors = Vec::with_capacity(self.model.inputs.len());
+        let mut inputs = Vec::with_capacity(self.model.inputs.len());
         for spec in &self.model.inputs {
-            match item.remove(&spec.name) {
+            match tensors.remove(&spec.name) {
                 None => return Err(fail(format!("input {:?} is missing", spec.name))),
                 Some(t)
                     if t.shape() != spec.shape || t.dtype().is_float() != spec.dtype.is_float() =>
                 {
-                    return Err(fail(format!(
-                        "input {:?} is {}{:?}, got {t:?}",
-                        spec.name, spec.dtype, spec.shape
-                    )));
+                    let TensorSpec { name, dtype, shape, .. } = spec;
+                    return Err(fail(format!("input {name:?} is {dtype}{shape:?}, got {t:?}")));
                 }
-                Some(t) => tensors.push(t),
+                Some(t) => inputs.push(t),
             }
         }
-        match item.keys().next() {
+        match tensors.keys().next() {
             Some(name) => {
-                let known = self
-                    .model
-                    .inputs
-                    .iter()
-                    .map(|t| t.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ");
+                let known = self.model.inputs.iter().map(|t| t.name.as_str()).collect::<Vec<_>>();
+                let known = known.join(", ");
                 Err(fail(format!("there is no input {name:?}; the inputs are {known}")))
             }
-            None => Ok(tensors),
+            None => Ok(inputs),
         }
     }
 
     /// Whether an item's tensors have this model's names and shapes.
     pub fn fits(&self, item: &TensorMap) -> bool {
-        self.model.inputs.iter().all(|t| item.get(&t.name).is_some_and(|v| v.shape() == t.shape))
+        let given = |t: &TensorSpec| item.get(&t.name).is_some_and(|v| v.shape() == t.shape);
+        self.model.inputs.iter().all(given)
+    }
+
+    pub fn is_yielding(&self) -> bool {
+        self.yielding.load(Ordering::SeqCst)
     }
 }
 
-impl Step {
+impl LoadedShard {
+    /// A lane could not open it.
     pub fn shut_out(&self, lane: usize) {
         self.shut_out.fetch_or(1 << lane, Ordering::Relaxed);
     }
 
+    /// Every lane may be able to open it again.
     pub fn let_in(&self) {
         self.shut_out.store(0, Ordering::Relaxed);
     }
@@ -130,6 +133,7 @@ impl Step {
     }
 }
 
+/// Bytes of a tensor on the device, where real values are float16.
 fn bytes(spec: &TensorSpec) -> u64 {
     let size = if spec.dtype.is_float() { 2 } else { spec.dtype.size() };
     (spec.shape.iter().product::<usize>() * size) as u64
