@@ -59,7 +59,8 @@ impl Bell {
     fn wait(&self, time: Option<Duration>, busy: impl Fn() -> bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.idle.store(time.is_none(), Ordering::SeqCst);
-        if !state.rung && !state.closing && !(time.is_none() && busy()) {
+        let awake = state.rung || state.closing || (time.is_none() && busy());
+        if !awake {
             state = match time {
                 Some(time) => {
                     self.rung.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0

@@ -34,7 +34,6 @@ pub struct Client(pub(crate) u64);
 
 impl Client {
     /// A client like no other. `Client::default()` is one that all share who do not care.
-    #[expect(clippy::new_without_default, reason = "the default is the shared client")]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Client(NEXT.fetch_add(1, Ordering::Relaxed))
