@@ -1,8 +1,10 @@
 //! What is typed.
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rockshard_converter::LoraFile;
 use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
+use rockshard_devices::DeviceName;
 use std::path::PathBuf;
 
 /// Stable Diffusion and vision models on the three NPU cores of the RK3588: convert, run, validate. Without a board, a simulated
@@ -45,22 +47,11 @@ pub enum Command {
     Doctor(DoctorArgs),
 }
 
-/// Where shards run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
-    /// The simulated RK3588: float16 numerics, three cores, modelled time.
-    Sim,
-    /// The float32 CPU reference.
-    Cpu,
-    /// The real NPU (needs a build with the `rknn` feature).
-    Rknn,
-}
-
 /// Options of commands that run a pack.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
     /// Device to run on.
-    #[arg(long, value_enum, default_value = "sim")]
+    #[arg(long, value_parser = device(), default_value = "sim")]
     pub device: DeviceName,
     /// NPU cores to use, 1 to 3.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
@@ -91,7 +82,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub model: Option<PathBuf>,
     /// Device to draw and validate on.
-    #[arg(long, value_enum, default_value = "sim")]
+    #[arg(long, value_parser = device(), default_value = "sim")]
     pub device: DeviceName,
     /// Python interpreter that has rknn-toolkit2, for a device that runs compiled shards only.
     #[arg(long, env = "ROCKSHARD_RKNN_PYTHON", default_value = "python3", value_name = "PATH")]
@@ -308,7 +299,7 @@ pub struct ValidateArgs {
     #[arg(long, conflicts_with_all = ["prompt", "inputs"])]
     pub golden: bool,
     /// Device to judge.
-    #[arg(long, value_enum, default_value = "sim")]
+    #[arg(long, value_parser = device(), default_value = "sim")]
     pub device: DeviceName,
 }
 
@@ -319,6 +310,18 @@ pub struct DoctorArgs {
     /// feature).
     #[arg(long)]
     pub pack: Option<PathBuf>,
+}
+
+/// The devices' names, with what each is.
+fn device() -> impl TypedValueParser<Value = DeviceName> {
+    let names = DeviceName::ALL.map(|name| {
+        PossibleValue::new(name.as_str()).help(match name {
+            DeviceName::Sim => "The simulated RK3588: float16 numerics, three cores, modelled time",
+            DeviceName::Cpu => "The float32 CPU reference",
+            DeviceName::Rknn => "The real NPU (needs a build with the `rknn` feature)",
+        })
+    });
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<DeviceName>())
 }
 
 fn size(text: &str) -> Result<[u32; 2], String> {

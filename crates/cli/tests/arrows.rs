@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("device-cpu", "device manifest tensor"),
     ("device-rknn", "device manifest rknn-abi tensor"),
     ("device-sim", "cost device graph import kernels manifest onnx tensor"),
+    ("devices", "cost device device-cpu device-rknn device-sim pack"),
     ("rknn-abi", ""),
     ("rknnrt-sim", "cost device device-sim graph import manifest onnx rknn-abi tensor"),
     ("runtime", "clock device manifest pack tensor"),

@@ -27,7 +27,7 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
         Some(model) => model.clone(),
         None => bundled()?,
     };
-    let devices = devices::open(args.device)?;
+    let devices = rockshard_devices::open(args.device)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let pack_path = args.out.join("pack");
     if pack_path.join(rockshard_manifest::MANIFEST_FILE).is_file() {
@@ -62,7 +62,13 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let text = TextToImage::open(&pack)?;
     let choice = Choice { size: Some(text.size), ..Choice::default() };
     let mode = Mode::of(pack.manifest().conversion.placement);
-    let models = PackModels::open(&pack, &devices, &choice, devices::own_options(CORES), mode)?;
+    let models = PackModels::open(
+        &pack,
+        &devices,
+        &choice,
+        devices::own_options(args.device, CORES)?,
+        mode,
+    )?;
     let request = Request {
         prompt: args.prompt.clone(),
         seed: args.seed,

@@ -1,8 +1,8 @@
 use crate::args::DoctorArgs;
-use crate::devices;
 use crate::output::Output;
 use anyhow::Result;
 use rockshard_converter::Toolkit;
+use rockshard_devices::RKNNRT;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -79,9 +79,9 @@ fn first_of(paths: &[&str]) -> String {
 
 /// The library's file: the one that the environment names, or one where systems have it.
 fn library() -> Option<String> {
-    match std::env::var_os(devices::RKNNRT).map(PathBuf::from) {
-        Some(path) if path.is_file() => Some(format!("{} ({})", path.display(), devices::RKNNRT)),
-        Some(path) => Some(format!("{} ({}) is not there", path.display(), devices::RKNNRT)),
+    match std::env::var_os(RKNNRT).map(PathBuf::from) {
+        Some(path) if path.is_file() => Some(format!("{} ({})", path.display(), RKNNRT)),
+        Some(path) => Some(format!("{} ({}) is not there", path.display(), RKNNRT)),
         None => RUNTIMES.iter().find(|p| Path::new(p).exists()).map(|p| (*p).to_owned()),
     }
 }
@@ -114,18 +114,17 @@ mod npu {
 #[cfg(feature = "rknn")]
 mod npu {
     use super::{Fact, fact};
-    use crate::devices;
     use anyhow::{Context, Result};
     use rockshard_device::{Device, Takes, Version};
-    use rockshard_device_rknn::RknnDevice;
+    use rockshard_devices::{RknnDevice, load_rknn};
     use rockshard_manifest::{CoreId, Shard};
     use rockshard_pack::{Pack, Variant};
     use std::path::Path;
 
     pub(super) fn facts(pack: Option<&Path>) -> Vec<Fact> {
-        let device = match devices::load_rknn() {
+        let device = match load_rknn() {
             Ok(device) => device,
-            Err(error) => return vec![fact("device rknn", crate::message(&error))],
+            Err(error) => return vec![fact("device rknn", crate::message(&error.into()))],
         };
         let library =
             device.library().map_or_else(|| "librknnrt".to_owned(), |p| p.display().to_string());

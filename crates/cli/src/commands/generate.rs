@@ -37,7 +37,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
         count: args.count,
         initial,
     };
-    let devices = devices::open(args.device.device)?;
+    let devices = rockshard_devices::open(args.device.device)?;
     let choice = Choice {
         size: Some([width, height]),
         tile: args.vae_tile,

@@ -1,9 +1,10 @@
-use crate::args::{DeviceName, RunArgs};
+use crate::args::RunArgs;
 use crate::devices;
 use crate::interrupt;
 use crate::models::read_inputs;
 use crate::output::{Output, times};
 use anyhow::{Context, Result, bail};
+use rockshard_devices::DeviceName;
 use rockshard_pack::{Mode, Pack, Variant};
 use rockshard_runtime::{Cores, Outcome, RunOptions, TensorMap};
 use rockshard_tensor::write_npy;
@@ -24,7 +25,7 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
         }
     };
     let inputs: TensorMap = read_inputs(&args.inputs)?.into_iter().collect();
-    let mut devices = devices::open(args.device.device)?;
+    let mut devices = rockshard_devices::open(args.device.device)?;
     if args.rewritten {
         if args.device.device != DeviceName::Cpu {
             bail!(

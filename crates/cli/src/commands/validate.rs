@@ -1,11 +1,12 @@
 mod golden;
 
-use crate::args::{DeviceName, ValidateArgs};
+use crate::args::ValidateArgs;
 use crate::models::{Choice, PackModels, TextToImage, is_text_to_image, read_inputs};
 use crate::output::Output;
 use crate::{commands::generate, devices, interrupt};
 use anyhow::{Context, Result};
 use rockshard_device::Device;
+use rockshard_devices::DeviceName;
 use rockshard_diffusion::Request;
 use rockshard_manifest::Model;
 use rockshard_pack::{Devices, Mode, Pack, Variant};
@@ -25,7 +26,7 @@ const SEED: u64 = 1;
 /// `validate`.
 pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
-    let devices = devices::open(args.device)?;
+    let devices = rockshard_devices::open(args.device)?;
     if args.golden {
         let report = golden::validate_golden(&pack, &devices, args.threshold, out)?;
         return finish(args, &report, out);
@@ -56,10 +57,11 @@ fn finish(args: &ValidateArgs, report: &Report, out: &Output) -> Result<ExitCode
 /// The inputs that each network is given while the reference draws a prompt; the VAE encoder gets the picture.
 fn record(pack: &Pack, prompt: &str, out: &Output) -> Result<HashMap<String, TensorMap>> {
     let text = TextToImage::open(pack)?;
-    let devices = devices::open(DeviceName::Cpu)?;
+    let devices = rockshard_devices::open(DeviceName::Cpu)?;
     let choice = Choice { size: Some(text.size), ..Choice::default() };
     let mode = Mode::of(pack.manifest().conversion.placement);
-    let models = PackModels::open(pack, &devices, &choice, devices::own_options(1), mode)?;
+    let models =
+        PackModels::open(pack, &devices, &choice, devices::own_options(DeviceName::Cpu, 1)?, mode)?;
     let request = Request {
         prompt: prompt.to_owned(),
         seed: SEED,
@@ -98,7 +100,7 @@ pub fn validate_pack(
                 known.iter().filter(|(n, t)| fits(n, t)).map(|(n, t)| (n.clone(), t.clone())),
             );
         }
-        let reference = devices::open(DeviceName::Cpu)?.npu;
+        let reference = rockshard_devices::open(DeviceName::Cpu)?.npu;
         reports.push(validate_one(
             pack,
             model,
