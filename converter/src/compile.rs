@@ -1,7 +1,8 @@
-//! `--compile`: every NPU shard of a pack through the vendor's toolkit.
+//! Compilation: every NPU shard of a pack through the vendor's toolkit.
 
-use crate::convert::Progress;
+use crate::ConvertProgress;
 use crate::golden::device_tensors;
+use crate::request::Teller;
 use crate::toolkit::{Job, Toolkit};
 use crate::{ConvertError, PackWriter};
 use rockshard_manifest::{Compiled, CoreId, Model};
@@ -16,7 +17,7 @@ pub(crate) fn compile_models(
     toolkit: &Toolkit,
     models: &mut [Model],
     writer: &mut PackWriter,
-    progress: &mut dyn FnMut(Progress),
+    teller: &mut Teller,
 ) -> Result<(), ConvertError> {
     let version = Toolkit::version(&toolkit.python)?;
     let notes = writer.scratch().join("compiled");
@@ -78,8 +79,7 @@ pub(crate) fn compile_models(
             }
         }
         done += 1;
-        progress(Progress::Compile(models[m].name.clone(), done, total));
-        Ok(())
+        teller.tell(ConvertProgress::Compile(models[m].name.clone(), done, total))
     })?;
     drop(jobs);
     if !failures.is_empty() {

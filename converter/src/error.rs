@@ -1,3 +1,5 @@
+//! Why a model cannot be converted: the facts and the place. What to do about it depends on how the caller is used.
+
 use crate::lora::LoraError;
 use crate::toolkit::Failure;
 use rockshard_cost::LimitError;
@@ -53,19 +55,17 @@ pub enum ConvertError {
         before: String,
     },
     /// A limit of the NPU.
-    #[error(
-        "shard {shard}: {source}; smaller tiles (--tile rows:R), more shards or a lower resolution may fit"
-    )]
+    #[error("shard {shard}: {source}; smaller tiles, more shards or a lower resolution may fit")]
     Limit {
         /// Shard.
         shard: String,
         /// Node and limit.
         source: LimitError,
     },
-    /// An option that `--placement split` leaves nothing to.
-    #[error("--placement split decides where a model is cut; leave out {other}")]
+    /// A choice that a split placement leaves nothing to.
+    #[error("placement split decides where a model is cut, so {other} has no place")]
     SplitWith {
-        /// The option, as typed.
+        /// The choice.
         other: String,
     },
     /// More shards than there are nodes.
@@ -78,7 +78,7 @@ pub enum ConvertError {
         /// Nodes there are.
         nodes: usize,
     },
-    /// `--sandwich auto` without a device to calibrate on, or calibration inputs that do not fit.
+    /// Calibration inputs that do not fit.
     #[error("calibration of {part}: {problem}")]
     Calibration {
         /// Part of the model.
@@ -92,7 +92,7 @@ pub enum ConvertError {
     /// The vendor's toolkit is not there.
     #[error(
         "{python}: {problem}; make an environment with `python3.11 -m venv DIR && DIR/bin/pip install rknn-toolkit2==2.5.0 'onnx<=1.18' \
-         'setuptools<81'` and name it with --rknn-python DIR/bin/python"
+         'setuptools<81'`"
     )]
     Toolkit {
         /// Interpreter.
@@ -138,8 +138,11 @@ pub enum ConvertError {
         /// Cause.
         source: std::io::Error,
     },
+    /// The caller's progress function asked to stop.
+    #[error("stopped")]
+    Stopped,
     /// The output is already there.
-    #[error("{0} exists already; remove it or choose another --out")]
+    #[error("{0} exists already")]
     Exists(PathBuf),
 }
 

@@ -1,6 +1,6 @@
 //! The converter: ONNX models to sandwich-scaled, tiled, sharded packs.
 //!
-//! [`convert`] takes a model apart, cuts it into shards ([`partition`]), rewrites each for the NPU ([`passes`]), and writes a pack
+//! [`convert`] takes a model apart ([`Source`]), rewrites it for the NPU ([`passes`]), cuts it into shards ([`partition`]), and writes a pack
 //! with the unchanged pieces beside them as the reference that validation compares with.
 
 mod calibrate;
@@ -8,23 +8,28 @@ mod compile;
 mod convert;
 mod emit;
 mod error;
+mod family;
 mod golden;
 mod lora;
 mod noise;
 pub mod options;
 mod pack;
+mod part;
 pub mod partition;
 pub mod passes;
+mod recipe;
 mod reference;
-mod source;
+mod request;
+mod shards;
 mod toolkit;
 
 pub use calibrate::Sample;
-pub use convert::{Progress, Request, convert};
+pub use convert::convert;
 pub use emit::write_onnx;
 pub use error::ConvertError;
+pub use family::{CompanionFile, Part, Source};
 pub use golden::Recording;
 pub use lora::{LoraError, LoraFile};
 pub use pack::PackWriter;
-pub use source::{Part, Source};
+pub use request::{ConvertProgress, ConvertRequest};
 pub use toolkit::{Failure, Toolkit};

@@ -55,6 +55,11 @@ impl PackWriter {
         Ok(writer)
     }
 
+    /// Keep what was written although the pack is not finished, for a conversion that goes on.
+    pub(crate) fn keep_remains(&mut self) {
+        self.keep = true;
+    }
+
     /// Directory for temporary files; not part of the pack.
     pub fn scratch(&self) -> PathBuf {
         self.partial.join("scratch")

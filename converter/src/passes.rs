@@ -1,4 +1,8 @@
-//! The rewrites, one file a pass. Each is exact in real arithmetic.
+//! The rewrites, one file a pass, and the two lists in which they run. Each is exact in real arithmetic.
+//!
+//! A pass takes a graph and its context, and gives a graph and a log: the edits that it made, and what it declined, with the reason, which
+//! reaches the manifest. [`PART_PASSES`] see a part's whole graph before it is cut; [`rewrite_shard`] has those that a shard goes through
+//! after it.
 
 mod heads;
 mod plane;
@@ -17,3 +21,123 @@ pub use scale::apply_scales;
 pub use shuffle::shuffled_linears;
 pub use split::{SplitGraph, split};
 pub use tile::{AttentionShape, attention_shape, tile_attention};
+
+use crate::ConvertError;
+use crate::options::{Placement, Tile};
+use crate::partition::{Segment, host_nodes, levels};
+
+use rockshard_cost::Rk3588;
+use rockshard_graph::{Graph, Log};
+use rockshard_import::ImportError;
+use rockshard_manifest::AttentionTiling;
+use rockshard_tensor::Tensor;
+
+/// What passes over a part may look at, and what they leave for the cut.
+pub(crate) struct PartContext<'a> {
+    /// Name of the part.
+    pub part: &'a str,
+    pub chip: &'a Rk3588,
+    pub placement: Placement,
+    pub tile: Tile,
+    /// Keeps a weight that a pass made outside of memory.
+    pub store: &'a mut dyn FnMut(Tensor) -> Result<Tensor, ConvertError>,
+    /// An error of the importer's own passes, with the part's place.
+    pub import_failed: &'a dyn Fn(ImportError) -> ConvertError,
+    /// Where a pass that divides the graph over the cores has cut it.
+    pub segments: Option<Vec<Segment>>,
+}
+
+type PartPass = fn(Graph, &mut PartContext) -> Result<(Graph, Log), ConvertError>;
+
+/// The passes over a part's whole graph, in the order in which they run.
+const PART_PASSES: [PartPass; 5] = [
+    fuse_patterns,
+    convolve_shuffled_linears,
+    move_tokens_to_planes,
+    spread_heads,
+    divide_over_cores,
+];
+
+/// Run the passes over a part's graph.
+pub(crate) fn rewrite_part(
+    mut graph: Graph,
+    context: &mut PartContext,
+) -> Result<(Graph, Log), ConvertError> {
+    let mut all = Log::default();
+    for pass in PART_PASSES {
+        let (rewritten, log) = pass(graph, context)?;
+        graph = rewritten;
+        all.edits.extend(log.edits);
+        all.declined.extend(log.declined);
+    }
+    Ok((graph, all))
+}
+
+/// Patterns of nodes that are one operator of the NPU's compiler.
+fn fuse_patterns(mut graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
+    let log = rockshard_import::fuse(&mut graph, None).map_err(|e| (c.import_failed)(e))?;
+    Ok((graph, log))
+}
+
+/// Linear layers over blocks of tokens, as convolutions.
+fn convolve_shuffled_linears(
+    mut graph: Graph,
+    _: &mut PartContext,
+) -> Result<(Graph, Log), ConvertError> {
+    let log = shuffled_linears(&mut graph)?;
+    Ok((graph, log))
+}
+
+/// Deep linear layers on planes, where a whole item is to be fast.
+fn move_tokens_to_planes(graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
+    if !matches!(c.placement, Placement::Split | Placement::Replicate) {
+        return Ok((graph, Log::default()));
+    }
+    Ok((planes(&graph, c.chip, c.store)?, Log::default()))
+}
+
+/// Heads of an attention in groups, one a core.
+fn spread_heads(mut graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
+    if c.tile != Tile::Heads {
+        return Ok((graph, Log::default()));
+    }
+    let declined = split_heads(&mut graph, usize::from(c.chip.cores))?;
+    Ok((graph, Log { declined, ..Log::default() }))
+}
+
+/// Every operator divided over the cores.
+fn divide_over_cores(graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
+    if c.placement != Placement::Split {
+        return Ok((graph, Log::default()));
+    }
+    let divided = split(&graph, &host_nodes(&graph, c.part)?, c.chip.cores)?;
+    c.segments = Some(levels(&divided));
+    let SplitGraph { graph, declined, .. } = divided;
+    Ok((graph, Log { declined, ..Log::default() }))
+}
+
+/// A shard's graph after its passes.
+pub(crate) struct Rewritten {
+    pub graph: Graph,
+    /// What was done to each attention, in running order.
+    pub attention: Vec<AttentionTiling>,
+}
+
+impl Rewritten {
+    /// A shard that no pass is for: the host's.
+    pub fn unchanged(graph: Graph) -> Self {
+        Rewritten { graph, attention: Vec::new() }
+    }
+}
+
+/// Run the passes over a shard's graph: values stored scaled, then attention in tiles.
+pub(crate) fn rewrite_shard(
+    graph: Graph,
+    scales: &Scales,
+    tile: Tile,
+    chip: &Rk3588,
+) -> Result<Rewritten, ConvertError> {
+    let mut graph = apply_scales(&graph, scales)?;
+    let attention = tile_attention(&mut graph, tile, chip)?;
+    Ok(Rewritten { graph, attention })
+}

@@ -12,7 +12,7 @@ use rockshard_converter::passes::{
 use rockshard_converter::write_onnx;
 use rockshard_cost::Rk3588;
 use rockshard_graph::{Binary, Graph, Op};
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_kernels::Precision;
 use rockshard_tensor::Tensor;
 
@@ -119,7 +119,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("graph.onnx");
         write_onnx(&graph, &path).unwrap();
-        let back = import_file(&path, &Options::fixed()).unwrap();
+        let back = import_file(&path, &ImportOptions::fixed()).unwrap();
         assert_equal(&run(&back, &given, Precision::F32), &run(&graph, &given, Precision::F32), "onnx");
     }
 }

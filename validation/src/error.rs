@@ -1,4 +1,8 @@
+//! Why a validation, or its report, could not be made.
+
 use rockshard_device::DeviceError;
+use rockshard_pack::PackError;
+use std::path::PathBuf;
 
 /// Why a validation could not be carried out at all. A layer that fails or cannot be compared is part of the report instead.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,28 @@ pub enum ValidationError {
     /// A device, or a library it needs, is not there.
     #[error(transparent)]
     Unavailable(DeviceError),
+    /// The pack or one of its files.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// A model was converted without recording tensors.
+    #[error("{pack}: {model} has no golden tensors")]
+    NoGolden {
+        /// The pack.
+        pack: PathBuf,
+        /// The model.
+        model: String,
+    },
+    /// Recorded tensors cannot be used.
+    #[error("{path}: {problem}")]
+    Golden {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The caller's progress function asked to stop.
+    #[error("stopped; no report was made")]
+    Stopped,
 }
 
 /// Why a report could not be written as a page.
@@ -57,6 +83,14 @@ pub enum ReportError {
     /// The page's template and its data disagree.
     #[error("report.html: {0}")]
     Template(#[from] minijinja::Error),
+    /// A file cannot be written.
+    #[error("{path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
     /// The timeline is not SVG text.
     #[error("report.html: the timeline has no <svg> element")]
     Timeline,

@@ -1,3 +1,5 @@
+//! Seeded noise of the kind that a model takes.
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;

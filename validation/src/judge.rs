@@ -1,6 +1,6 @@
 //! From the outputs of a layer's runs to its verdict.
 
-use crate::report::{Divergence, LayerReport, Mode, OutputReport, TensorReport, Verdict};
+use crate::report::{Divergence, Feeding, LayerReport, OutputReport, TensorReport, Verdict};
 use crate::validate::LayerFiles;
 use crate::{Metrics, after_norm_cosine, compare};
 use rockshard_manifest::TensorSpec;
@@ -47,11 +47,11 @@ pub(crate) fn judge(
                 .ok_or_else(|| format!("the reference has no output {:?}", spec.name)),
             Err(reason) => Err(reason.clone()),
         };
-        let mut compared = |mode: Mode, outputs: &Result<Vec<Tensor>, Missing>| {
+        let mut compared = |mode: Feeding, outputs: &Result<Vec<Tensor>, Missing>| {
             findings.compare(spec, mode, outputs.as_ref().map(|o| &o[at]), &expected, threshold)
         };
-        let teacher_forced = compared(Mode::TeacherForced, &run.teacher_forced);
-        let cumulative = compared(Mode::Cumulative, &run.cumulative);
+        let teacher_forced = compared(Feeding::TeacherForced, &run.teacher_forced);
+        let cumulative = compared(Feeding::Cumulative, &run.cumulative);
         if wanted.contains(&spec.name) {
             let after_norm = match (&run.cumulative, &expected) {
                 (Ok(found), Ok(expected)) => {
@@ -100,7 +100,7 @@ impl Findings {
     fn compare(
         &mut self,
         spec: &TensorSpec,
-        mode: Mode,
+        mode: Feeding,
         found: Result<&Tensor, &Missing>,
         expected: &Result<&Tensor, String>,
         threshold: f64,
@@ -154,7 +154,7 @@ fn range(tensor: &Tensor) -> Option<[f32; 2]> {
 
 /// The first layer that is itself at fault; if none is, the first whose own inputs led it astray.
 pub(crate) fn first_divergence(layers: &[LayerReport], threshold: f64) -> Option<Divergence> {
-    let by = |mode: Mode| {
+    let by = |mode: Feeding| {
         layers.iter().enumerate().find_map(|(index, layer)| {
             let place = |value, agreement| Divergence {
                 layer: layer.name.clone(),
@@ -176,5 +176,5 @@ pub(crate) fn first_divergence(layers: &[LayerReport], threshold: f64) -> Option
             }
         })
     };
-    by(Mode::TeacherForced).or_else(|| by(Mode::Cumulative))
+    by(Feeding::TeacherForced).or_else(|| by(Feeding::Cumulative))
 }

@@ -1,3 +1,5 @@
+//! Recorded values behind the interface of a device, in a reference's place.
+
 use rockshard_device::{Completion, Device, DeviceError, DeviceErrorKind, Session, ShardFile};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;

@@ -79,18 +79,18 @@ impl Verdict {
 /// Which inputs a layer was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
+pub enum Feeding {
     /// The reference's values: the layer alone.
     TeacherForced,
     /// The values of the device's earlier layers.
     Cumulative,
 }
 
-impl std::fmt::Display for Mode {
+impl std::fmt::Display for Feeding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Mode::TeacherForced => "teacher-forced",
-            Mode::Cumulative => "cumulative",
+            Feeding::TeacherForced => "teacher-forced",
+            Feeding::Cumulative => "cumulative",
         })
     }
 }
@@ -116,10 +116,10 @@ pub struct TensorReport {
 
 impl TensorReport {
     /// The metrics of a mode.
-    pub fn metrics(&self, mode: Mode) -> Option<&Metrics> {
+    pub fn metrics(&self, mode: Feeding) -> Option<&Metrics> {
         match mode {
-            Mode::TeacherForced => self.teacher_forced.as_ref(),
-            Mode::Cumulative => self.cumulative.as_ref(),
+            Feeding::TeacherForced => self.teacher_forced.as_ref(),
+            Feeding::Cumulative => self.cumulative.as_ref(),
         }
     }
 }
@@ -145,7 +145,7 @@ pub struct LayerReport {
 
 impl LayerReport {
     /// The output with the lowest agreement in a mode; `None` when nothing was compared.
-    pub fn worst(&self, mode: Mode) -> Option<(&TensorReport, &Metrics)> {
+    pub fn worst(&self, mode: Feeding) -> Option<(&TensorReport, &Metrics)> {
         let compared = self.tensors.iter().filter_map(|t| t.metrics(mode).map(|m| (t, m)));
         compared.min_by(|a, b| a.1.agreement().total_cmp(&b.1.agreement()))
     }
@@ -159,7 +159,7 @@ pub struct Divergence {
     /// Its place in running order, from 0.
     pub index: usize,
     /// Teacher-forced when the layer itself is at fault; cumulative when no single layer is, but their errors add up.
-    pub mode: Mode,
+    pub mode: Feeding,
     /// The output that differs most; absent when the layer did not run.
     pub value: Option<String>,
     /// Its cosine, or equal share for integers; absent when the layer did not run.
@@ -197,8 +197,8 @@ pub struct ModelReport {
 
 impl ModelReport {
     /// The layer and mode with the lowest agreement; `None` when nothing was compared.
-    pub fn worst(&self) -> Option<(&LayerReport, Mode, &TensorReport, &Metrics)> {
-        let modes = [Mode::TeacherForced, Mode::Cumulative];
+    pub fn worst(&self) -> Option<(&LayerReport, Feeding, &TensorReport, &Metrics)> {
+        let modes = [Feeding::TeacherForced, Feeding::Cumulative];
         let all = self
             .layers
             .iter()

@@ -8,6 +8,7 @@ use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile}
 use rockshard_manifest::{CoreId, Shard, TensorSpec};
 use rockshard_tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 /// One layer with its two graphs.
 #[derive(Clone, Debug)]
@@ -24,22 +25,22 @@ pub struct LayerFiles {
 
 /// How to judge.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct Criteria {
     /// Smallest cosine that passes, teacher-forced and cumulative.
     pub threshold: f64,
     /// Names of the model's outputs; when empty, the values that no layer reads.
     pub outputs: Vec<String>,
 }
 
-impl Default for Options {
+impl Default for Criteria {
     fn default() -> Self {
-        Options { threshold: 0.999, outputs: Vec::new() }
+        Criteria { threshold: 0.999, outputs: Vec::new() }
     }
 }
 
 /// How far a validation is.
 #[derive(Clone, Copy, Debug)]
-pub enum Progress<'a> {
+pub enum ValidateProgress<'a> {
     /// A layer is about to run.
     Started {
         /// Model name.
@@ -72,39 +73,44 @@ pub enum Progress<'a> {
 ///
 /// # Errors
 /// The layers do not fit together or the inputs do not fit them, or a device is [`DeviceErrorKind::Unavailable`]. Any other failure
-/// of a device is the layer's verdict: failed if the device failed, unchecked if the reference did.
+/// of a device is the layer's verdict: failed if the device failed, unchecked if the reference did. [`ValidationError::Stopped`] if
+/// `progress` breaks.
 pub fn validate_model(
     layers: &[LayerFiles],
     inputs: &BTreeMap<String, Tensor>,
     npu: &dyn Device,
     host: &dyn Device,
     reference: &dyn Device,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress<'_>),
+    criteria: &Criteria,
+    progress: &mut dyn FnMut(ValidateProgress<'_>) -> ControlFlow<()>,
 ) -> Result<ModelReport, ValidationError> {
-    let model = check(layers, inputs, options)?;
+    let model = check(layers, inputs, criteria)?;
     let mut values = Values::new(layers, inputs);
     let (mut reports, mut outputs) = (Vec::with_capacity(layers.len()), Vec::new());
     for (index, layer) in layers.iter().enumerate() {
         let total = layers.len();
-        progress(Progress::Started { model, layer: &layer.shard.name, index, total });
-        let is_output = |name: &str| match options.outputs.is_empty() {
+        let mut tell = |event: ValidateProgress<'_>| match progress(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ValidationError::Stopped),
+        };
+        tell(ValidateProgress::Started { model, layer: &layer.shard.name, index, total })?;
+        let is_output = |name: &str| match criteria.outputs.is_empty() {
             true => !values.is_read(name),
-            false => options.outputs.iter().any(|o| o == name),
+            false => criteria.outputs.iter().any(|o| o == name),
         };
         let wanted: BTreeSet<String> =
             layer.device.outputs.iter().map(|o| o.name.clone()).filter(|n| is_output(n)).collect();
         let device = if layer.shard.core == CoreId::Host { host } else { npu };
         let run = run_layer(layer, device, reference, &mut values)?;
-        let report = judge(layer, run, &wanted, options.threshold, &mut outputs);
+        let report = judge(layer, run, &wanted, criteria.threshold, &mut outputs);
         values.finish(index);
-        progress(Progress::Finished { model, layer: &report, index, total });
+        tell(ValidateProgress::Finished { model, layer: &report, index, total })?;
         reports.push(report);
     }
     Ok(ModelReport {
         model: model.to_owned(),
         verdict: Verdict::of_parts(reports.iter().map(|l| (l.name.as_str(), &l.verdict))),
-        first_divergence: first_divergence(&reports, options.threshold),
+        first_divergence: first_divergence(&reports, criteria.threshold),
         outputs,
         layers: reports,
     })
@@ -114,11 +120,11 @@ pub fn validate_model(
 fn check<'a>(
     layers: &'a [LayerFiles],
     inputs: &BTreeMap<String, Tensor>,
-    options: &Options,
+    criteria: &Criteria,
 ) -> Result<&'a str, ValidationError> {
     let first = layers.first().ok_or(ValidationError::Empty)?;
-    if !(0.0..=1.0).contains(&options.threshold) {
-        return Err(ValidationError::Threshold(options.threshold));
+    if !(0.0..=1.0).contains(&criteria.threshold) {
+        return Err(ValidationError::Threshold(criteria.threshold));
     }
     let mut written = BTreeSet::new();
     for layer in layers {
@@ -155,7 +161,7 @@ fn check<'a>(
             layer.device.outputs.iter().chain(&layer.reference.outputs).map(|o| o.name.as_str()),
         );
     }
-    match options.outputs.iter().find(|o| !written.contains(o.as_str())) {
+    match criteria.outputs.iter().find(|o| !written.contains(o.as_str())) {
         Some(output) => Err(ValidationError::MissingOutput(output.clone())),
         None => Ok(&first.model),
     }
@@ -195,12 +201,14 @@ fn run_layer(
         }
         Ok(mut session) => {
             let same = matches!((&taught, &own), (Ok(a), Ok(b)) if a == b);
-            let mut go = |inputs: Result<Vec<Tensor>, String>| match inputs {
-                Err(missing) => Ok(Err(Missing::Inputs(missing))),
-                Ok(inputs) => match run(&mut *session, &layer.device, core, &inputs) {
-                    Ok(outputs) => Ok(Ok(outputs)),
-                    Err(error) => Ok(Err(Missing::Failed(available(error)?.to_string()))),
-                },
+            let mut go = |inputs: Result<Vec<Tensor>, String>| -> Result<_, ValidationError> {
+                match inputs {
+                    Err(missing) => Ok(Err(Missing::Inputs(missing))),
+                    Ok(inputs) => match run(&mut *session, &layer.device, core, &inputs) {
+                        Ok(outputs) => Ok(Ok(outputs)),
+                        Err(error) => Ok(Err(Missing::Failed(available(error)?.to_string()))),
+                    },
+                }
             };
             let first: Result<Vec<Tensor>, Missing> = go(taught)?;
             let second = if same { first.clone() } else { go(own)? };

@@ -6,17 +6,26 @@ use common::{Fake, Wrong, chain, inputs, layer, spec};
 use rockshard_manifest::{AttentionTiling, CoreId, SandwichRegion};
 use rockshard_tensor::{DType, Tensor};
 use rockshard_validation::{
-    LayerFiles, Options, Report, ReportError, ReportExtras, render_html, validate_model,
+    Criteria, LayerFiles, Report, ReportError, ReportExtras, render_html, validate_model,
+    write_report,
 };
 use std::collections::BTreeMap;
+use std::ops::ControlFlow::Continue;
 
 fn report(layers: &[LayerFiles], wrong: &[(&str, Wrong)], half: bool) -> Report {
     let steady = layers.len() > 10;
     let (npu, reference) =
         (Fake { half, steady, ..Fake::device(wrong) }, Fake { steady, ..Fake::reference() });
-    let model =
-        validate_model(layers, &inputs(), &npu, &npu, &reference, &Options::default(), &mut |_| {})
-            .unwrap();
+    let model = validate_model(
+        layers,
+        &inputs(),
+        &npu,
+        &npu,
+        &reference,
+        &Criteria::default(),
+        &mut |_| Continue(()),
+    )
+    .unwrap();
     Report::new(0.999, "sim", "cpu", vec![model])
 }
 
@@ -35,8 +44,8 @@ fn json_keeps_its_form() {
         &npu,
         &npu,
         &Fake::reference(),
-        &Options::default(),
-        &mut |_| {},
+        &Criteria::default(),
+        &mut |_| Continue(()),
     )
     .unwrap();
     let report = Report::new(0.999, "sim", "cpu", vec![model]);
@@ -108,9 +117,9 @@ fn names_are_escaped() {
     assert!(page.contains("&lt;script&gt;"));
 }
 
-/// A page with something of everything, left in the test folder of the target directory for people to look at.
+/// A page with something of everything shows all of it; it is left in the test folder of the target directory, to look at.
 #[test]
-fn a_page_to_look_at() {
+fn a_large_report_shows_everything() {
     let names = [
         "time-embedding",
         "down_blocks.0.resnets.0",
@@ -173,6 +182,14 @@ fn a_page_to_look_at() {
     small.verdict = rockshard_validation::Verdict::Pass;
     report.models.insert(0, small);
     let page = render_html(&report, &ReportExtras::default()).unwrap();
-    std::fs::write(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html"), page)
-        .unwrap();
+    for layer in report.models.iter().flat_map(|m| &m.layers) {
+        assert!(page.contains(&layer.name), "{}", layer.name);
+    }
+    for text in ["text_encoder", "rows:256", "<svg"] {
+        assert!(page.contains(text), "{text}");
+    }
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html");
+    write_report(&report, &ReportExtras::default(), &path).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), page);
+    assert_eq!(std::fs::read_to_string(path.with_extension("json")).unwrap(), report.to_json());
 }

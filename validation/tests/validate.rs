@@ -7,17 +7,20 @@ use rockshard_device::Device;
 use rockshard_manifest::CoreId;
 use rockshard_tensor::{DType, Tensor};
 use rockshard_validation::{
-    LayerFiles, Metrics, Mode, ModelReport, Options, Progress, Recorded, Report, ValidationError,
-    Verdict, validate_model,
+    Criteria, Feeding, LayerFiles, Metrics, ModelReport, Recorded, Report, ValidateProgress,
+    ValidationError, Verdict, validate_model,
 };
 use std::collections::BTreeMap;
+use std::ops::ControlFlow::{Break, Continue};
 
 fn validate_with(
     layers: &[LayerFiles],
     npu: &Fake,
     reference: &dyn Device,
 ) -> Result<ModelReport, ValidationError> {
-    validate_model(layers, &inputs(), npu, npu, reference, &Options::default(), &mut |_| {})
+    validate_model(layers, &inputs(), npu, npu, reference, &Criteria::default(), &mut |_| {
+        Continue(())
+    })
 }
 
 fn validate(wrong: &[(&str, Wrong)]) -> ModelReport {
@@ -28,7 +31,7 @@ fn words(report: &ModelReport) -> Vec<&str> {
     report.layers.iter().map(|l| l.verdict.word()).collect()
 }
 
-fn cosine(report: &ModelReport, index: usize, mode: Mode) -> f64 {
+fn cosine(report: &ModelReport, index: usize, mode: Feeding) -> f64 {
     report.layers[index].worst(mode).unwrap().1.agreement()
 }
 
@@ -52,12 +55,12 @@ fn the_layer_at_fault_is_named_though_all_after_it_fail_too() {
     let first = report.first_divergence.clone().unwrap();
     assert_eq!(
         (first.layer.as_str(), first.index, first.mode, first.value.as_deref()),
-        ("two", 1, Mode::TeacherForced, Some("y2"))
+        ("two", 1, Feeding::TeacherForced, Some("y2"))
     );
     assert!((first.agreement.unwrap() - 0.3f64.cos()).abs() < 1e-6);
     assert!(
-        cosine(&report, 2, Mode::TeacherForced) > 0.999_999
-            && cosine(&report, 2, Mode::Cumulative) < 0.98
+        cosine(&report, 2, Feeding::TeacherForced) > 0.999_999
+            && cosine(&report, 2, Feeding::Cumulative) < 0.98
     );
     assert!(report.layers[2].verdict.reason().starts_with("cumulative cosine 0.9"));
     let Verdict::Fail { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
@@ -70,7 +73,7 @@ fn errors_that_only_add_up_are_a_cumulative_divergence() {
     let report = validate(&[("one", turn), ("two", turn), ("three", turn)]);
     assert_eq!(words(&report)[0], "pass");
     let first = report.first_divergence.unwrap();
-    assert_eq!(first.mode, Mode::Cumulative);
+    assert_eq!(first.mode, Feeding::Cumulative);
     assert!(first.index > 0);
 }
 
@@ -78,7 +81,7 @@ fn errors_that_only_add_up_are_a_cumulative_divergence() {
 fn the_threshold_decides() {
     let npu = Fake::device(&[("two", Wrong::Turn(0.1))]);
     for (threshold, passes) in [(0.99, true), (0.999, false)] {
-        let options = Options { threshold, ..Options::default() };
+        let options = Criteria { threshold, ..Criteria::default() };
         let report = validate_model(
             &chain(),
             &inputs(),
@@ -86,15 +89,17 @@ fn the_threshold_decides() {
             &npu,
             &Fake::reference(),
             &options,
-            &mut |_| {},
+            &mut |_| Continue(()),
         )
         .unwrap();
         assert_eq!(report.verdict.is_pass(), passes);
     }
-    let options = Options { threshold: f64::NAN, ..Options::default() };
+    let options = Criteria { threshold: f64::NAN, ..Criteria::default() };
     let error =
-        validate_model(&chain(), &inputs(), &npu, &npu, &Fake::reference(), &options, &mut |_| {})
-            .unwrap_err();
+        validate_model(&chain(), &inputs(), &npu, &npu, &Fake::reference(), &options, &mut |_| {
+            Continue(())
+        })
+        .unwrap_err();
     assert!(matches!(error, ValidationError::Threshold(_)));
 }
 
@@ -201,7 +206,7 @@ fn host_layers_run_on_the_host_and_integers_must_be_equal() {
         [(vec![], true, 1.0), (vec![("look-up", Wrong::OffByOne)], false, 15.0 / 16.0)]
     {
         let (npu, host) = (Fake::device(&[]), Fake::device(&wrong));
-        let options = Options { threshold: 0.5, outputs: vec!["next".into(), "y3".into()] };
+        let options = Criteria { threshold: 0.5, outputs: vec!["next".into(), "y3".into()] };
         let report = validate_model(
             &layers,
             &inputs,
@@ -209,7 +214,7 @@ fn host_layers_run_on_the_host_and_integers_must_be_equal() {
             &host,
             &Fake::reference(),
             &options,
-            &mut |_| {},
+            &mut |_| Continue(()),
         )
         .unwrap();
         assert_eq!(host.layers(), ["look-up"]);
@@ -243,10 +248,13 @@ fn recorded_values_stand_in_for_a_reference() {
 #[test]
 fn layers_and_inputs_must_fit_together() {
     let npu = Fake::device(&[]);
-    let go = |layers: &[LayerFiles], inputs: &BTreeMap<String, Tensor>| {
-        validate_model(layers, inputs, &npu, &npu, &npu, &Options::default(), &mut |_| {})
+    let go =
+        |layers: &[LayerFiles], inputs: &BTreeMap<String, Tensor>| {
+            validate_model(layers, inputs, &npu, &npu, &npu, &Criteria::default(), &mut |_| {
+                Continue(())
+            })
             .unwrap_err()
-    };
+        };
     assert!(matches!(go(&[], &inputs()), ValidationError::Empty));
     assert!(matches!(go(&chain(), &BTreeMap::new()), ValidationError::MissingValue { .. }));
     assert!(matches!(go(&chain()[1..], &inputs()), ValidationError::MissingValue { .. }));
@@ -258,9 +266,10 @@ fn layers_and_inputs_must_fit_together() {
     let mut mixed = chain();
     mixed[2].model = "other".into();
     assert!(matches!(go(&mixed, &inputs()), ValidationError::MixedModels { .. }));
-    let options = Options { outputs: vec!["y4".into()], ..Options::default() };
+    let options = Criteria { outputs: vec!["y4".into()], ..Criteria::default() };
     let error =
-        validate_model(&chain(), &inputs(), &npu, &npu, &npu, &options, &mut |_| {}).unwrap_err();
+        validate_model(&chain(), &inputs(), &npu, &npu, &npu, &options, &mut |_| Continue(()))
+            .unwrap_err();
     assert!(matches!(error, ValidationError::MissingOutput(name) if name == "y4"));
     assert!(npu.layers().is_empty(), "nothing ran");
 }
@@ -269,13 +278,16 @@ fn layers_and_inputs_must_fit_together() {
 fn progress_names_each_layer_before_and_after() {
     let npu = Fake::device(&[]);
     let mut seen = Vec::new();
-    let mut note = |p: Progress<'_>| match p {
-        Progress::Started { model, layer, index, total } => {
-            seen.push(format!("{model} {layer} {index}/{total}"))
-        }
-        Progress::Finished { layer, .. } => {
-            seen.push(format!("{} {}", layer.name, layer.verdict.word()))
-        }
+    let mut note = |p: ValidateProgress<'_>| {
+        seen.push(match p {
+            ValidateProgress::Started { model, layer, index, total } => {
+                format!("{model} {layer} {index}/{total}")
+            }
+            ValidateProgress::Finished { layer, .. } => {
+                format!("{} {}", layer.name, layer.verdict.word())
+            }
+        });
+        Continue(())
     };
     validate_model(
         &chain()[..1],
@@ -283,9 +295,19 @@ fn progress_names_each_layer_before_and_after() {
         &npu,
         &npu,
         &Fake::reference(),
-        &Options::default(),
+        &Criteria::default(),
         &mut note,
     )
     .unwrap();
     assert_eq!(seen, ["toy one 0/1", "one pass"]);
+    let stopped = validate_model(
+        &chain(),
+        &inputs(),
+        &npu,
+        &npu,
+        &Fake::reference(),
+        &Criteria::default(),
+        &mut |_| Break(()),
+    );
+    assert!(matches!(stopped, Err(ValidationError::Stopped)));
 }

@@ -4,7 +4,7 @@
 //! wider than the NPU's registers, and the transposes move every value twice.
 
 use rockshard_graph::{
-    Graph, Links, NodeId, Op, Patch, Rule, ValueId, VerifyError, Window, rewrite,
+    Graph, Links, Log, NodeId, Op, Patch, Rule, ValueId, VerifyError, Window, rewrite,
 };
 use rockshard_kernels::{Precision, evaluate};
 use rockshard_tensor::Tensor;
@@ -15,8 +15,8 @@ struct ShuffledLinear;
 ///
 /// # Errors
 /// The rewrite broke the graph (a defect, with the node named).
-pub fn shuffled_linears(graph: &mut Graph) -> Result<(), VerifyError> {
-    rewrite(graph, &[&ShuffledLinear], None).map(drop)
+pub fn shuffled_linears(graph: &mut Graph) -> Result<Log, VerifyError> {
+    rewrite(graph, &[&ShuffledLinear], None)
 }
 
 impl Rule for ShuffledLinear {

@@ -2,9 +2,8 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rockshard_converter::LoraFile;
-use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
-use rockshard_devices::DeviceName;
+use rockshard::DeviceName;
+use rockshard::{LoraFile, Mode, Optimise, Placement, Sandwich, Shards, Tile};
 use std::path::PathBuf;
 
 /// Stable Diffusion and vision models on the three NPU cores of the RK3588: convert, run, validate. Without a board, a simulated
@@ -47,6 +46,28 @@ pub enum Command {
     Doctor(DoctorArgs),
 }
 
+/// How items go through the cores, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeName {
+    /// The planner's choice.
+    Auto,
+    /// Through shards that are pinned to cores.
+    Pipeline,
+    /// Each on one core.
+    Replicate,
+}
+
+impl ModeName {
+    /// The mode, unless the planner is to choose.
+    pub fn chosen(self) -> Option<Mode> {
+        match self {
+            ModeName::Auto => None,
+            ModeName::Pipeline => Some(Mode::Pipeline),
+            ModeName::Replicate => Some(Mode::Replicate),
+        }
+    }
+}
+
 /// Options of commands that run a pack.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
@@ -56,6 +77,10 @@ pub struct DeviceArgs {
     /// NPU cores to use, 1 to 3.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub cores: u8,
+    /// How several items go through the cores: pipeline (each shard on the core that it is pinned to), replicate (every core holds every
+    /// shard), or auto, the one that is modelled to be sooner.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub mode: ModeName,
     /// Most device memory, as modelled, for models that are open together, e.g. 2GB or 900MB; models take turns where they do not fit.
     /// Default: the NPU's address space; none with --device cpu.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
@@ -84,6 +109,9 @@ pub struct DemoArgs {
     /// Device to draw and validate on.
     #[arg(long, value_parser = device(), default_value = "sim")]
     pub device: DeviceName,
+    /// How the pictures go through the cores.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub mode: ModeName,
     /// Python interpreter that has rknn-toolkit2, for a device that runs compiled shards only.
     #[arg(long, env = "ROCKSHARD_RKNN_PYTHON", default_value = "python3", value_name = "PATH")]
     pub rknn_python: PathBuf,

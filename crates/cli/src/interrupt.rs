@@ -1,6 +1,7 @@
 //! Ctrl-C. The first lets the shard that is running finish and ends the command with exit code 130; the second ends it at once.
 
-use rockshard_runtime::Cancel;
+use rockshard::{Cancel, RunOptions};
+use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 /// Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it.
@@ -11,6 +12,16 @@ static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::default);
 /// What Ctrl-C cancels.
 pub fn cancel() -> Cancel {
     CANCEL.clone()
+}
+
+/// Options of a run that Ctrl-C stops.
+pub fn run_options() -> RunOptions {
+    RunOptions { cancel: cancel(), ..RunOptions::default() }
+}
+
+/// Break where Ctrl-C was typed.
+pub fn go_on() -> ControlFlow<()> {
+    if CANCEL.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Take Ctrl-C (and SIGTERM) from here on.

@@ -4,9 +4,10 @@
 mod args;
 mod commands;
 mod devices;
+mod inputs;
 mod interrupt;
-mod models;
 mod output;
+mod remedy;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -41,13 +42,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error and its causes on one line, without causes whose text is already there.
+/// An error, its causes and what to do about it on one line, without causes whose text is already there.
 fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !text.contains(&cause) {
             text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
         }
+    }
+    if let Some(remedy) = remedy::remedy(error) {
+        text += &format!("; {remedy}");
     }
     text
 }

@@ -1,10 +1,11 @@
 //! The bundled model draws what its held-out captions ask for, and the simulator draws it as well as the CPU reference.
 
+mod checker;
 mod common;
 
+use checker::{Scene, describe};
 use common::{Work, model, rockshard};
 use rockshard_diffusion::Picture;
-use rockshard_diffusion::check::{Scene, describe};
 use std::path::Path;
 
 /// What must be right in a picture.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Work, model, npy, relative_l2, rockshard};
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_tensor::{Tensor, write_npy};
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,7 @@ fn the_dynamo_export_gives_the_same() {
     let work = Work::new();
     let pack = work.path("pack");
     let source: PathBuf = model().join("unet/model_dynamo.onnx");
-    assert!(import_file(&source, &Options::fixed()).is_ok());
+    assert!(import_file(&source, &ImportOptions::fixed()).is_ok());
     let (source, target) = (source.display().to_string(), pack.display().to_string());
     rockshard(&[
         "convert",

@@ -112,11 +112,11 @@ fn write_chain(path: &Path) {
 
 /// A part of the bundled model as a file of its own with its dynamic dimensions fixed.
 fn fixed_part(work: &Work, part: &str, shapes: &[(&str, &[usize])]) -> PathBuf {
-    use rockshard_import::{Options, import_file};
+    use rockshard_import::{ImportOptions, import_file};
     let shapes = shapes.iter().map(|(n, s)| ((*n).to_owned(), s.to_vec())).collect();
     let graph = import_file(
         &model().join(part).join("model.onnx"),
-        &Options { shapes, ..Options::default() },
+        &ImportOptions { shapes, ..ImportOptions::default() },
     )
     .unwrap();
     let path = work.path(&format!("{part}.onnx"));

@@ -9,7 +9,7 @@
 
 use rockshard_cost::layers;
 use rockshard_graph::{Graph, Op, ValueId};
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let graphs = files
         .iter()
-        .map(|f| import_file(Path::new(f), &Options::fixed()))
+        .map(|f| import_file(Path::new(f), &ImportOptions::fixed()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut rows: Vec<(String, usize)> = Vec::new();
     for graph in &graphs {

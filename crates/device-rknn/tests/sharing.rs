@@ -6,7 +6,7 @@ use rockshard_device::{Device, DeviceError, DeviceErrorKind, Value};
 use rockshard_device_kit::conformance::Files;
 use rockshard_device_rknn::RknnDevice;
 use rockshard_device_sim::SimDevice;
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_manifest::CoreId;
 use std::process::Command;
 use tempfile::TempDir;
@@ -47,7 +47,7 @@ fn with(name: &str, variable: (&str, String), body: impl FnOnce()) {
 #[test]
 fn sessions_on_all_cores_take_the_weights_once() {
     let (_folder, files) = written();
-    let graph = import_file(&files.shard().path, &Options::fixed()).unwrap();
+    let graph = import_file(&files.shard().path, &ImportOptions::fixed()).unwrap();
     let cost = Rk3588::default().graph(&graph);
     let space = cost.weight_bytes + 3 * cost.internal_bytes;
     let variable = ("ROCKSHARD_RK3588", format!("{{\"address_space\": {space}}}"));
@@ -126,8 +126,8 @@ fn the_library_tells_its_file_version_and_kind_before_anything_is_loaded() {
 #[test]
 fn sessions_of_a_core_share_the_memory_of_activations() {
     let (_folder, files) = written();
-    let cost =
-        Rk3588::default().graph(&import_file(&files.shard().path, &Options::fixed()).unwrap());
+    let cost = Rk3588::default()
+        .graph(&import_file(&files.shard().path, &ImportOptions::fixed()).unwrap());
     // A page for each core's activations, for the inputs of two sessions and for the outputs of one run.
     let variable = (
         "ROCKSHARD_RK3588",

@@ -4,7 +4,7 @@ use rockshard_device::{Device, DeviceErrorKind, Session, ShardFile};
 use rockshard_device_rknn::RknnDevice;
 use rockshard_device_sim::SimDevice;
 use rockshard_graph::ValueId;
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::{DType, Tensor};
 use std::path::Path;
@@ -18,7 +18,7 @@ fn shard(name: &str) -> ShardFile {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../device-sim/tests/data")
         .join(format!("{name}.onnx"));
-    let graph = import_file(&path, &Options::fixed()).unwrap();
+    let graph = import_file(&path, &ImportOptions::fixed()).unwrap();
     let specs = |ids: &[ValueId]| {
         let values = ids.iter().map(|&v| graph.value(v));
         values
@@ -60,7 +60,7 @@ fn results_and_times_are_the_simulators() {
             SimDevice::default().open(&shard, CoreId::Npu(0)).unwrap().run(&given).unwrap();
         // Memory in the NPU's layout is not converted in a run; copies are.
         let all = [true; 8];
-        let graph = import_file(&shard.path, &Options::fixed()).unwrap();
+        let graph = import_file(&shard.path, &ImportOptions::fixed()).unwrap();
         let beside = SimDevice::default()
             .session(graph, &shard, CoreId::Npu(0))
             .unwrap()

@@ -6,7 +6,7 @@ use rockshard_cost::Rk3588;
 use rockshard_device::{Session, ShardFile};
 use rockshard_device_sim::{Numerics, SimDevice};
 use rockshard_graph::{Graph, ValueId};
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::{Tensor, read_npy, write_npy};
 use std::error::Error;
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: run_shard MODEL.onnx OUT INPUT.npy...".into());
     };
     let inputs = arguments.map(read).collect::<Result<Vec<_>, _>>()?;
-    let graph = import_file(&path, &Options::fixed())?;
+    let graph = import_file(&path, &ImportOptions::fixed())?;
     let (inputs_of, outputs_of) = (specs(&graph, &graph.inputs), specs(&graph, &graph.outputs));
     let shard = ShardFile {
         name: path.display().to_string(),

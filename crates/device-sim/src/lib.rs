@@ -23,7 +23,7 @@ pub use session::SimSession;
 use rockshard_cost::Rk3588;
 use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile};
 use rockshard_graph::Graph;
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_manifest::CoreId;
 
 /// The simulated device, `--device sim`.
@@ -78,7 +78,7 @@ impl Device for SimDevice {
 
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError> {
         self.check_core(shard, core)?;
-        let graph = import_file(&shard.path, &Options::fixed())
+        let graph = import_file(&shard.path, &ImportOptions::fixed())
             .map_err(|e| DeviceError::new(DeviceErrorKind::Load, &shard.name, core, e))?;
         Ok(Box::new(self.session(graph, shard, core)?))
     }

@@ -5,7 +5,7 @@ use rockshard_cost::Rk3588;
 use rockshard_device::{Session, ShardFile};
 use rockshard_device_sim::{Numerics, SimDevice};
 use rockshard_graph::{Graph, ValueId};
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::{Tensor, read_npy};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ fn operators_are_as_in_the_vendors_simulator() {
     let mut failed = Vec::new();
     for (name, roundings) in CASES {
         let path = data(&format!("{name}.onnx"));
-        let graph = import_file(&path, &Options::fixed()).unwrap();
+        let graph = import_file(&path, &ImportOptions::fixed()).unwrap();
         let inputs: Vec<Tensor> =
             (0..graph.inputs.len()).map(|i| read(&format!("{name}.x{i}.npy"))).collect();
         let shard = ShardFile {

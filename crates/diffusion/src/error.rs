@@ -1,4 +1,7 @@
-use crate::{ModelError, SamplerError, TokenizerError};
+//! Why pictures cannot be made: the facts, without advice that depends on how the caller is used.
+
+use crate::{NetworkError, SamplerError, TokenizerError};
+use rockshard_manifest::Role;
 use rockshard_tensor::TensorError;
 
 /// Why pictures could not be generated.
@@ -26,16 +29,14 @@ pub enum Error {
         multiple: u32,
     },
     /// The pack was not converted for this size.
-    #[error(
-        "size {width}x{height} is not in this pack, which has {available}; convert with --resolution {width}x{height} to add it"
-    )]
+    #[error("size {width}x{height} is not in this pack, which has {}", sizes(.available))]
     Size {
         /// Width asked for.
         width: u32,
         /// Height asked for.
         height: u32,
-        /// Sizes there are.
-        available: String,
+        /// Sizes `[width, height]` there are.
+        available: Vec<[u32; 2]>,
     },
     /// A negative prompt for a model whose guidance is an input.
     #[error(
@@ -48,44 +49,40 @@ pub enum Error {
     )]
     NegativePromptUnused(f64),
     /// The pack lacks a network.
-    #[error("the pack has no {model}; {hint}")]
-    MissingModel {
-        /// Network name.
-        model: &'static str,
-        /// What to do.
-        hint: &'static str,
+    #[error("the pack has no {role}")]
+    MissingNetwork {
+        /// What it is for.
+        role: Role,
     },
     /// A network does not have the inputs or outputs a diffusion model has.
-    #[error("{model}: {detail}")]
+    #[error("{role}: {detail}")]
     Interface {
-        /// Network name.
-        model: &'static str,
+        /// What the network is for.
+        role: Role,
         /// What does not fit.
         detail: String,
     },
     /// A network failed.
-    #[error("{model}: {source}")]
-    Model {
-        /// Network name.
-        model: &'static str,
+    #[error("{role}: {source}")]
+    Network {
+        /// What the network is for.
+        role: Role,
         /// Its error.
-        source: ModelError,
+        source: NetworkError,
     },
     /// A network's output has the wrong type.
-    #[error("{model}: {source}")]
+    #[error("{role}: {source}")]
     Tensor {
-        /// Network name.
-        model: &'static str,
+        /// What the network is for.
+        role: Role,
         /// What was expected.
         source: TensorError,
     },
     /// A network gave infinite or undefined values.
-    #[error(
-        "{model} gave values that are not finite for picture {item}: float16 overflowed; convert with --sandwich auto, or validate the pack to find the layer"
-    )]
+    #[error("{role} gave values that are not finite for picture {item}: float16 overflowed")]
     NotFinite {
-        /// Network name.
-        model: &'static str,
+        /// What the network is for.
+        role: Role,
         /// Index of the picture.
         item: usize,
     },
@@ -95,6 +92,14 @@ pub enum Error {
     /// Steps, strength or schedule out of range.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// A latent of another length than the U-Net's.
+    #[error("a latent of {found} values instead of {expected}")]
+    Latent {
+        /// Values that the U-Net takes.
+        expected: usize,
+        /// Values it has.
+        found: usize,
+    },
     /// The initial picture has another number of bytes than its size takes.
     #[error("the initial picture of {width}x{height} has {found} bytes instead of {expected}")]
     InitialPicture {
@@ -110,4 +115,8 @@ pub enum Error {
     /// The caller's progress function asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+fn sizes(available: &[[u32; 2]]) -> String {
+    available.iter().map(|[w, h]| format!("{w}x{h}")).collect::<Vec<_>>().join(", ")
 }

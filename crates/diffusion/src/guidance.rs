@@ -1,4 +1,4 @@
-//! The guidance scale as an input of the U-Net.
+//! Guidance as plain functions: the scale as an input of the U-Net, and classifier-free guidance between two predictions.
 
 use crate::SamplerError;
 
@@ -24,4 +24,9 @@ pub fn guidance_embedding(guidance: f64, size: usize) -> Result<Vec<f32>, Sample
         .collect();
     values.resize(size, 0.0);
     Ok(values)
+}
+
+/// Classifier-free guidance (Ho and Salimans 2022): `away + scale (to - away)` of two predictions of equal length.
+pub fn classifier_free(away: &[f32], to: &[f32], scale: f32) -> Vec<f32> {
+    away.iter().zip(to).map(|(away, to)| away + scale * (to - away)).collect()
 }

@@ -1,33 +1,38 @@
 //! Text to image: what happens around the networks of a latent consistency model (or of any Stable Diffusion with an LCM sampler).
 //!
-//! A [`Request`] goes through [`Pipeline::generate`]: the [`ClipTokenizer`] turns the prompt into ids, [`noise`] starts the latent, the
-//! U-Net and the [`LcmSampler`] alternate, the decoder gives a [`Picture`]. The networks are reached only through [`Models`];
-//! everything here is float32, single-threaded arithmetic, so that equal requests give equal pictures.
-//!
-//! [`check`] judges pictures of the bundled tiny model against the scene that was asked for.
+//! Three parts, which own what they need and may be used from any thread: [`Conditioner`] turns prompts into hidden states,
+//! [`Rows`] is the U-Net with a timestep for each row, [`PictureCodec`] goes between pictures and latents. Guidance, [`noise`] and the
+//! [`LcmSampler`] are plain functions of numbers. [`TextToImage`] is a driver over them. Networks are reached by role, only through
+//! [`Networks`]; everything here is float32, single-threaded arithmetic, so that equal requests give equal pictures.
 
-pub mod check;
+mod call;
+mod conditioning;
 mod config;
 mod error;
-mod generate;
 mod guidance;
-mod models;
 mod networks;
 pub mod noise;
 mod picture;
+mod pictures;
 mod request;
+mod rows;
 mod sampler;
 mod schedule;
+mod text_to_image;
 mod tiles;
 mod tokenizer;
 
+pub use call::Pending;
+pub use conditioning::{Conditioner, Conditioning, blend};
 pub use config::{ConfigError, PipelineConfig};
 pub use error::Error;
-pub use generate::Pipeline;
-pub use guidance::guidance_embedding;
-pub use models::{ModelError, Models, TensorMap};
+pub use guidance::{classifier_free, guidance_embedding};
+pub use networks::{NetworkError, NetworkSpec, Networks, PendingRun, TensorMap};
 pub use picture::{Parameters, Picture, PictureError};
-pub use request::{Generated, InitialPicture, MAX_COUNT, Progress, Request};
+pub use pictures::PictureCodec;
+pub use request::{DrawProgress, Generated, InitialPicture, MAX_COUNT, Request};
+pub use rows::{Row, Rows};
 pub use sampler::{LcmSampler, Step};
 pub use schedule::{SamplerConfig, SamplerError};
+pub use text_to_image::TextToImage;
 pub use tokenizer::{ClipTokenizer, TokenizerError, Tokens};

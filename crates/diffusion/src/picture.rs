@@ -2,10 +2,11 @@
 
 mod png;
 
-use ::image::{RgbImage, imageops};
+use ::image::metadata::Orientation;
+use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 use std::{
-    io::Write,
+    io::{Cursor, Write},
     path::{Path, PathBuf},
 };
 
@@ -89,6 +90,16 @@ pub enum PictureError {
 }
 
 impl Picture {
+    /// Check that it has the bytes its size takes.
+    pub(crate) fn check(&self) -> Result<(), crate::Error> {
+        let (width, height, found) = (self.width, self.height, self.rgb.len());
+        let expected = width as usize * height as usize * 3;
+        if expected == 0 || found != expected {
+            return Err(crate::Error::InitialPicture { width, height, expected, found });
+        }
+        Ok(())
+    }
+
     /// A picture from three planes (red, green, blue) of values in -1..1; values outside are clipped, missing ones black.
     pub fn from_planes(width: u32, height: u32, planes: &[f32]) -> Self {
         let pixels = width as usize * height as usize;
@@ -129,23 +140,26 @@ impl Picture {
         png::encode(self)
     }
 
-    /// Decode a picture file; the parameters are read back from a PNG that has them. Transparency is dropped.
+    /// Decode a PNG, JPEG or WebP file, turned upright as its EXIF orientation says; the parameters are read back from a PNG that has
+    /// them. Transparency is dropped.
     ///
     /// # Errors
     /// Bytes that are damaged, of an unsupported format, or too large to decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PictureError> {
-        let image = ::image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format();
-        let image = image
-            .map_err(|e| PictureError::Decode(e.to_string()))?
-            .decode()
-            .map_err(|e| PictureError::Decode(e.to_string()))?;
+        let failed = |e: ImageError| PictureError::Decode(e.to_string());
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        let reader = reader.map_err(|e| PictureError::Decode(e.to_string()))?;
+        let mut decoder = reader.into_decoder().map_err(failed)?;
+        let mut limits = Limits::default();
+        decoder.set_limits(limits.clone()).map_err(failed)?;
+        // The decoders' own limit is on what they take besides the pixels.
+        limits.reserve(decoder.total_bytes()).map_err(failed)?;
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        image.apply_orientation(orientation);
         let rgb = image.into_rgb8();
-        Ok(Picture {
-            width: rgb.width(),
-            height: rgb.height(),
-            rgb: rgb.into_raw(),
-            parameters: png::parameters(bytes),
-        })
+        let parameters = png::parameters(bytes);
+        Ok(Picture { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw(), parameters })
     }
 
     /// Write as PNG: to a temporary file beside `path`, then renamed, so that `path` never holds half a picture.

@@ -55,7 +55,7 @@ pub struct InitialPicture {
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum DrawProgress {
     /// The prompt is encoded.
     Prompt,
     /// Sampling steps are done.

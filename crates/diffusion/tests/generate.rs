@@ -1,15 +1,17 @@
-//! The pipeline around fake networks that check what they are given.
+//! Text to image around fake networks that check what they are given.
 
 mod fake;
 
 use fake::{Fake, mean};
 use rockshard_diffusion::noise::{START, standard_normal};
 use rockshard_diffusion::{
-    ClipTokenizer, Error, Generated, InitialPicture, LcmSampler, Picture, Pipeline, PipelineConfig,
-    Progress, Request, SamplerConfig, guidance_embedding,
+    ClipTokenizer, Conditioner, DrawProgress, Error, Generated, InitialPicture, LcmSampler,
+    Networks, Picture, PictureCodec, PipelineConfig, Request, Row, Rows, SamplerConfig,
+    TextToImage, blend, guidance_embedding,
 };
+use rockshard_manifest::Role;
 use rockshard_tensor::Tensor;
-use std::{ops::ControlFlow, path::Path};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 fn lcm() -> Fake {
     Fake { guidance: Some(64), ..Fake::default() }
@@ -27,16 +29,23 @@ fn request() -> Request {
     Request { prompt: "a red circle".into(), width: 32, height: 32, seed: 5, ..Request::default() }
 }
 
-fn run(models: &Fake, request: &Request) -> Result<Generated, Error> {
+fn lcm_networks() -> Arc<Fake> {
+    Arc::new(lcm())
+}
+
+fn driver(networks: &Arc<Fake>) -> Result<TextToImage, Error> {
     let tokenizer = ClipTokenizer::from_directory(&data("tokenizer")).unwrap();
-    Pipeline::new(models, &tokenizer, &config())?
-        .generate(request, &mut |_| ControlFlow::Continue(()))
+    TextToImage::new(networks.clone(), Arc::new(tokenizer), &config())
+}
+
+fn run(networks: &Arc<Fake>, request: &Request) -> Result<Generated, Error> {
+    driver(networks)?.generate(request, &mut |_| ControlFlow::Continue(()))
 }
 
 #[test]
 fn the_loop_is_that_of_the_formulas() {
     let (steps, guidance, seed) = (3, 1.7, 5);
-    let found = run(&lcm(), &Request { steps, guidance, ..request() }).unwrap();
+    let found = run(&lcm_networks(), &Request { steps, guidance, ..request() }).unwrap();
     let tokenizer = ClipTokenizer::from_directory(&data("tokenizer")).unwrap();
     let hidden = tokenizer.encode("a red circle").unwrap().ids.iter().sum::<i64>() as f32 / 1e5;
     let embedding = mean(&Tensor::from_f32([1, 64], guidance_embedding(guidance, 64).unwrap()));
@@ -67,44 +76,45 @@ fn the_loop_is_that_of_the_formulas() {
 
 #[test]
 fn pictures_run_together_and_do_not_depend_on_each_other() {
-    let models = lcm();
+    let models = lcm_networks();
     let together = run(&models, &Request { count: 3, steps: 2, ..request() }).unwrap();
-    let calls = models.calls.take();
-    let expected = [("text_encoder", 1), ("unet", 3), ("unet", 3), ("vae_decoder", 3)];
-    assert!(calls.iter().map(|(m, n)| (m.as_str(), *n)).eq(expected), "{calls:?}");
+    let calls = models.take_calls();
+    use Role::{TextEncoder, Unet, VaeDecoder};
+    assert_eq!(calls, [(TextEncoder, 1), (Unet, 3), (Unet, 3), (VaeDecoder, 3)]);
     assert_eq!(together.pictures.len(), 3);
     for (i, picture) in together.pictures.iter().enumerate() {
-        let alone = run(&lcm(), &Request { seed: 5 + i as u64, steps: 2, ..request() }).unwrap();
+        let alone =
+            run(&lcm_networks(), &Request { seed: 5 + i as u64, steps: 2, ..request() }).unwrap();
         assert_eq!(alone.pictures[0], *picture);
     }
     assert_ne!(together.pictures[0].rgb, together.pictures[1].rgb);
-    assert!(run(&lcm(), &Request { seed: u64::MAX, count: 2, ..request() }).is_ok());
+    assert!(run(&lcm_networks(), &Request { seed: u64::MAX, count: 2, ..request() }).is_ok());
 }
 
 #[test]
 fn a_smaller_decoder_decodes_in_tiles() {
     let request = Request { count: 2, steps: 1, ..request() };
-    let whole = run(&lcm(), &request).unwrap();
+    let whole = run(&lcm_networks(), &request).unwrap();
     // Of 4 latent values a side: two tiles of 3, four of 1.
     for (tile, items) in [(3, 2 * 4), (1, 2 * 16)] {
-        let models = Fake { tile: Some(tile), ..lcm() };
+        let models = Arc::new(Fake { tile: Some(tile), ..lcm() });
         assert_eq!(run(&models, &request).unwrap(), whole, "tiles of {tile}");
-        assert_eq!(models.calls.take().last(), Some(&("vae_decoder".to_owned(), items)));
+        assert_eq!(models.take_calls().last(), Some(&(Role::VaeDecoder, items)));
     }
-    let error = run(&Fake { tile: Some(5), ..lcm() }, &request).unwrap_err().to_string();
+    let error = run(&Arc::new(Fake { tile: Some(5), ..lcm() }), &request).unwrap_err().to_string();
     assert_eq!(error, "vae_decoder: takes [1, 4, 5, 5], the U-Net gives [1, 4, 4, 4]");
 }
 
 #[test]
 fn guidance_without_an_input_takes_the_negative_prompt() {
-    let models = Fake::default();
+    let models = Arc::new(Fake::default());
     let with = |guidance, negative: Option<&str>| {
         run(&models, &Request { guidance, negative_prompt: negative.map(Into::into), ..request() })
     };
     let plain = with(1.0, None).unwrap().pictures;
-    assert_eq!(models.calls.take()[..2], [("text_encoder".to_owned(), 1), ("unet".to_owned(), 1)]);
+    assert_eq!(models.take_calls()[..2], [(Role::TextEncoder, 1), (Role::Unet, 1)]);
     let guided = with(3.0, None).unwrap().pictures;
-    assert_eq!(models.calls.take()[..2], [("text_encoder".to_owned(), 2), ("unet".to_owned(), 2)]);
+    assert_eq!(models.take_calls()[..2], [(Role::TextEncoder, 2), (Role::Unet, 2)]);
     assert_ne!(plain[0].rgb, guided[0].rgb);
     assert_eq!(with(3.0, Some("")).unwrap().pictures, guided);
     assert_ne!(with(3.0, Some("a blue square")).unwrap().pictures[0].rgb, guided[0].rgb);
@@ -112,7 +122,8 @@ fn guidance_without_an_input_takes_the_negative_prompt() {
     assert_eq!(with(3.0, Some("a red circle")).unwrap().pictures[0].rgb, plain[0].rgb);
     assert!(matches!(with(1.0, Some("blurry")), Err(Error::NegativePromptUnused(_))));
     let refused =
-        run(&lcm(), &Request { negative_prompt: Some("blurry".into()), ..request() }).unwrap_err();
+        run(&lcm_networks(), &Request { negative_prompt: Some("blurry".into()), ..request() })
+            .unwrap_err();
     assert!(
         refused.to_string().contains("guidance embedding")
             && refused.to_string().contains("no negative prompt")
@@ -125,21 +136,21 @@ fn a_picture_can_be_the_start() {
         let picture = Picture { width: 10, height: 20, rgb: vec![value; 600], parameters: None };
         Request { initial: Some(InitialPicture { picture, strength }), steps: 2, ..request() }
     };
-    let dark = run(&lcm(), &initial(0, 0.2)).unwrap().pictures.remove(0);
-    let light = run(&lcm(), &initial(255, 0.2)).unwrap().pictures.remove(0);
+    let dark = run(&lcm_networks(), &initial(0, 0.2)).unwrap().pictures.remove(0);
+    let light = run(&lcm_networks(), &initial(255, 0.2)).unwrap().pictures.remove(0);
     let sum = |p: &Picture| p.rgb.iter().map(|&v| u64::from(v)).sum::<u64>();
     assert!(sum(&dark) < sum(&light));
     assert_eq!(dark.parameters.unwrap().strength, Some(0.2));
     assert!(matches!(
-        run(&Fake::default(), &Request { guidance: 1.0, ..initial(0, 0.5) }),
-        Err(Error::MissingModel { model: "vae_encoder", .. })
+        run(&Arc::new(Fake::default()), &Request { guidance: 1.0, ..initial(0, 0.5) }),
+        Err(Error::MissingNetwork { role: Role::VaeEncoder })
     ));
-    assert!(matches!(run(&lcm(), &initial(0, 0.0)), Err(Error::Sampler(_))));
-    assert!(matches!(run(&lcm(), &initial(0, f64::NAN)), Err(Error::Sampler(_))));
+    assert!(matches!(run(&lcm_networks(), &initial(0, 0.0)), Err(Error::Sampler(_))));
+    assert!(matches!(run(&lcm_networks(), &initial(0, f64::NAN)), Err(Error::Sampler(_))));
     let mut short = initial(0, 0.5);
     short.initial.as_mut().unwrap().picture.rgb.pop();
     assert!(matches!(
-        run(&lcm(), &short),
+        run(&lcm_networks(), &short),
         Err(Error::InitialPicture { expected: 600, found: 599, .. })
     ));
 }
@@ -149,7 +160,7 @@ fn requests_that_cannot_be_done_are_refused() {
     let refused = |change: fn(&mut Request)| {
         let mut r = request();
         change(&mut r);
-        run(&lcm(), &r).unwrap_err()
+        run(&lcm_networks(), &r).unwrap_err()
     };
     assert!(matches!(refused(|r| r.steps = 0), Error::Sampler(_)));
     assert!(matches!(refused(|r| r.steps = 51), Error::Sampler(_)));
@@ -160,54 +171,109 @@ fn requests_that_cannot_be_done_are_refused() {
     assert!(matches!(refused(|r| r.width = 33), Error::Multiple { multiple: 8, .. }));
     assert!(matches!(refused(|r| r.height = 0), Error::Multiple { .. }));
     let size = refused(|r| r.width = 512).to_string();
-    assert_eq!(
-        size,
-        "size 512x32 is not in this pack, which has 32x32, 64x32; convert with --resolution 512x32 to add it"
-    );
-    let broken = Fake { broken: true, ..lcm() };
-    assert!(matches!(run(&broken, &request()), Err(Error::NotFinite { model: "unet", item: 0 })));
+    assert_eq!(size, "size 512x32 is not in this pack, which has 32x32, 64x32");
+    let broken = Arc::new(Fake { broken: true, ..lcm() });
+    assert!(matches!(
+        run(&broken, &request()),
+        Err(Error::NotFinite { role: Role::Unet, item: 0 })
+    ));
 }
 
 #[test]
 fn progress_is_told_and_can_stop() {
-    let (models, config) = (lcm(), config());
-    let tokenizer = ClipTokenizer::from_directory(&data("tokenizer")).unwrap();
-    let pipeline = Pipeline::new(&models, &tokenizer, &config).unwrap();
+    let models = lcm_networks();
+    let driver = driver(&models).unwrap();
     let mut seen = Vec::new();
-    let result = pipeline.generate(
-        &Request { steps: 2, prompt: "red ".repeat(80), ..request() },
-        &mut |p| {
+    let result =
+        driver.generate(&Request { steps: 2, prompt: "red ".repeat(80), ..request() }, &mut |p| {
             seen.push(p);
             ControlFlow::Continue(())
-        },
-    );
+        });
     assert_eq!(result.unwrap().dropped_tokens, 5);
     assert_eq!(
         seen,
         [
-            Progress::Prompt,
-            Progress::Step { done: 1, total: 2 },
-            Progress::Step { done: 2, total: 2 },
-            Progress::Decoded
+            DrawProgress::Prompt,
+            DrawProgress::Step { done: 1, total: 2 },
+            DrawProgress::Step { done: 2, total: 2 },
+            DrawProgress::Decoded
         ]
     );
-    models.calls.take();
+    models.take_calls();
     let stop = |p| {
-        if matches!(p, Progress::Step { .. }) {
+        if matches!(p, DrawProgress::Step { .. }) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     };
-    assert!(matches!(pipeline.generate(&request(), &mut { stop }), Err(Error::Cancelled)));
-    assert_eq!(models.calls.take().len(), 2);
+    assert!(matches!(driver.generate(&request(), &mut { stop }), Err(Error::Cancelled)));
+    // The prompt is another one than before, so it is encoded.
+    assert_eq!(models.take_calls(), [(Role::TextEncoder, 1), (Role::Unet, 1)]);
+}
+
+#[test]
+fn a_prompt_is_encoded_once() {
+    let models = lcm_networks();
+    let driver = driver(&models).unwrap();
+    let draw = |driver: &TextToImage| {
+        driver.generate(&request(), &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let first = draw(&driver);
+    models.take_calls();
+    assert_eq!(draw(&driver), first);
+    assert!(models.take_calls().iter().all(|(role, _)| *role != Role::TextEncoder));
+    // Another way to the same networks has the same prompts.
+    let other = lcm_networks();
+    assert_eq!(draw(&driver.over(&(other.clone() as Arc<dyn Networks>))), first);
+    assert!(models.take_calls().is_empty());
+    assert!(other.take_calls().iter().all(|(role, _)| *role != Role::TextEncoder));
+}
+
+#[test]
+fn the_parts_are_owned_and_may_be_used_from_any_thread() {
+    fn owned<T: Clone + Send + Sync + 'static>() {}
+    owned::<TextToImage>();
+    owned::<Conditioner>();
+    owned::<Rows>();
+    owned::<PictureCodec>();
+}
+
+#[test]
+fn each_row_has_a_timestep_and_a_prompt_of_its_own() {
+    let models = lcm_networks();
+    let rows = Rows::new(models.clone(), &config()).unwrap();
+    let row = |timestep, hidden: f32| Row {
+        latent: vec![1.0; 64],
+        timestep,
+        hidden: Tensor::from_f32([1, 77, 2], vec![hidden; 154]),
+        guidance: rows.embed_guidance(1.0).unwrap(),
+    };
+    let found = rows.predict(vec![row(100, 0.0), row(900, 0.0), row(900, 2.0)]).unwrap();
+    let first: Vec<f32> = found.iter().map(|values| values[0]).collect();
+    let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
+    assert!(close(first[1] - first[0], 0.08) && close(first[2] - first[1], 2.0), "{first:?}");
+    assert_eq!(models.take_calls(), [(Role::Unet, 3)]);
+    let short = Row { latent: vec![0.0; 3], ..row(1, 0.0) };
+    assert!(matches!(rows.predict(vec![short]), Err(Error::Latent { expected: 64, found: 3 })));
+}
+
+#[test]
+fn prompts_blend() {
+    let tensor = |v: f32| Tensor::from_f32([1, 2], vec![v, -v]);
+    let (a, b) = (tensor(1.0), tensor(3.0));
+    assert_eq!(blend(&a, &b, 0.0).unwrap(), a);
+    assert_eq!(blend(&a, &b, 1.0).unwrap(), b);
+    assert_eq!(blend(&a, &b, 0.25).unwrap(), tensor(1.5));
+    assert!(blend(&a, &Tensor::from_f32([2], vec![0.0; 2]), 0.5).is_err());
 }
 
 #[test]
 fn the_configuration_must_fit_the_network() {
     let tokenizer = ClipTokenizer::from_directory(&data("tokenizer")).unwrap();
     let config = PipelineConfig { time_cond_proj_dim: Some(256), ..config() };
-    let error = Pipeline::new(&lcm(), &tokenizer, &config).map(|_| ()).unwrap_err();
+    let driver = TextToImage::new(lcm_networks(), Arc::new(tokenizer), &config);
+    let error = driver.map(|_| ()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "unet: timestep_cond has 64 values, but sampler.json has time_cond_proj_dim 256"

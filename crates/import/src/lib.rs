@@ -26,7 +26,7 @@ pub const NEWEST_OPSET: i64 = 19;
 
 /// How open shapes are closed and what is kept.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct ImportOptions {
     /// Extents for named dynamic dimensions, e.g. `height`.
     pub dims: BTreeMap<String, usize>,
     /// Whole shapes by input name; they win over `dims` and over what the file declares.
@@ -35,7 +35,7 @@ pub struct Options {
     pub outputs: Vec<String>,
 }
 
-impl Options {
+impl ImportOptions {
     /// For files whose shapes are all fixed, such as shards.
     pub fn fixed() -> Self {
         Self::default()
@@ -46,7 +46,7 @@ impl Options {
 ///
 /// # Errors
 /// The file cannot be read; an operator, opset, type or shape is not supported (the node is named); the graph is cyclic.
-pub fn import_file(path: &Path, options: &Options) -> Result<Graph, ImportError> {
+pub fn import_file(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let model = rockshard_onnx::load(path)?;
     let mut graph = import_model(&model, options)?;
     fuse(&mut graph, None)?;
@@ -59,7 +59,7 @@ pub fn import_file(path: &Path, options: &Options) -> Result<Graph, ImportError>
 /// As [`import_file`].
 pub fn import_model(
     model: &rockshard_onnx::Model,
-    options: &Options,
+    options: &ImportOptions,
 ) -> Result<Graph, ImportError> {
     walk::import(model, options)
 }

@@ -1,5 +1,5 @@
 use crate::order::{node_name, running_order};
-use crate::{ImportError, NEWEST_OPSET, OLDEST_OPSET, Options, Problem, operators};
+use crate::{ImportError, ImportOptions, NEWEST_OPSET, OLDEST_OPSET, Problem, operators};
 use rockshard_graph::{Graph, Op, Value, ValueId, infer};
 use rockshard_kernels::{Precision, evaluate};
 use rockshard_onnx::Model;
@@ -57,7 +57,7 @@ pub(crate) struct Walk<'a> {
     work: u64,
 }
 
-pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportError> {
+pub(crate) fn import(model: &Model, options: &ImportOptions) -> Result<Graph, ImportError> {
     let opset = model.opset();
     if !(OLDEST_OPSET..=NEWEST_OPSET).contains(&opset) {
         return Err(ImportError::Opset(opset));
@@ -120,7 +120,7 @@ pub(crate) fn import(model: &Model, options: &Options) -> Result<Graph, ImportEr
 
 fn input_type(
     input: &ValueInfoProto,
-    options: &Options,
+    options: &ImportOptions,
 ) -> Result<(DType, Vec<usize>), ImportError> {
     let name = input.name.clone().unwrap_or_default();
     let fail =

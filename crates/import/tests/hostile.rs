@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use rockshard_graph::Graph;
-use rockshard_import::{Options, import_model};
+use rockshard_import::{ImportOptions, import_model};
 use rockshard_onnx::Model;
 use rockshard_onnx::schema::tensor_shape_proto::{Dimension, dimension};
 use rockshard_onnx::schema::{
@@ -113,7 +113,7 @@ impl Build {
         let opset_import = vec![OperatorSetIdProto { domain: None, version: Some(opset) }];
         let proto = ModelProto { graph: Some(self.0), opset_import, ..ModelProto::default() };
         let model = Model::decode(proto.encode_to_vec().into(), Path::new("hostile.onnx")).unwrap();
-        import_model(&model, &Options::fixed()).map_err(|e| e.to_string())
+        import_model(&model, &ImportOptions::fixed()).map_err(|e| e.to_string())
     }
 }
 

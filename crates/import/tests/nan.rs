@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use rockshard_graph::{Graph, Op};
-use rockshard_import::{ImportError, Options, import_model};
+use rockshard_import::{ImportError, ImportOptions, import_model};
 use rockshard_onnx::Model;
 use rockshard_onnx::schema::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
@@ -57,7 +57,7 @@ fn import(mask: &[f32], dims: &[i64]) -> Result<Graph, ImportError> {
         vec![OperatorSetIdProto { version: Some(18), ..OperatorSetIdProto::default() }];
     let proto = ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() };
     let model = Model::decode(Bytes::from(proto.encode_to_vec()), Path::new("nan.onnx")).unwrap();
-    import_model(&model, &Options::fixed())
+    import_model(&model, &ImportOptions::fixed())
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use rockshard_import::{NEWEST_OPSET, OLDEST_OPSET, Options, import_model};
+use rockshard_import::{ImportOptions, NEWEST_OPSET, OLDEST_OPSET, import_model};
 use rockshard_onnx::Model;
 use rockshard_onnx::schema::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
@@ -89,7 +89,7 @@ fn model(opset: i64) -> Model {
 #[test]
 fn every_supported_opset_imports_alike() {
     for opset in OLDEST_OPSET..=NEWEST_OPSET {
-        let graph = import_model(&model(opset), &Options::fixed())
+        let graph = import_model(&model(opset), &ImportOptions::fixed())
             .unwrap_or_else(|e| panic!("opset {opset}: {e}"));
         assert_eq!(graph.value(graph.outputs[0]).shape, [3, 3], "opset {opset}");
         assert_eq!(
@@ -103,7 +103,7 @@ fn every_supported_opset_imports_alike() {
 #[test]
 fn other_opsets_are_refused_by_number() {
     for opset in [OLDEST_OPSET - 1, NEWEST_OPSET + 1] {
-        let error = import_model(&model(opset), &Options::fixed()).unwrap_err().to_string();
+        let error = import_model(&model(opset), &ImportOptions::fixed()).unwrap_err().to_string();
         assert!(
             error.contains(&format!("opset {opset} is not supported"))
                 && error.contains("from 14 to 19"),

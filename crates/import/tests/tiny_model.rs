@@ -1,6 +1,6 @@
 //! The bundled tiny model imports from both exporters, and everything the NPU's compiler fuses is found.
 
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ fn part(path: &str) -> PathBuf {
 }
 
 fn operators(path: &str, shapes: &[(&str, &[usize])], outputs: &[&str]) -> BTreeMap<String, usize> {
-    let options = Options {
+    let options = ImportOptions {
         shapes: shapes.iter().map(|(n, s)| ((*n).to_owned(), s.to_vec())).collect(),
         outputs: outputs.iter().map(|o| (*o).to_owned()).collect(),
-        ..Options::default()
+        ..ImportOptions::default()
     };
     import_file(&part(path), &options).unwrap().operators()
 }

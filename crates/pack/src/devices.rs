@@ -1,3 +1,5 @@
+//! The pair of devices that a pack needs.
+
 use crate::Variant;
 use rockshard_device::Device;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! The one formula of the device memory that models take.
+
 use crate::Mode;
 use rockshard_manifest::{CoreId, Manifest, Model};
 

@@ -1,3 +1,5 @@
+//! How several items go through the cores.
+
 use rockshard_manifest::{CoreId, Placement};
 use std::{fmt, str::FromStr};
 

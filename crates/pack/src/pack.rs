@@ -1,3 +1,5 @@
+//! A pack directory: its manifest, and files that are checked when they are first used.
+
 use rockshard_device::{Device, ShardFile, Takes, Version};
 use rockshard_manifest::{
     CoreId, FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec,
@@ -14,7 +16,7 @@ const DATA_SUFFIX: &str = "_data";
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// Not a pack: no readable manifest.
-    #[error("{path}: {source} (a pack is a directory that `rockshard convert` wrote)")]
+    #[error("{path}: {source} (a pack is a directory that a conversion wrote)")]
     Manifest {
         /// The manifest's path.
         path: PathBuf,
@@ -46,9 +48,7 @@ pub enum PackError {
         problem: String,
     },
     /// The device runs compiled shards, and this one is not compiled.
-    #[error(
-        "{path}: shard {shard} is not compiled, and this device runs compiled shards only; convert the model again with --compile"
-    )]
+    #[error("{path}: shard {shard} is not compiled, and this device runs compiled shards only")]
     NotCompiled {
         /// The pack.
         path: PathBuf,
@@ -57,8 +57,7 @@ pub enum PackError {
     },
     /// A shard of a compiler that the device's runtime is too old for.
     #[error(
-        "{path}: shard {shard} was compiled by rknn-toolkit2 {toolkit}, and librknnrt is of version {runtime}, which can crash on it; \
-         install librknnrt {toolkit} or newer, or convert with --compile and rknn-toolkit2 {runtime}"
+        "{path}: shard {shard} was compiled by rknn-toolkit2 {toolkit}, and librknnrt is of version {runtime}, which can crash on it"
     )]
     Toolkit {
         /// The pack.

@@ -1,7 +1,9 @@
+//! What a shard takes, operator by operator, from its graph and the chip.
+
 use rockshard_clock::Phase;
 use rockshard_cost::{Layer, Rk3588, layers};
 use rockshard_graph::{Graph, Op};
-use rockshard_import::{ImportError, Options, import_file};
+use rockshard_import::{ImportError, ImportOptions, import_file};
 use rockshard_manifest::{CoreId, Model};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -87,7 +89,7 @@ impl ModelCost {
             };
             if shard.core != CoreId::Host {
                 let path = root.join(&shard.file);
-                let graph = import_file(&path, &Options::fixed())
+                let graph = import_file(&path, &ImportOptions::fixed())
                     .map_err(|source| PlanError { path, source })?;
                 cost.price(&graph, chip, &stays(&shard.inputs), &stays(&shard.outputs));
             }

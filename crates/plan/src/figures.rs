@@ -1,4 +1,6 @@
-use crate::{Mode, ModelCost, tasks};
+//! What comes out when the virtual clock runs a model: time, throughput, busy cores, memory.
+
+use crate::{ModelCost, Parallel, tasks};
 use rockshard_clock::{Memory, Phase, Schedule, Task, simulate};
 use rockshard_manifest::CoreId;
 use rockshard_pack::Footprint;
@@ -26,8 +28,8 @@ pub struct Shares {
 /// Modelled figures of a model in a mode.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// Mode.
-    pub mode: Mode,
+    /// Parallel.
+    pub mode: Parallel,
     /// Cores.
     pub cores: u8,
     /// Microseconds of one item alone.
@@ -43,7 +45,7 @@ pub struct Figures {
 }
 
 /// Let a model run in a mode.
-pub fn figures(model: &ModelCost, mode: Mode, cores: u8, memory: Memory) -> Figures {
+pub fn figures(model: &ModelCost, mode: Parallel, cores: u8, memory: Memory) -> Figures {
     let one = tasks(model, mode, cores, 1);
     let alone = simulate(&one, memory);
     let cores = cores.max(1);
@@ -64,7 +66,7 @@ pub fn figures(model: &ModelCost, mode: Mode, cores: u8, memory: Memory) -> Figu
     let busy = (0..cores)
         .map(|c| (stream.busy_us(&many, c, from, to) / (to - from).max(f64::MIN_POSITIVE)).max(0.0))
         .collect();
-    let single = mode == Mode::Split || mode == Mode::Mask;
+    let single = mode == Parallel::Split || mode == Parallel::Mask;
     let shares = if single {
         shares(model, &one, &alone, cores, 0.0, alone.total_us())
     } else {
@@ -116,12 +118,12 @@ fn shares(
 }
 
 /// What the shards take on the cores that hold them. A mask is one context.
-fn resident(model: &ModelCost, mode: Mode, cores: u8, one: &[Task]) -> u64 {
+fn resident(model: &ModelCost, mode: Parallel, cores: u8, one: &[Task]) -> u64 {
     let shards = model.shards.iter().zip(one).filter(|(shard, _)| shard.core != CoreId::Host);
     let held = shards.map(|(shard, task)| {
         let on: Vec<usize> = match mode {
-            Mode::Replicate => (0..usize::from(cores)).collect(),
-            Mode::Mask => task.cores.iter().take(1).map(|&c| usize::from(c)).collect(),
+            Parallel::Replicate => (0..usize::from(cores)).collect(),
+            Parallel::Mask => task.cores.iter().take(1).map(|&c| usize::from(c)).collect(),
             _ => task.cores.iter().map(|&c| usize::from(c)).collect(),
         };
         (shard.weight_bytes, shard.internal_bytes, on)

@@ -6,16 +6,19 @@
 //! - **mask**: the vendor's way, every shard on several cores under one mask. For comparison: the runtime does not use it.
 //!
 //! [`ModelCost`] prices a model's shards by their operators, [`tasks`] lays them out for a mode, the virtual clock runs them, and [`Figures`]
-//! says what came out. [`Plan`] does all of it for a pack and picks.
+//! says what came out. [`Plan`] does all of it for a pack and picks; [`pick`] chooses between the two modes of the runtime without reading a
+//! shard.
 
 mod cost;
 mod figures;
 mod mode;
+mod pick;
 mod picture;
 mod plan;
 
 pub use cost::{ModelCost, PlanError, ShardCost, Work};
 pub use figures::{Figures, Shares, figures};
-pub use mode::{Mode, tasks};
+pub use mode::{Parallel, tasks};
+pub use pick::pick;
 pub use picture::picture_tasks;
 pub use plan::{ModelPlan, Plan};

@@ -1,3 +1,5 @@
+//! How a model's shards are laid out on the cores in each parallel mode.
+
 use crate::ModelCost;
 use rockshard_clock::Task;
 use rockshard_manifest::CoreId;
@@ -8,7 +10,7 @@ use std::collections::BTreeMap;
 /// A parallel mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum Parallel {
     /// Pinned shards, several items in flight.
     Pipeline,
     /// Whole items, a core each.
@@ -19,27 +21,28 @@ pub enum Mode {
     Mask,
 }
 
-impl Mode {
+impl Parallel {
     /// All modes.
-    pub const ALL: [Mode; 4] = [Mode::Pipeline, Mode::Replicate, Mode::Split, Mode::Mask];
+    pub const ALL: [Parallel; 4] =
+        [Parallel::Pipeline, Parallel::Replicate, Parallel::Split, Parallel::Mask];
 
     /// Name in tables.
     pub fn name(self) -> &'static str {
         match self {
-            Mode::Pipeline => "pipeline",
-            Mode::Replicate => "replicate",
-            Mode::Split => "split",
-            Mode::Mask => "mask",
+            Parallel::Pipeline => "pipeline",
+            Parallel::Replicate => "replicate",
+            Parallel::Split => "split",
+            Parallel::Mask => "mask",
         }
     }
 }
 
 /// The runs of `items` items of a model in a mode on `cores` cores.
-pub fn tasks(model: &ModelCost, mode: Mode, cores: u8, items: usize) -> Vec<Task> {
+pub fn tasks(model: &ModelCost, mode: Parallel, cores: u8, items: usize) -> Vec<Task> {
     let cores = cores.max(1);
     let count = model.shards.len();
-    let spread = if mode == Mode::Split { spread(model, cores) } else { Vec::new() };
-    let limit = if mode == Mode::Split || mode == Mode::Mask {
+    let spread = if mode == Parallel::Split { spread(model, cores) } else { Vec::new() };
+    let limit = if mode == Parallel::Split || mode == Parallel::Mask {
         1
     } else {
         IN_FLIGHT_PER_CORE * usize::from(cores)
@@ -57,14 +60,14 @@ pub fn tasks(model: &ModelCost, mode: Mode, cores: u8, items: usize) -> Vec<Task
             let pinned = |core: u8| vec![core % cores];
             let on = match (shard.core, mode) {
                 (CoreId::Host, _) => Vec::new(),
-                (CoreId::Npu(core), Mode::Pipeline) => pinned(core),
-                (CoreId::Npu(_), Mode::Replicate) => vec![(item % usize::from(cores)) as u8],
-                (CoreId::Npu(_), Mode::Split) => vec![spread[i]],
-                (CoreId::Npu(_), Mode::Mask) => (0..cores).collect(),
+                (CoreId::Npu(core), Parallel::Pipeline) => pinned(core),
+                (CoreId::Npu(_), Parallel::Replicate) => vec![(item % usize::from(cores)) as u8],
+                (CoreId::Npu(_), Parallel::Split) => vec![spread[i]],
+                (CoreId::Npu(_), Parallel::Mask) => (0..cores).collect(),
             };
             let phases = match (mode, cores) {
-                (Mode::Mask, 2) => shard.masked[0].clone(),
-                (Mode::Mask, 3..) => shard.masked[1].clone(),
+                (Parallel::Mask, 2) => shard.masked[0].clone(),
+                (Parallel::Mask, 3..) => shard.masked[1].clone(),
                 _ => shard.phases.clone(),
             };
             tasks.push(Task {

@@ -1,4 +1,6 @@
-use crate::{Mode, Plan, tasks};
+//! A whole picture: text encoder, U-Net steps and decoder one after the other.
+
+use crate::{Parallel, Plan, tasks};
 use rockshard_clock::Task;
 
 /// Parts of a picture in the order they run, where a pack has them; the U-Net runs once a step.
@@ -16,7 +18,7 @@ pub fn picture_tasks(plan: &Plan, size: Option<[u32; 2]>, steps: usize) -> Optio
     let mut before: Vec<usize> = Vec::new();
     for name in PARTS {
         let Some(index) = at(name) else { continue };
-        let runs = plan.models[index].figures.iter().filter(|f| f.mode != Mode::Mask);
+        let runs = plan.models[index].figures.iter().filter(|f| f.mode != Parallel::Mask);
         let Some(best) = runs.min_by(|a, b| a.latency_us.total_cmp(&b.latency_us)) else {
             continue;
         };

@@ -1,4 +1,6 @@
-use crate::{Figures, Mode, ModelCost, PlanError, figures};
+//! Figures of every model of a pack in every parallel mode, and the best of them.
+
+use crate::{Figures, ModelCost, Parallel, PlanError, figures};
 use rockshard_cost::Rk3588;
 use rockshard_manifest::{Manifest, Optimise};
 use serde::Serialize;
@@ -65,9 +67,9 @@ impl ModelPlan {
 
 fn plan(cost: &ModelCost, chip: &Rk3588, cores: u8, optimise: Optimise) -> ModelPlan {
     let memory = chip.memory();
-    let mut found = vec![figures(cost, Mode::Replicate, 1, memory)];
+    let mut found = vec![figures(cost, Parallel::Replicate, 1, memory)];
     for n in 2..=cores {
-        found.extend(Mode::ALL.map(|mode| figures(cost, mode, n, memory)));
+        found.extend(Parallel::ALL.map(|mode| figures(cost, mode, n, memory)));
     }
     let aim = |f: &Figures| match optimise {
         Optimise::Latency => [f.latency_us, f.interval_us],
@@ -75,7 +77,7 @@ fn plan(cost: &ModelCost, chip: &Rk3588, cores: u8, optimise: Optimise) -> Model
         Optimise::Memory => [f.resident_bytes as f64, f.latency_us],
     };
     // The runtime does not use the vendor's mask. Fewer cores where more bring nothing.
-    let runs = found.iter().enumerate().filter(|(_, f)| f.mode != Mode::Mask);
+    let runs = found.iter().enumerate().filter(|(_, f)| f.mode != Parallel::Mask);
     let better = |a: &(usize, &Figures), b: &(usize, &Figures)| {
         let ([a0, a1], [b0, b1]) = (aim(a.1), aim(b.1));
         let same = |x: f64, y: f64| (x - y).abs() <= 1e-9 * x.abs().max(y.abs());

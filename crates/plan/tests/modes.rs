@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rockshard_clock::{Memory, Phase, simulate};
 use rockshard_manifest::CoreId;
-use rockshard_plan::{Mode, ModelCost, ShardCost, Work, figures, tasks};
+use rockshard_plan::{ModelCost, Parallel, ShardCost, Work, figures, tasks};
 
 /// A memory that hinders nobody.
 const AMPLE: Memory = Memory { core_bytes_per_second: 1.0, shared_bytes_per_second: 1e9 };
@@ -50,7 +50,7 @@ fn divided() -> ModelCost {
 
 #[test]
 fn a_pipeline_gives_an_item_a_stage_time_and_does_not_hasten_one() {
-    let f = figures(&chain(), Mode::Pipeline, 3, AMPLE);
+    let f = figures(&chain(), Parallel::Pipeline, 3, AMPLE);
     assert_eq!((f.latency_us, f.interval_us), (90.0, 30.0));
     assert!(f.busy.iter().all(|&b| (b - 1.0).abs() < 1e-9), "{:?}", f.busy);
     assert_eq!(f.resident_bytes, 300 + 10 + 11 + 12);
@@ -58,32 +58,32 @@ fn a_pipeline_gives_an_item_a_stage_time_and_does_not_hasten_one() {
 
 #[test]
 fn replicas_work_side_by_side() {
-    let f = figures(&chain(), Mode::Replicate, 3, AMPLE);
+    let f = figures(&chain(), Parallel::Replicate, 3, AMPLE);
     assert_eq!((f.latency_us, f.interval_us), (90.0, 30.0));
     // Weights once, activations a core.
     assert_eq!(f.resident_bytes, 300 + 3 * 12);
-    assert_eq!(figures(&chain(), Mode::Replicate, 1, AMPLE).interval_us, 90.0);
+    assert_eq!(figures(&chain(), Parallel::Replicate, 1, AMPLE).interval_us, 90.0);
 }
 
 #[test]
 fn split_divides_the_time_of_one_item() {
-    let f = figures(&divided(), Mode::Split, 3, AMPLE);
+    let f = figures(&divided(), Parallel::Split, 3, AMPLE);
     assert_eq!((f.latency_us, f.interval_us), (30.0, 30.0));
     assert!((f.shares.compute - 1.0).abs() < 1e-9 && f.shares.idle < 1e-9, "{:?}", f.shares);
     // On two cores one of them has two shards of each stage.
-    assert_eq!(figures(&divided(), Mode::Split, 2, AMPLE).latency_us, 60.0);
-    assert_eq!(figures(&chain(), Mode::Split, 3, AMPLE).latency_us, 90.0);
+    assert_eq!(figures(&divided(), Parallel::Split, 2, AMPLE).latency_us, 60.0);
+    assert_eq!(figures(&chain(), Parallel::Split, 3, AMPLE).latency_us, 90.0);
 }
 
 #[test]
 fn split_spreads_a_stage_that_is_pinned_to_one_core() {
     let shards = vec![shard(0, 0, &[], 10.0), shard(0, 0, &[], 20.0), shard(0, 0, &[], 10.0)];
-    assert_eq!(figures(&model(shards), Mode::Split, 2, AMPLE).latency_us, 20.0);
+    assert_eq!(figures(&model(shards), Parallel::Split, 2, AMPLE).latency_us, 20.0);
 }
 
 #[test]
 fn a_mask_takes_all_cores_for_its_own_times() {
-    let f = figures(&chain(), Mode::Mask, 3, AMPLE);
+    let f = figures(&chain(), Parallel::Mask, 3, AMPLE);
     assert_eq!((f.latency_us, f.interval_us), (45.0, 45.0));
     assert_eq!(f.busy, [1.0, 1.0, 1.0]);
     assert_eq!(f.resident_bytes, 300 + 12);
@@ -92,7 +92,7 @@ fn a_mask_takes_all_cores_for_its_own_times() {
 #[test]
 fn a_stage_whose_shards_differ_leaves_cores_idle() {
     let shards = vec![shard(0, 0, &[], 10.0), shard(1, 0, &[], 20.0), shard(2, 1, &[0, 1], 10.0)];
-    let f = figures(&model(shards), Mode::Split, 3, AMPLE);
+    let f = figures(&model(shards), Parallel::Split, 3, AMPLE);
     assert_eq!(f.latency_us, 30.0);
     assert!((f.shares.idle - (1.0 - 40.0 / 90.0)).abs() < 1e-9, "{:?}", f.shares);
 }
@@ -102,7 +102,7 @@ fn the_hosts_shards_take_no_core() {
     let mut shards = chain().shards;
     shards[0].core = CoreId::Host;
     shards[0].phases.clear();
-    let f = figures(&model(shards), Mode::Pipeline, 3, AMPLE);
+    let f = figures(&model(shards), Parallel::Pipeline, 3, AMPLE);
     assert_eq!(f.latency_us, 60.0);
     assert_eq!(f.resident_bytes, 200 + 11 + 12);
 }
@@ -118,21 +118,21 @@ proptest! {
             s
         });
         let model = model(shards.collect());
-        let f = figures(&model, Mode::ALL[mode], cores, SHARED);
+        let f = figures(&model, Parallel::ALL[mode], cores, SHARED);
         let s = f.shares;
         let sum = s.compute + s.moving + s.calls + s.memory + s.idle;
         prop_assert!((sum - 1.0).abs() < 1e-6, "{s:?}");
         prop_assert!(f.busy.len() == usize::from(cores) && f.busy.iter().all(|b| (0.0..1.0 + 1e-9).contains(b)));
         prop_assert!(f.interval_us <= f.latency_us * 3.0 * 11.7 / 19.3 + 1e-6);
-        let one = figures(&model, Mode::Replicate, 1, SHARED);
-        let three = figures(&model, Mode::Replicate, 3, SHARED);
+        let one = figures(&model, Parallel::Replicate, 1, SHARED);
+        let three = figures(&model, Parallel::Replicate, 3, SHARED);
         prop_assert!(three.interval_us <= one.interval_us + 1e-6);
         prop_assert!(three.interval_us * 3.0 >= one.interval_us - 1e-6);
     }
 
     #[test]
     fn items_keep_to_the_limit_in_flight(items in 1usize..12, cores in 1u8..4) {
-        let list = tasks(&chain(), Mode::Pipeline, cores, items);
+        let list = tasks(&chain(), Parallel::Pipeline, cores, items);
         let schedule = simulate(&list, AMPLE);
         for item in 0..items {
             let start = schedule.spans[item * 3].ready_us;

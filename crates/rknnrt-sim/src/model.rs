@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rockshard_device::ShardFile;
 use rockshard_device_sim::{Allocation, Numerics, SimDevice, SimSession};
 use rockshard_graph::{Graph, Op, ValueId};
-use rockshard_import::{Options, fuse, import_file, import_model};
+use rockshard_import::{ImportOptions, fuse, import_file, import_model};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_onnx::schema::tensor_proto::DataLocation;
 use rockshard_rknn_abi::Code;
@@ -28,7 +28,7 @@ impl Model {
     /// From a file.
     pub(crate) fn open(path: &Path) -> Result<Self, Refusal> {
         let graph =
-            import_file(path, &Options::fixed()).map_err(|e| Refusal::new(Code::Model, e))?;
+            import_file(path, &ImportOptions::fixed()).map_err(|e| Refusal::new(Code::Model, e))?;
         Self::of(graph, path)
     }
 
@@ -47,7 +47,7 @@ impl Model {
                 "tensor {name:?} is in another file: give rknn_init the model's path"
             )));
         }
-        let mut graph = import_model(&model, &Options::fixed()).map_err(|e| refuse(&e))?;
+        let mut graph = import_model(&model, &ImportOptions::fixed()).map_err(|e| refuse(&e))?;
         fuse(&mut graph, None).map_err(|e| refuse(&e))?;
         Self::of(graph, path)
     }

@@ -6,7 +6,7 @@ mod common;
 use common::{ask, data, expected, get, init, inputs, open, set, whole};
 use rknnrt::*;
 use rockshard_cost::Rk3588;
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_rknn_abi::{MemSize, dtype, format, query};
 use std::process::Command;
 use std::ptr::null_mut;
@@ -51,7 +51,7 @@ fn dup(mut from: u64) -> Result<u64, i32> {
 
 #[test]
 fn contexts_share_an_address_space_and_duplicates_the_weights() {
-    let graph = import_file(&data("conv-residual.onnx"), &Options::fixed()).unwrap();
+    let graph = import_file(&data("conv-residual.onnx"), &ImportOptions::fixed()).unwrap();
     let cost = Rk3588::default().graph(&graph);
     let space = cost.weight_bytes + 3 * cost.internal_bytes + 100;
     with(

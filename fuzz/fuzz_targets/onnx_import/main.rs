@@ -8,7 +8,7 @@
 mod change;
 
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target, fuzzer_mutate};
-use rockshard_import::{Options, fuse, import_model};
+use rockshard_import::{ImportOptions, fuse, import_model};
 use rockshard_onnx::Model;
 use std::path::Path;
 
@@ -30,7 +30,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     let Some(model) = decode(data) else { return Corpus::Reject };
-    match import_model(&model, &Options::fixed()) {
+    match import_model(&model, &ImportOptions::fixed()) {
         Ok(mut graph) => {
             graph.verify().expect("an imported graph verifies");
             fuse(&mut graph, None).expect("a fused graph verifies");

@@ -1,6 +1,6 @@
 //! Geometry of the charts; the template draws them.
 
-use crate::{LayerReport, Metrics, Mode, ModelReport};
+use crate::{Feeding, LayerReport, Metrics, ModelReport};
 use serde::Serialize;
 
 /// Widest spacing of layers, in SVG units.
@@ -96,7 +96,7 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
         model
             .layers
             .iter()
-            .flat_map(|l| [error(l, Mode::TeacherForced), error(l, Mode::Cumulative)])
+            .flat_map(|l| [error(l, Feeding::TeacherForced), error(l, Feeding::Cumulative)])
             .flatten()
     };
     let limit = (1.0 - threshold).max(1e-9);
@@ -107,7 +107,7 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
         let share = (e.max(1e-300).log10().clamp(lowest, highest) - lowest) / (highest - lowest);
         bottom - share * (bottom - TOP)
     };
-    let points = |mode: Mode| -> Vec<Point> {
+    let points = |mode: Feeding| -> Vec<Point> {
         let of = |(i, layer): (usize, &LayerReport)| {
             let (tensor, metrics) = layer.worst(mode)?;
             let (measure, value) = (metrics.measure(), metrics.agreement());
@@ -129,12 +129,13 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
     let line = |points: &[Point]| {
         points.iter().map(|p| format!("{:.1},{:.1} ", p.x, p.y)).collect::<String>()
     };
-    let (teacher_forced, cumulative) = (points(Mode::TeacherForced), points(Mode::Cumulative));
+    let (teacher_forced, cumulative) =
+        (points(Feeding::TeacherForced), points(Feeding::Cumulative));
     let ticks = (lowest as i32..=highest as i32)
         .map(|e| Tick { y: y(10f64.powi(e)), text: power(e) })
         .collect();
     let unseen = |l: &LayerReport| {
-        l.worst(Mode::TeacherForced).is_none() || l.worst(Mode::Cumulative).is_none()
+        l.worst(Feeding::TeacherForced).is_none() || l.worst(Feeding::Cumulative).is_none()
     };
     ErrorChart {
         width: columns.right() + RIGHT,
@@ -163,7 +164,7 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
     }
 }
 
-fn error(layer: &LayerReport, mode: Mode) -> Option<f64> {
+fn error(layer: &LayerReport, mode: Feeding) -> Option<f64> {
     layer.worst(mode).map(|(_, m)| 1.0 - m.agreement())
 }
 

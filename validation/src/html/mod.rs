@@ -7,6 +7,7 @@ use crate::{Report, ReportError};
 use base64::Engine;
 use minijinja::{Environment, context};
 use serde::Serialize;
+use std::path::Path;
 
 /// What a caller may add to the page.
 #[derive(Clone, Debug, Default)]
@@ -46,4 +47,21 @@ pub fn render_html(report: &Report, extras: &ReportExtras) -> Result<String, Rep
     environment.add_template("report.html", include_str!("report.html"))?;
     let page = page::page(report);
     Ok(environment.get_template("report.html")?.render(context! { page, timeline, pictures })?)
+}
+
+/// Write a report as a page, and as JSON beside it: the same name ending in `.json`.
+///
+/// # Errors
+/// As [`render_html`], and a file that cannot be written.
+pub fn write_report(
+    report: &Report,
+    extras: &ReportExtras,
+    path: &Path,
+) -> Result<(), ReportError> {
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text)
+            .map_err(|source| ReportError::Write { path: path.to_owned(), source })
+    };
+    write(path, render_html(report, extras)?)?;
+    write(&path.with_extension("json"), report.to_json())
 }

@@ -1,25 +1,23 @@
+//! `convert`: arguments to a request, progress, and a few lines about the pack.
+
 use crate::args::{ConvertArgs, GoldenType};
+use crate::inputs::read_inputs;
 use crate::interrupt;
-use crate::models::{SAMPLER_FILE, read_inputs};
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
-use rockshard_converter::{Progress, Recording, Request, Sample, Source, Toolkit, convert};
-use rockshard_cost::Rk3588;
-use rockshard_device_cpu::CpuDevice;
-use rockshard_diffusion::PipelineConfig;
-use rockshard_manifest::{CoreId, Manifest};
-use rockshard_pack::Footprint;
-use rockshard_tensor::DType;
+use rockshard::{
+    ConvertProgress, ConvertRequest, CoreId, DType, Footprint, Manifest, Recording, Rk3588, Sample,
+    Source, Toolkit,
+};
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// `convert`.
 pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
-    let source = Source::open(&args.model, &args.resolution, args.batch.into())?;
-    let request = Request {
-        source: args.model.clone(),
-        out: args.out.clone(),
+    let chip = Rk3588::from_environment()?;
+    let request = ConvertRequest {
+        chip: chip.clone(),
         resolutions: args.resolution.clone(),
         batch: args.batch.into(),
         sandwich: args.sandwich,
@@ -27,8 +25,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         shards: args.shards,
         placement: args.placement,
         optimise: args.optimise,
-        calibration: calibration(args, &source)?,
-        files: pipeline_files(&args.model, &source)?,
+        calibration: calibration(args)?,
         loras: args.lora.clone(),
         golden: golden(args),
         toolkit: args.compile.then(|| Toolkit {
@@ -38,9 +35,10 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
             verify: args.verify,
         }),
         resume: args.resume,
+        ..ConvertRequest::new(&args.model, &args.out)
     };
-    let manifest = run_request(&request, "; the same command with --resume goes on", out)?;
-    out.result(&manifest, || summary(&manifest, &args.out.display().to_string()));
+    let manifest = convert(request, "; the same command with --resume goes on", out)?;
+    out.result(&manifest, || summary(&manifest, &chip, &args.out.display().to_string()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,37 +52,37 @@ fn golden(args: &ConvertArgs) -> Option<Recording> {
 }
 
 /// Convert, showing progress; `hint` is for whoever interrupts it.
-pub fn run_request(request: &Request, hint: &str, out: &Output) -> Result<Manifest> {
-    let mut progress = out.progress("convert");
-    let manifest = convert(request, &CpuDevice::new(), &mut |p| {
-        interrupt::end_here_if_asked(hint);
-        match p {
-            Progress::Import(part) => progress.at(&part, 0, 1, &format!("{part}: reading")),
-            Progress::Calibrate(part) => progress.at(&part, 0, 1, &format!("{part}: calibrating")),
-            Progress::Shard(part, done, total) => progress.at(&part, done, total, &part),
-            Progress::Golden(part) => {
-                progress.at(&part, 0, 1, &format!("{part}: recording golden tensors"))
+pub fn convert(request: ConvertRequest, hint: &str, out: &Output) -> Result<Manifest> {
+    let mut display = out.progress("convert");
+    let manifest = rockshard::convert(request, &mut |progress| {
+        match progress {
+            ConvertProgress::Import(part) => display.at(&part, 0, 1, &format!("{part}: reading")),
+            ConvertProgress::Calibrate(part) => {
+                display.at(&part, 0, 1, &format!("{part}: calibrating"))
             }
-            Progress::Compile(part, done, total) => {
-                progress.at(&format!("compiling {part}"), done, total, &format!("compiling {part}"))
+            ConvertProgress::Shard(part, done, total) => display.at(&part, done, total, &part),
+            ConvertProgress::Golden(part) => {
+                display.at(&part, 0, 1, &format!("{part}: recording golden tensors"))
+            }
+            ConvertProgress::Compile(part, done, total) => {
+                display.at(&format!("compiling {part}"), done, total, &format!("compiling {part}"))
             }
         }
-    })?;
-    Ok(manifest)
-}
-
-/// The files a text-to-image pack has besides its networks.
-pub fn pipeline_files(model: &std::path::Path, source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
-    if !source.diffusers {
-        return Ok(Vec::new());
+        interrupt::go_on()
+    });
+    if manifest.is_err() {
+        interrupt::end_here_if_asked(hint);
     }
-    let config = PipelineConfig::from_model_directory(model)?;
-    Ok(vec![(SAMPLER_FILE.to_owned(), config.to_json()?.into_bytes())])
+    Ok(manifest?)
 }
 
 /// Samples from `[PART.]INPUT=FILE.npy` arguments, by part.
-fn calibration(args: &ConvertArgs, source: &Source) -> Result<HashMap<String, Vec<Sample>>> {
+fn calibration(args: &ConvertArgs) -> Result<HashMap<String, Vec<Sample>>> {
     let mut samples: HashMap<String, Vec<Sample>> = HashMap::new();
+    if args.calibrate.is_empty() {
+        return Ok(samples);
+    }
+    let source = Source::open(&args.model, &args.resolution, args.batch.into())?;
     for (key, tensor) in read_inputs(&args.calibrate)? {
         let named = source.parts.iter().find_map(|p| {
             Some((p.name.clone(), key.strip_prefix(&format!("{}.", p.name))?.to_owned()))
@@ -105,7 +103,7 @@ fn calibration(args: &ConvertArgs, source: &Source) -> Result<HashMap<String, Ve
 }
 
 /// A few lines about a pack.
-pub fn summary(manifest: &Manifest, path: &str) -> String {
+pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
     let mut lines = Vec::new();
     for model in &manifest.models {
         let npu: Vec<_> = model.shards.iter().filter(|s| s.core != CoreId::Host).collect();
@@ -133,10 +131,10 @@ pub fn summary(manifest: &Manifest, path: &str) -> String {
         }
         lines.push(line);
     }
-    let space = Rk3588::default().address_space;
+    let space = chip.address_space;
     for resolution in manifest.resolutions() {
         let at = resolution.map(|[w, h]| format!(" at {w}x{h}")).unwrap_or_default();
-        let bytes = Footprint::of_all(manifest, resolution, 3).bytes();
+        let bytes = Footprint::of_all(manifest, resolution, usize::from(chip.cores)).bytes();
         let over = if bytes > space { ": too much, they must take turns" } else { "" };
         lines.push(format!(
             "all models resident{at}: modelled {} of the NPU's {}{over}",

@@ -1,16 +1,15 @@
+//! `demo`: convert the bundled model, draw, validate, and say where everything is.
+
 use crate::args::DemoArgs;
 use crate::commands::{convert, generate, validate};
-use crate::devices;
-use crate::models::{Choice, PackModels, TextToImage};
 use crate::output::{Output, time};
+use crate::{devices, interrupt};
 use anyhow::{Context, Result, bail};
-use rockshard_converter::options::{Optimise, Placement, Sandwich, Shards, Tile};
-use rockshard_converter::{Request as Conversion, Source, Toolkit};
-use rockshard_diffusion::{Request, check};
-use rockshard_pack::{Mode, Pack, Variant};
-use rockshard_validation::ReportExtras;
+use rockshard::{
+    ConvertRequest, Drawing, Pack, Painter, PainterOptions, ReportExtras, Request, Rk3588, Shards,
+    Toolkit, Variant, write_report,
+};
 use serde_json::json;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -27,101 +26,75 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
         Some(model) => model.clone(),
         None => bundled()?,
     };
-    let devices = rockshard_devices::open(args.device)?;
+    let devices = rockshard::open_devices(args.device)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let pack_path = args.out.join("pack");
     if pack_path.join(rockshard_manifest::MANIFEST_FILE).is_file() {
         std::fs::remove_dir_all(&pack_path).with_context(|| pack_path.display().to_string())?;
     }
-    let source = Source::open(&model, &[], 1)?;
-    let manifest = convert::run_request(
-        &Conversion {
-            source: model.clone(),
-            out: pack_path.clone(),
-            resolutions: Vec::new(),
-            batch: 1,
-            sandwich: Sandwich::Auto,
-            tile: Tile::Auto,
-            shards: Shards::Block,
-            placement: Placement::RoundRobin,
-            optimise: Optimise::Throughput,
-            calibration: HashMap::new(),
-            files: convert::pipeline_files(&model, &source)?,
-            loras: Vec::new(),
-            golden: None,
-            toolkit: matches!(devices.variant, Variant::Compiled { .. })
-                .then(|| toolkit(&args.rknn_python)),
-            resume: false,
-        },
-        "",
-        out,
-    )?;
+    let request = ConvertRequest {
+        chip: Rk3588::from_environment()?,
+        shards: Shards::Block,
+        toolkit: matches!(devices.variant, Variant::Compiled { .. })
+            .then(|| toolkit(&args.rknn_python)),
+        ..ConvertRequest::new(&model, &pack_path)
+    };
+    let manifest = convert::convert(request, "", out)?;
     let converted = start.elapsed();
 
     let pack = Pack::open(&pack_path)?;
-    let text = TextToImage::open(&pack)?;
-    let choice = Choice { size: Some(text.size), ..Choice::default() };
-    let mode = Mode::of(pack.manifest().conversion.placement);
-    let models = PackModels::open(
-        &pack,
-        &devices,
-        &choice,
-        devices::own_options(args.device, CORES)?,
-        mode,
-    )?;
-    let request = Request {
-        prompt: args.prompt.clone(),
-        seed: args.seed,
-        width: text.size[0],
-        height: text.size[1],
-        count: PICTURES,
-        ..Request::default()
+    let cores = rockshard::take_cores_with(&devices, devices::usual(args.device, CORES)?)?;
+    let options = PainterOptions {
+        from_pictures: false,
+        mode: args.mode.chosen(),
+        together: PICTURES as usize,
+        ..PainterOptions::default()
     };
+    let painter = Painter::load(&cores, &pack, &options)?;
+    let request = Request { seed: args.seed, count: PICTURES, ..painter.request(&args.prompt) };
     let drawing = Instant::now();
-    let generated = generate::generate(&models, &text, &request, out)?;
+    let run_options = interrupt::run_options();
+    let mut display = generate::shown(out, request.steps);
+    let (drawn, inputs) = painter.draw_and_record(&request, &run_options, &mut display)?;
+    drop(display);
+    generate::warn_of_dropped(drawn.dropped_tokens);
+    let Drawing { pictures, trace, .. } = drawn;
     let drawn = drawing.elapsed();
-    let picture = generated.pictures.first().context("no picture was drawn")?;
+    let mode = painter.mode();
+    drop((painter, cores));
+    let picture = pictures.first().context("no picture was drawn")?;
     let picture_path = args.out.join("picture.png");
     picture.save(&picture_path)?;
-    let trace = models.trace();
     let timeline = trace.timeline_svg();
     let timeline_path = args.out.join("timeline.svg");
     std::fs::write(&timeline_path, &timeline)
         .with_context(|| timeline_path.display().to_string())?;
 
     let validating = Instant::now();
-    let inputs = models.seen().into_iter().collect();
-    drop(models);
-    let report = validate::validate_pack(&pack, &devices, &inputs, THRESHOLD, out)?;
+    let report = validate::judge(&pack, &devices, &inputs, THRESHOLD, out)?;
     let validated = validating.elapsed();
     let report_path = args.out.join("report.html");
-    let pictures = generated.pictures.iter().map(|p| {
-        Ok((
-            format!("{}, seed {}", args.prompt, p.parameters.as_ref().map_or(0, |q| q.seed)),
-            p.to_png()?,
-        ))
+    let captioned = pictures.iter().map(|p| {
+        let seed = p.parameters.as_ref().map_or(0, |q| q.seed);
+        Ok((format!("{}, seed {seed}", args.prompt), p.to_png()?))
     });
-    let extras =
-        ReportExtras { timeline_svg: Some(timeline), pictures: pictures.collect::<Result<_>>()? };
-    validate::write_report(&report, &extras, &report_path)?;
+    let captioned = captioned.collect::<Result<_>>()?;
+    let extras = ReportExtras { timeline_svg: Some(timeline), pictures: captioned };
+    write_report(&report, &extras, &report_path)?;
 
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let shards: usize = manifest.models.iter().map(|m| m.shards.len()).sum();
-    let seen = match check::describe(picture) {
-        Ok(description) => description.to_string(),
-        Err(unknown) => format!("nothing it knows ({unknown})"),
-    };
     let micros = |d: std::time::Duration| d.as_secs_f64() * 1e6;
     let value = json!({
-        "prompt": args.prompt, "picture": picture_path, "checker_sees": seen, "pack": pack_path, "shards": shards,
+        "prompt": args.prompt, "picture": picture_path, "pack": pack_path, "shards": shards,
         "timeline": timeline_path, "report": report_path, "layers_passed": report.passed(),
-        "modelled_device_us": modelled, "pictures": PICTURES,
+        "modelled_device_us": modelled, "pictures": PICTURES, "mode": mode.to_string(),
         "measured_host_us": { "convert": micros(converted), "draw": micros(drawn), "validate": micros(validated), "total": micros(start.elapsed()) },
     });
     out.result(&value, || {
         let mut lines = vec![
             format!("prompt     {}", args.prompt),
-            format!("picture    {} (the checker sees {seen})", picture_path.display()),
+            format!("picture    {}", picture_path.display()),
             format!("pack       {} ({shards} shards)", pack_path.display()),
             format!("timeline   {}", timeline_path.display()),
             format!("report     {}", report_path.display()),

@@ -1,7 +1,9 @@
+//! `doctor`: what this machine has, a fact a line.
+
 use crate::args::DoctorArgs;
 use crate::output::Output;
 use anyhow::Result;
-use rockshard_converter::Toolkit;
+use rockshard::Toolkit;
 use rockshard_devices::RKNNRT;
 use serde_json::json;
 use std::path::{Path, PathBuf};

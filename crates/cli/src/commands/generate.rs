@@ -1,11 +1,13 @@
+//! `generate`: arguments to a request, progress, files and a line about times.
+
 use crate::args::GenerateArgs;
 use crate::devices;
 use crate::interrupt;
-use crate::models::{Choice, PackModels, TextToImage};
 use crate::output::{Output, times};
 use anyhow::{Context, Result};
-use rockshard_diffusion::{Generated, InitialPicture, Picture, Pipeline, Progress, Request};
-use rockshard_pack::{Mode, Pack};
+use rockshard::{
+    DrawProgress, Drawing, InitialPicture, Pack, Painter, PainterOptions, Picture, Request,
+};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,8 +17,6 @@ use std::time::Instant;
 /// `generate`.
 pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
-    let text = TextToImage::open(&pack)?;
-    let [width, height] = args.size.unwrap_or(text.size);
     let initial = match &args.init_image {
         Some(path) => {
             let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
@@ -26,39 +26,40 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
         }
         None => None,
     };
+    let cores = devices::cores(&args.device)?;
+    let options = PainterOptions {
+        size: args.size,
+        vae_tile: args.vae_tile,
+        from_pictures: args.init_image.is_some(),
+        mode: args.device.mode.chosen(),
+        together: args.count as usize,
+    };
+    let painter = Painter::load(&cores, &pack, &options)?;
     let request = Request {
-        prompt: args.prompt.clone(),
         negative_prompt: args.negative.clone(),
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
-        width,
-        height,
         count: args.count,
         initial,
+        ..painter.request(&args.prompt)
     };
-    let devices = rockshard_devices::open(args.device.device)?;
-    let choice = Choice {
-        size: Some([width, height]),
-        tile: args.vae_tile,
-        no_encoder: args.init_image.is_none(),
-    };
-    let mode = Mode::of(pack.manifest().conversion.placement);
-    let models = PackModels::open(&pack, &devices, &choice, devices::options(&args.device)?, mode)?;
     let start = Instant::now();
-    let generated = generate(&models, &text, &request, out)?;
+    let mut drawing = draw(&painter, &request, out)?;
     let host = start.elapsed().as_secs_f64() * 1e6;
     interrupt::end_here_if_asked("; nothing was written");
-    let files = save(&generated, &args.out)?;
-    let trace = models.trace();
+    let files = save(&drawing, &args.out)?;
+    let trace = &mut drawing.trace;
+    trace.incidents.splice(..0, painter.incidents().to_vec());
     if let Some(path) = &args.timeline {
         std::fs::write(path, trace.timeline_svg()).with_context(|| path.display().to_string())?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
-        "pictures": files, "dropped_tokens": generated.dropped_tokens,
-        "modelled_device_us": modelled, "measured_host_us": host, "shard_runs": trace.shard_runs.len(),
-        "modelled_resident_peak_bytes": models.resident_peak(), "incidents": trace.incidents,
+        "pictures": files, "dropped_tokens": drawing.dropped_tokens, "mode": painter.mode().to_string(),
+        "modelled_device_us": modelled, "measured_host_us": host,
+        "shard_runs": drawing.trace.shard_runs.len(),
+        "modelled_resident_peak_bytes": cores.resident_peak(), "incidents": drawing.trace.incidents,
     });
     out.result(&value, || {
         let mut text = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");
@@ -68,36 +69,38 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Generate, showing progress and warning about a prompt that is too long.
-pub fn generate(
-    models: &PackModels,
-    text: &TextToImage,
-    request: &Request,
-    out: &Output,
-) -> Result<Generated> {
-    let mut progress = out.progress("generate");
-    let total = request.steps + 2;
-    let pipeline = Pipeline::new(models, &text.tokenizer, &text.config)?;
-    let generated = pipeline.generate(request, &mut |p| {
-        match p {
-            Progress::Prompt => progress.at("prompt encoded", 1, total, "prompt encoded"),
-            Progress::Step { done, .. } => progress.at("sampling", done + 1, total, "sampling"),
-            Progress::Decoded => progress.at("decoded", total, total, "decoded"),
+/// Draw, showing progress and warning about a prompt that is too long.
+fn draw(painter: &Painter, request: &Request, out: &Output) -> Result<Drawing> {
+    let drawing =
+        painter.draw(request, &interrupt::run_options(), &mut shown(out, request.steps))?;
+    warn_of_dropped(drawing.dropped_tokens);
+    Ok(drawing)
+}
+
+/// Shows how a request of so many steps comes along.
+pub fn shown(out: &Output, steps: usize) -> impl FnMut(DrawProgress) -> ControlFlow<()> {
+    let mut display = out.progress("generate");
+    let total = steps + 2;
+    move |progress| {
+        match progress {
+            DrawProgress::Prompt => display.at("prompt encoded", 1, total, "prompt encoded"),
+            DrawProgress::Step { done, .. } => display.at("sampling", done + 1, total, "sampling"),
+            DrawProgress::Decoded => display.at("decoded", total, total, "decoded"),
         }
         ControlFlow::Continue(())
-    })?;
-    if generated.dropped_tokens > 0 {
-        tracing::warn!(
-            "the prompt is too long: {} tokens at its end were dropped",
-            generated.dropped_tokens
-        );
     }
-    Ok(generated)
+}
+
+/// Say that a prompt was too long.
+pub fn warn_of_dropped(tokens: usize) {
+    if tokens > 0 {
+        tracing::warn!("the prompt is too long: {tokens} tokens at its end were dropped");
+    }
 }
 
 /// Save the pictures; several get their number before the ending.
-fn save(generated: &Generated, out: &Path) -> Result<Vec<PathBuf>> {
-    let many = generated.pictures.len() > 1;
+fn save(drawing: &Drawing, out: &Path) -> Result<Vec<PathBuf>> {
+    let many = drawing.pictures.len() > 1;
     let path = |i: usize| {
         if !many {
             return out.to_owned();
@@ -105,8 +108,8 @@ fn save(generated: &Generated, out: &Path) -> Result<Vec<PathBuf>> {
         let stem = out.file_stem().and_then(|s| s.to_str()).unwrap_or("picture");
         out.with_file_name(format!("{stem}-{i}.png"))
     };
-    let files: Vec<PathBuf> = (0..generated.pictures.len()).map(path).collect();
-    for (picture, file) in generated.pictures.iter().zip(&files) {
+    let files: Vec<PathBuf> = (0..drawing.pictures.len()).map(path).collect();
+    for (picture, file) in drawing.pictures.iter().zip(&files) {
         picture.save(file)?;
     }
     Ok(files)

@@ -1,3 +1,5 @@
+//! `inspect`: what is in a pack, as tables and as a graph.
+
 use crate::args::InspectArgs;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};

@@ -1,8 +1,10 @@
+//! `plan`: what a pack takes in each parallel mode, as a table, and a timeline.
+
 use crate::args::PlanArgs;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
+use rockshard::Rk3588;
 use rockshard_clock::{chrome_trace, simulate, timeline_svg};
-use rockshard_cost::Rk3588;
 use rockshard_pack::Pack;
 use rockshard_plan::{Figures, ModelPlan, Plan, picture_tasks, tasks};
 use serde_json::json;

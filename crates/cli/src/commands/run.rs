@@ -1,12 +1,12 @@
+//! `run`: any pack on tensors from files.
+
 use crate::args::RunArgs;
 use crate::devices;
+use crate::inputs::read_inputs;
 use crate::interrupt;
-use crate::models::read_inputs;
 use crate::output::{Output, times};
 use anyhow::{Context, Result, bail};
-use rockshard_devices::DeviceName;
-use rockshard_pack::{Mode, Pack, Variant};
-use rockshard_runtime::{Cores, Outcome, RunOptions, TensorMap};
+use rockshard::{DeviceName, Outcome, Pack, TensorMap, Variant};
 use rockshard_tensor::write_npy;
 use serde_json::json;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
         }
     };
     let inputs: TensorMap = read_inputs(&args.inputs)?.into_iter().collect();
-    let mut devices = rockshard_devices::open(args.device.device)?;
+    let mut devices = rockshard::open_devices(args.device.device)?;
     if args.rewritten {
         if args.device.device != DeviceName::Cpu {
             bail!(
@@ -37,12 +37,13 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     if !names.contains(&model) {
         bail!("the pack has no model {model:?}; it has {}", names.join(", "));
     }
-    let cores = Cores::new(&devices, devices::options(&args.device)?)?;
-    let mode = Mode::of(pack.manifest().conversion.placement);
+    let cores = devices::take(&devices, &args.device)?;
+    let planned = || rockshard::pick_mode(&pack, cores.options(), 1);
+    let mode = args.device.mode.chosen().unwrap_or_else(planned);
     let loaded = cores.load(&pack, mode, |m| m.name == model)?;
-    let options = RunOptions { cancel: interrupt::cancel(), ..RunOptions::default() };
     let start = Instant::now();
-    let Outcome { outputs, mut trace } = loaded.run(model, vec![inputs], &options)?;
+    let Outcome { outputs, mut trace } =
+        loaded.run(model, vec![inputs], &interrupt::run_options())?;
     let outputs = outputs?.pop().unwrap_or_default();
     trace.incidents.splice(..0, loaded.incidents().to_vec());
     let host = start.elapsed().as_secs_f64() * 1e6;

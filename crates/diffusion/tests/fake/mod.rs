@@ -1,9 +1,9 @@
 //! Networks simple enough to compute by hand.
 
-use rockshard_diffusion::{ModelError, Models, TensorMap};
-use rockshard_manifest::TensorSpec;
+use rockshard_diffusion::{NetworkError, NetworkSpec, Networks, TensorMap};
+use rockshard_manifest::{Role, TensorSpec};
 use rockshard_tensor::{DType, Tensor};
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 /// A text encoder that sums ids, a U-Net that mixes its inputs, a decoder that repeats three latent planes eightfold.
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub struct Fake {
     pub broken: bool,
     /// Latent values along the sides of the decoder's input, where it is not 4.
     pub tile: Option<usize>,
-    pub calls: RefCell<Vec<(String, usize)>>,
+    pub calls: Mutex<Vec<(Role, usize)>>,
 }
 
 fn spec(name: &str, dtype: DType, shape: &[usize]) -> TensorSpec {
@@ -29,23 +29,28 @@ impl Fake {
         self.tile.unwrap_or(4)
     }
 
-    fn item(&self, model: &str, map: &TensorMap) -> TensorMap {
-        let declared = self.inputs(model).unwrap();
-        assert_eq!(declared.len(), map.len(), "{model}");
+    /// The networks that ran, with their items, since this was asked last.
+    pub fn take_calls(&self) -> Vec<(Role, usize)> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    fn item(&self, role: Role, map: &TensorMap) -> TensorMap {
+        let declared = self.inputs(role).unwrap();
+        assert_eq!(declared.len(), map.len(), "{role}");
         for s in &declared {
             assert_eq!(
                 (map[&s.name].shape(), map[&s.name].dtype()),
                 (s.shape.as_slice(), s.dtype),
-                "{model} {}",
+                "{role} {}",
                 s.name
             );
         }
-        let (name, tensor) = match model {
-            "text_encoder" => {
+        let (name, tensor) = match role {
+            Role::TextEncoder => {
                 let sum: i64 = map["input_ids"].to_i64().unwrap().iter().sum();
                 ("last_hidden_state", Tensor::from_f32([1, 77, 2], vec![sum as f32 / 1e5; 154]))
             }
-            "unet" => {
+            Role::Unet => {
                 let shift = mean(&map["encoder_hidden_states"])
                     + map["timestep"].to_i64().unwrap()[0] as f32 / 1e4
                     + map.get("timestep_cond").map_or(0.0, mean);
@@ -54,7 +59,7 @@ impl Fake {
                     map["sample"].to_f32().unwrap().iter().map(|v| v * factor + shift).collect();
                 ("out_sample", Tensor::from_f32([1, 4, 4, 4], values))
             }
-            "vae_decoder" => {
+            Role::VaeDecoder => {
                 let latent = map["latent_sample"].to_f32().unwrap();
                 let (n, side) = (self.tile(), 8 * self.tile());
                 let at = |i: usize| {
@@ -77,17 +82,12 @@ impl Fake {
     }
 }
 
-impl Models for Fake {
-    fn run(&self, model: &str, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, ModelError> {
-        self.calls.borrow_mut().push((model.to_owned(), items.len()));
-        Ok(items.iter().map(|map| self.item(model, map)).collect())
-    }
-
-    fn inputs(&self, model: &str) -> Option<Vec<TensorSpec>> {
+impl Fake {
+    fn inputs(&self, role: Role) -> Option<Vec<TensorSpec>> {
         let f = DType::F32;
-        match model {
-            "text_encoder" => Some(vec![spec("input_ids", DType::I64, &[1, 77])]),
-            "unet" => {
+        match role {
+            Role::TextEncoder => Some(vec![spec("input_ids", DType::I64, &[1, 77])]),
+            Role::Unet => {
                 let mut specs = vec![
                     spec("sample", f, &[1, 4, 4, 4]),
                     spec("timestep", DType::I64, &[1]),
@@ -96,26 +96,38 @@ impl Models for Fake {
                 specs.extend(self.guidance.map(|n| spec("timestep_cond", f, &[1, n])));
                 Some(specs)
             }
-            "vae_decoder" => {
+            Role::VaeDecoder => {
                 Some(vec![spec("latent_sample", f, &[1, 4, self.tile(), self.tile()])])
             }
-            "vae_encoder" if self.guidance.is_some() => {
+            Role::VaeEncoder if self.guidance.is_some() => {
                 Some(vec![spec("sample", f, &[1, 3, 32, 32])])
             }
             _ => None,
         }
     }
 
-    fn outputs(&self, model: &str) -> Option<Vec<TensorSpec>> {
+    fn outputs(&self, role: Role) -> Option<Vec<TensorSpec>> {
         let f = DType::F32;
-        Some(match model {
-            "text_encoder" => {
+        Some(match role {
+            Role::TextEncoder => {
                 vec![spec("pooler_output", f, &[1, 2]), spec("last_hidden_state", f, &[1, 77, 2])]
             }
-            "unet" => vec![spec("out_sample", f, &[1, 4, 4, 4])],
-            "vae_decoder" => vec![spec("sample", f, &[1, 3, 8 * self.tile(), 8 * self.tile()])],
+            Role::Unet => vec![spec("out_sample", f, &[1, 4, 4, 4])],
+            Role::VaeDecoder => vec![spec("sample", f, &[1, 3, 8 * self.tile(), 8 * self.tile()])],
             _ => vec![spec("latent_parameters", f, &[1, 8, 4, 4])],
         })
+    }
+}
+
+impl Networks for Fake {
+    fn spec(&self, role: Role) -> Option<NetworkSpec> {
+        let (inputs, outputs) = self.inputs(role).zip(self.outputs(role))?;
+        Some(NetworkSpec { inputs, outputs })
+    }
+
+    fn run(&self, role: Role, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, NetworkError> {
+        self.calls.lock().unwrap().push((role, items.len()));
+        Ok(items.iter().map(|map| self.item(role, map)).collect())
     }
 
     fn sizes(&self) -> Vec<[u32; 2]> {

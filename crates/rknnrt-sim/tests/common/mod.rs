@@ -4,7 +4,7 @@
 use rknnrt::*;
 use rockshard_device::{Device, ShardFile};
 use rockshard_device_sim::SimDevice;
-use rockshard_import::{Options, import_file};
+use rockshard_import::{ImportOptions, import_file};
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_rknn_abi::{Input, Output, dtype, format};
 use rockshard_tensor::{Tensor, read_npy};
@@ -27,7 +27,7 @@ pub fn inputs(name: &str, count: usize) -> Vec<Tensor> {
 /// What the simulator itself gives, as float32.
 pub fn expected(name: &str, inputs: &[Tensor]) -> Vec<f32> {
     let path = data(&format!("{name}.onnx"));
-    let graph = import_file(&path, &Options::fixed()).unwrap();
+    let graph = import_file(&path, &ImportOptions::fixed()).unwrap();
     let specs = |ids: &[rockshard_graph::ValueId]| {
         let values = ids.iter().map(|&v| graph.value(v));
         values

@@ -1,7 +1,7 @@
 //! The outlines the tiny model was trained on, as signed distances (`draw` in tools/train_tiny_lcm.py).
 
 use super::{Colour, SIDE, Scene, Shape};
-use crate::Picture;
+use rockshard_diffusion::Picture;
 
 impl Shape {
     /// Distance in pixels from a point to the outline of radius `r`, negative inside; `dx`, `dy` are counted from the centre, `dy`

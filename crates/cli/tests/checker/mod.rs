@@ -3,6 +3,7 @@
 //! The background is the median colour of the border; the figure is what differs from it by more than half the contrast, which
 //! tolerates soft edges; its colour is the median inside; its outline is the one of six that overlaps it best after fitting.
 //! Where any of this is in doubt the answer is [`Unknown`], never a guess.
+#![allow(dead_code, unused_imports)] // Each test uses some of it.
 
 mod fit;
 mod mask;
@@ -12,8 +13,8 @@ mod scene;
 pub use outline::draw;
 pub use scene::{Colour, Position, Scene, Shape, Size};
 
-use crate::Picture;
 use mask::Mask;
+use rockshard_diffusion::Picture;
 
 /// Side of the pictures the scenes are defined for; other sizes are measured in proportion.
 pub const SIDE: usize = 128;

@@ -1,9 +1,9 @@
 //! The judge is right about every kind of scene, also blurred and noisy, and says so when there is none.
 
+mod checker;
+
+use checker::{Colour, LEAST_OVERLAP, Position, Scene, Shape, Size, Unknown, describe, draw};
 use rockshard_diffusion::Picture;
-use rockshard_diffusion::check::{
-    Colour, LEAST_OVERLAP, Position, Scene, Shape, Size, Unknown, describe, draw,
-};
 use rockshard_diffusion::noise::standard_normal;
 use serde::Deserialize;
 use std::{fs, path::Path};

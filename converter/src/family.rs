@@ -1,0 +1,144 @@
+//! What is being converted, by family: each module knows the files and names of one kind of model, and takes it apart into networks
+//! with roles, and companion files.
+
+mod network;
+mod text_to_image;
+mod vision_language;
+
+use crate::ConvertError;
+use rockshard_manifest::{Companion, Family, Role};
+use rockshard_onnx::schema::{ValueInfoProto, tensor_shape_proto::dimension, type_proto};
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+
+/// One network of the source.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// `unet`, `vae_decoder`, ..., or the file's stem.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// ONNX file.
+    pub path: PathBuf,
+    /// Shapes for inputs with open dimensions.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Outputs to keep; all when empty.
+    pub outputs: Vec<String>,
+    /// Picture size `[width, height]` the shapes are for.
+    pub resolution: Option<[u32; 2]>,
+}
+
+/// A file of the source that the pack takes along unchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompanionFile {
+    /// What it is for.
+    pub companion: Companion,
+    /// Its path in the pack.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// A source, taken apart.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What its networks make together.
+    pub family: Family,
+    /// Networks in the order they run.
+    pub parts: Vec<Part>,
+    /// Files to take along.
+    pub companions: Vec<CompanionFile>,
+}
+
+const SMALLEST: u32 = 64;
+const LARGEST: u32 = 2048;
+
+impl Source {
+    /// Look at a path and find its parts at the given resolutions (the model's own when none is given), for `batch` items at once.
+    ///
+    /// # Errors
+    /// Nothing convertible there, a part missing, a resolution that the model cannot have, or a batch that the files do not leave open.
+    pub fn open(path: &Path, resolutions: &[[u32; 2]], batch: usize) -> Result<Self, ConvertError> {
+        let sides = SMALLEST..=LARGEST;
+        if let Some([width, height]) =
+            resolutions.iter().find(|r| r.iter().any(|side| !sides.contains(side)))
+        {
+            return Err(refused(
+                path,
+                format!(
+                    "resolution {width}x{height}: width and height must be from {SMALLEST} to {LARGEST}"
+                ),
+            ));
+        }
+        if path.is_file() {
+            return network::open(path, batch);
+        }
+        if !path.exists() {
+            return Err(refused(path, "no such file or directory".into()));
+        }
+        if let Some(encoder) = vision_language::encoder(path) {
+            return vision_language::open(path, encoder, resolutions, batch);
+        }
+        if text_to_image::is_one(path) {
+            return text_to_image::open(path, resolutions, batch);
+        }
+        Err(refused(
+            path,
+            format!(
+                "is no model that is known: an .onnx file, a diffusers-style directory (with {}/), or a transformers-style one (with {})",
+                text_to_image::folders().join("/, "),
+                vision_language::ENCODERS.join(", ")
+            ),
+        ))
+    }
+}
+
+fn refused(path: &Path, problem: String) -> ConvertError {
+    ConvertError::Source { path: path.to_owned(), problem }
+}
+
+/// The files of a folder, in the order of their names, as companions under `folder` in the pack.
+fn folder_companions(companion: Companion, folder: &Path, name: &str) -> Vec<CompanionFile> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_file()).collect();
+    paths.sort();
+    let named = |path: PathBuf| {
+        let file = path.file_name()?.to_str()?;
+        Some(CompanionFile { companion, name: format!("{name}/{file}"), path })
+    };
+    paths.into_iter().filter_map(named).collect()
+}
+
+fn read_json(path: &Path) -> Option<Json> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// A batch that the file fixes must be the one asked for.
+fn check_batch(
+    path: &Path,
+    input: &ValueInfoProto,
+    declared: &[Option<usize>],
+    batch: usize,
+) -> Result<(), ConvertError> {
+    match declared {
+        [Some(fixed), _, ..] if *fixed != batch && declared.len() >= 2 => {
+            let name = input.name.as_deref().unwrap_or_default();
+            let problem = format!(
+                "input {name:?} is fixed at a batch of {fixed}, asked for {batch}; export it with an open batch"
+            );
+            Err(refused(path, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn declared(input: &ValueInfoProto) -> Option<Vec<Option<usize>>> {
+    let type_proto::Value::TensorType(tensor) = input.r#type.as_ref()?.value.as_ref()? else {
+        return None;
+    };
+    let fixed = |v: &Option<dimension::Value>| match v {
+        Some(dimension::Value::DimValue(d)) => usize::try_from(*d).ok().filter(|&d| d > 0),
+        _ => None,
+    };
+    Some(tensor.shape.as_ref()?.dim.iter().map(|d| fixed(&d.value)).collect())
+}

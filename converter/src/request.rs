@@ -1,0 +1,101 @@
+//! What is asked of a conversion, and what it tells while it works.
+
+use crate::ConvertError;
+use crate::calibrate::Sample;
+use crate::golden::Recording;
+use crate::lora::LoraFile;
+use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
+use crate::toolkit::Toolkit;
+use rockshard_cost::Rk3588;
+use rockshard_manifest::Companion;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// What to convert and how.
+#[derive(Clone, Debug)]
+pub struct ConvertRequest {
+    /// A model's directory or an ONNX file.
+    pub source: PathBuf,
+    /// Directory of the pack; must not exist.
+    pub out: PathBuf,
+    /// The chip to convert for.
+    pub chip: Rk3588,
+    /// Picture sizes `[width, height]`; the model's own when empty.
+    pub resolutions: Vec<[u32; 2]>,
+    /// Items a network takes at once.
+    pub batch: usize,
+    /// Scaling of values.
+    pub sandwich: Sandwich,
+    /// Lowering of attention.
+    pub tile: Tile,
+    /// Where to cut.
+    pub shards: Shards,
+    /// Which core each shard is pinned to.
+    pub placement: Placement,
+    /// What automatic choices aim at.
+    pub optimise: Optimise,
+    /// Calibration inputs by part name; a part without any is calibrated on seeded normal noise.
+    pub calibration: HashMap<String, Vec<Sample>>,
+    /// Companions that the caller made: what each is for, its path in the pack, and its contents.
+    pub companions: Vec<(Companion, String, Vec<u8>)>,
+    /// LoRA files to fuse into the weights.
+    pub loras: Vec<LoraFile>,
+    /// Reference tensors to record at every boundary.
+    pub golden: Option<Recording>,
+    /// The vendor's toolkit, to compile the shards with.
+    pub toolkit: Option<Toolkit>,
+    /// Go on with an interrupted conversion.
+    pub resume: bool,
+}
+
+impl ConvertRequest {
+    /// Convert `source` to a pack at `out` with the usual choices: everything automatic, shards on the cores in turn.
+    pub fn new(source: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Self {
+        ConvertRequest {
+            source: source.into(),
+            out: out.into(),
+            chip: Rk3588::default(),
+            resolutions: Vec::new(),
+            batch: 1,
+            sandwich: Sandwich::Auto,
+            tile: Tile::Auto,
+            shards: Shards::Auto,
+            placement: Placement::RoundRobin,
+            optimise: Optimise::Throughput,
+            calibration: HashMap::new(),
+            companions: Vec::new(),
+            loras: Vec::new(),
+            golden: None,
+            toolkit: None,
+            resume: false,
+        }
+    }
+}
+
+/// What the converter is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConvertProgress {
+    /// A part is being read.
+    Import(String),
+    /// A part's ranges are being recorded.
+    Calibrate(String),
+    /// A shard was written: part, number done, number in all.
+    Shard(String, usize, usize),
+    /// A part's golden tensors are being recorded.
+    Golden(String),
+    /// A shard was compiled: part, number done, number in all.
+    Compile(String, usize, usize),
+}
+
+/// The caller's progress function, which stops the conversion by breaking.
+pub(crate) struct Teller<'a>(pub &'a mut dyn FnMut(ConvertProgress) -> ControlFlow<()>);
+
+impl Teller<'_> {
+    pub fn tell(&mut self, progress: ConvertProgress) -> Result<(), ConvertError> {
+        match (self.0)(progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ConvertError::Stopped),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Remedies for conversions.
+
+use rockshard::ConvertError;
+
+pub fn convert(error: &ConvertError) -> Option<String> {
+    match error {
+        ConvertError::Limit { .. } => {
+            Some("try --tile rows:R, --shards block or a smaller --resolution".into())
+        }
+        ConvertError::SplitWith { other } => {
+            Some(format!("leave --{other} out, or choose another --placement"))
+        }
+        ConvertError::Toolkit { .. } => {
+            Some("name its interpreter with --rknn-python DIR/bin/python".into())
+        }
+        ConvertError::Exists(_) => Some("remove it or choose another --out".into()),
+        _ => None,
+    }
+}

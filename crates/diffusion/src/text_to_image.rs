@@ -1,0 +1,191 @@
+//! Text to image and image to image: a short driver over conditioning, rows and pictures.
+
+use crate::noise::{START, standard_normal};
+use crate::{
+    ClipTokenizer, Conditioner, Conditioning, DrawProgress, Error, Generated, LcmSampler,
+    MAX_COUNT, Networks, Parameters, Picture, PictureCodec, PipelineConfig, Request, Row, Rows,
+    classifier_free,
+};
+use rockshard_tensor::Tensor;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// A text-to-image model that is ready to take requests. Cheap to clone; clones share the prompts that were encoded.
+#[derive(Clone)]
+pub struct TextToImage {
+    conditioner: Conditioner,
+    rows: Rows,
+    pictures: PictureCodec,
+    sampler: LcmSampler,
+    model: String,
+}
+
+/// How the prompt steers the U-Net.
+enum Guide {
+    /// The guidance scale is embedded (or there is none): one row a picture.
+    Direct { prompt: Tensor, guidance: Option<Tensor> },
+    /// Classifier-free guidance: a row with the negative prompt and one with the prompt for each picture.
+    ClassifierFree { prompt: Tensor, negative: Tensor, scale: f32 },
+}
+
+impl TextToImage {
+    /// Put a model together.
+    ///
+    /// # Errors
+    /// A network is missing or is not one of a latent diffusion model, or the configuration does not fit them.
+    pub fn new(
+        networks: Arc<dyn Networks>,
+        tokenizer: Arc<ClipTokenizer>,
+        config: &PipelineConfig,
+    ) -> Result<Self, Error> {
+        let rows = Rows::new(networks.clone(), config)?;
+        Ok(TextToImage {
+            conditioner: Conditioner::new(networks.clone(), tokenizer)?,
+            pictures: PictureCodec::new(networks, rows.latent_shape(), config)?,
+            rows,
+            sampler: LcmSampler::new(&config.sampler)?,
+            model: config.model.clone(),
+        })
+    }
+
+    /// The same over another way to the same networks.
+    pub fn over(&self, networks: &Arc<dyn Networks>) -> Self {
+        TextToImage {
+            conditioner: self.conditioner.over(networks.clone()),
+            rows: self.rows.over(networks.clone()),
+            pictures: self.pictures.over(networks.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// Generate pictures. `progress` is told of every stage and stops the request by breaking.
+    ///
+    /// # Errors
+    /// A request that the model cannot do, a network that fails, or [`Error::Cancelled`].
+    pub fn generate(
+        &self,
+        request: &Request,
+        progress: &mut dyn FnMut(DrawProgress) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        self.check(request)?;
+        let mut report = |p| {
+            if progress(p).is_break() { Err(Error::Cancelled) } else { Ok(()) }
+        };
+        let strength = request.initial.as_ref().map_or(1.0, |initial| initial.strength);
+        let timesteps = self.sampler.timesteps(request.steps, strength)?;
+        let (guide, dropped_tokens) = self.guide(request)?;
+        report(DrawProgress::Prompt)?;
+
+        let seeds: Vec<u64> =
+            (0..u64::from(request.count)).map(|i| request.seed.wrapping_add(i)).collect();
+        let values = self.rows.latent_shape().iter().product();
+        let noise = |seed: u64, step: u32| standard_normal(seed, 0, step, values);
+        let mut latents: Vec<Vec<f32>> = seeds.iter().map(|&seed| noise(seed, START)).collect();
+        if let Some(initial) = &request.initial {
+            let clean = self.pictures.encode(&initial.picture)?;
+            for latent in &mut latents {
+                *latent = self.sampler.add_noise(timesteps[0], &clean, latent)?;
+            }
+        }
+        for (index, &timestep) in timesteps.iter().enumerate() {
+            let predictions = self.predict(&latents, timestep, &guide)?;
+            for ((latent, output), &seed) in latents.iter_mut().zip(&predictions).zip(&seeds) {
+                let last = index + 1 == timesteps.len();
+                let fresh = if last { Vec::new() } else { noise(seed, index as u32 + 1) };
+                *latent = self.sampler.step(&timesteps, index, output, latent, &fresh)?.previous;
+            }
+            report(DrawProgress::Step { done: index + 1, total: timesteps.len() })?;
+        }
+        let pictures = self.pictures.decode(latents)?;
+        report(DrawProgress::Decoded)?;
+        let signed = |(picture, &seed)| {
+            let parameters = Some(self.parameters(request, seed));
+            Picture { parameters, ..picture }
+        };
+        let pictures = pictures.into_iter().zip(&seeds).map(signed).collect();
+        Ok(Generated { pictures, dropped_tokens })
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        if !(1..=MAX_COUNT).contains(&request.count) {
+            return Err(Error::Count { count: request.count });
+        }
+        if !request.guidance.is_finite() || !(request.guidance as f32 * 1000.0).is_finite() {
+            return Err(Error::Guidance(request.guidance));
+        }
+        self.pictures.check_size(request.width, request.height)?;
+        request.initial.as_ref().map_or(Ok(()), |initial| initial.picture.check())
+    }
+
+    fn guide(&self, request: &Request) -> Result<(Guide, usize), Error> {
+        let negative = request.negative_prompt.as_deref().filter(|text| !text.is_empty());
+        let embedded = self.rows.takes_guidance();
+        if embedded && negative.is_some() {
+            return Err(Error::NegativePrompt);
+        }
+        if embedded || request.guidance <= 1.0 {
+            if negative.is_some() {
+                return Err(Error::NegativePromptUnused(request.guidance));
+            }
+            let [prompt] = self.encode([&request.prompt])?;
+            let guidance = self.rows.embed_guidance(request.guidance)?;
+            return Ok((Guide::Direct { prompt: prompt.hidden, guidance }, prompt.dropped_tokens));
+        }
+        let [prompt, away] = self.encode([&request.prompt, negative.unwrap_or("")])?;
+        let dropped = prompt.dropped_tokens.max(away.dropped_tokens);
+        let (prompt, negative) = (prompt.hidden, away.hidden);
+        let scale = request.guidance as f32;
+        Ok((Guide::ClassifierFree { prompt, negative, scale }, dropped))
+    }
+
+    fn encode<const N: usize>(&self, prompts: [&str; N]) -> Result<[Conditioning; N], Error> {
+        let encoded = self.conditioner.encode(&prompts)?;
+        encoded.try_into().map_err(|found: Vec<_>| Error::Interface {
+            role: rockshard_manifest::Role::TextEncoder,
+            detail: format!("gave {} results for {N} prompts", found.len()),
+        })
+    }
+
+    fn predict(
+        &self,
+        latents: &[Vec<f32>],
+        timestep: i64,
+        guide: &Guide,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let row = |latent: &[f32], hidden: &Tensor, guidance: Option<&Tensor>| Row {
+            latent: latent.to_vec(),
+            timestep,
+            hidden: hidden.clone(),
+            guidance: guidance.cloned(),
+        };
+        match guide {
+            Guide::Direct { prompt, guidance } => {
+                let rows = latents.iter().map(|latent| row(latent, prompt, guidance.as_ref()));
+                self.rows.predict(rows.collect())
+            }
+            Guide::ClassifierFree { prompt, negative, scale } => {
+                let both = |latent| [row(latent, negative, None), row(latent, prompt, None)];
+                let rows = latents.iter().flat_map(|latent| both(latent)).collect();
+                let outputs = self.rows.predict(rows)?;
+                let pairs = outputs.chunks_exact(2);
+                Ok(pairs.map(|pair| classifier_free(&pair[0], &pair[1], *scale)).collect())
+            }
+        }
+    }
+
+    fn parameters(&self, request: &Request, seed: u64) -> Parameters {
+        Parameters {
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone().filter(|text| !text.is_empty()),
+            steps: request.steps,
+            sampler: "LCM".to_owned(),
+            guidance: request.guidance,
+            seed,
+            width: request.width,
+            height: request.height,
+            model: self.model.clone(),
+            strength: request.initial.as_ref().map(|initial| initial.strength),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

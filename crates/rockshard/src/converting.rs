@@ -1,0 +1,29 @@
+//! Conversion with what a model's family needs besides its networks: a text-to-image model's sampler.
+
+use crate::Error;
+use rockshard_converter::{ConvertProgress, ConvertRequest, Source};
+use rockshard_device_cpu::CpuDevice;
+use rockshard_diffusion::PipelineConfig;
+use rockshard_manifest::{Companion, Family, Manifest};
+use std::ops::ControlFlow;
+
+/// Path of a text-to-image pack's sampler.
+const SAMPLER: &str = "sampler.json";
+
+/// Convert a model to a pack; gives its manifest. `progress` is told of every stage and stops the conversion by breaking.
+///
+/// # Errors
+/// A model that cannot be converted; nothing is left at the target then.
+pub fn convert(
+    mut request: ConvertRequest,
+    progress: &mut dyn FnMut(ConvertProgress) -> ControlFlow<()>,
+) -> Result<Manifest, Error> {
+    let source = Source::open(&request.source, &request.resolutions, request.batch)?;
+    if source.family == Family::TextToImage {
+        let config = PipelineConfig::from_model_directory(&request.source);
+        let config = config.and_then(|config| config.to_json());
+        let text = config.map_err(|source| Error::Sampler { source })?;
+        request.companions.push((Companion::Sampler, SAMPLER.to_owned(), text.into_bytes()));
+    }
+    Ok(rockshard_converter::convert(&request, &CpuDevice::new(), progress)?)
+}

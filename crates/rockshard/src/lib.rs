@@ -1,0 +1,109 @@
+//! Stable Diffusion and vision models on the three-core NPU of the Rockchip RK3588: convert, run, validate.
+//!
+//! This crate is what a program needs; the crates it is made of are named where their items are re-exported. Without a board, the
+//! simulated RK3588 is used (`DeviceName::Sim`); times it gives are modelled.
+//!
+//! # Draw a picture
+//!
+//! Convert a diffusers-style ONNX directory to a pack, take the cores, load the pack, draw:
+//!
+//! ```
+//! use rockshard::{ConvertRequest, DeviceName, Pack, Painter, PainterOptions, RunOptions};
+//! use std::ops::ControlFlow::Continue;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let (model, pack) = ("../../shards/tiny-lcm", folder.path().join("pack"));
+//! rockshard::convert(ConvertRequest::new(model, &pack), &mut |_| Continue(()))?;
+//!
+//! let cores = rockshard::take_cores(DeviceName::Sim)?;
+//! let painter = Painter::load(&cores, &Pack::open(&pack)?, &PainterOptions::default())?;
+//! let request = painter.request("a small yellow ring on a black background");
+//! let drawing = painter.draw(&request, &RunOptions::default(), &mut |_| Continue(()))?;
+//! drawing.pictures[0].save(&folder.path().join("ring.png"))?;
+//! println!("modelled: {:.1} ms of the NPU", drawing.trace.modelled_total_us() / 1e3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Run any pack on tensors
+//!
+//! A process has one [`Cores`]. Packs are loaded into it, several at once; runs are submitted and give tickets:
+//!
+//! ```
+//! use rockshard::{ConvertRequest, DeviceName, Mode, Pack, RunOptions, random_inputs};
+//! # use std::ops::ControlFlow::Continue;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("pack");
+//! # rockshard::convert(ConvertRequest::new("../../shards/tiny-lcm", &path), &mut |_| Continue(()))?;
+//! let pack = Pack::open(&path)?;
+//! let cores = rockshard::take_cores(DeviceName::Sim)?;
+//! let unet = cores.load(&pack, Mode::Replicate, |model| model.name == "unet")?;
+//! let inputs = random_inputs(&unet.models().next().unwrap().inputs, 1);
+//! let ticket = unet.submit("unet", vec![inputs.clone(), inputs], &RunOptions::default())?;
+//! let outcome = ticket.wait();
+//! assert_eq!(outcome.outputs?.len(), 2);
+//! assert!(outcome.trace.is_modelled());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Find the layer that is wrong
+//!
+//! Every shard is compared with the float32 reference, on the reference's own inputs and in a row:
+//!
+//! ```
+//! use rockshard::{ConvertRequest, DeviceName, Pack, RunOptions};
+//! # use std::ops::ControlFlow::Continue;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("pack");
+//! # rockshard::convert(ConvertRequest::new("../../shards/tiny-lcm", &path), &mut |_| Continue(()))?;
+//! let pack = Pack::open(&path)?;
+//! let (prompt, options) = ("a large red circle", RunOptions::default());
+//! let inputs = rockshard::recorded_inputs(&pack, prompt, &options, &mut |_| Continue(()))?;
+//! let devices = rockshard::open_devices(DeviceName::Sim)?;
+//! let report = rockshard::validate(&pack, &devices, &inputs, 0.999, &mut |_| Continue(()))?;
+//! assert!(report.passed());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod choice;
+mod converting;
+mod cores;
+mod error;
+mod mode;
+mod networks;
+mod painter;
+mod validating;
+
+pub use converting::convert;
+pub use cores::{take_cores, take_cores_with};
+pub use error::Error;
+pub use mode::pick_mode;
+pub use painter::{Drawing, Painter, PainterOptions};
+pub use rockshard_converter::options::{Sandwich, Shards, Tile};
+pub use rockshard_converter::{
+    ConvertError, ConvertProgress, ConvertRequest, LoraFile, Recording, Sample, Source, Toolkit,
+};
+pub use rockshard_cost::Rk3588;
+pub use rockshard_devices::{DeviceDefaults, DeviceName, open as open_devices};
+pub use rockshard_diffusion::{
+    DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request,
+};
+pub use rockshard_manifest::{
+    Companion, CoreId, Family, Manifest, Model, Optimise, Placement, Role, Shard, TensorSpec,
+};
+pub use rockshard_pack::{Devices, Footprint, Mode, Pack, PackError, Variant};
+pub use rockshard_runtime::{
+    Action, Cancel, Client, Cores, CoresOptions, Event, Incident, LoadedPack, Observer, Outcome,
+    Priority, RunOptions, RuntimeError, Ticket, Trace,
+};
+pub use rockshard_tensor::{DType, Tensor};
+pub use rockshard_validation::{
+    Report, ReportExtras, ValidateProgress, ValidationError, random_inputs, validate_golden,
+    write_report,
+};
+pub use validating::{recorded_inputs, validate};
+
+/// Tensors by name.
+pub type TensorMap = std::collections::BTreeMap<String, Tensor>;
+
+/// Inputs by the name of their model.
+pub type ModelInputs = std::collections::HashMap<String, TensorMap>;

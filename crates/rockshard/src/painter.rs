@@ -1,0 +1,198 @@
+//! Text to image from a pack: what `generate`, a server or a program of one's own load once and draw with often.
+
+use crate::choice::Choice;
+use crate::networks::{PackNetworks, Recorder};
+use crate::{Error, ModelInputs, pick_mode};
+use rockshard_diffusion::{
+    ClipTokenizer, DrawProgress, Generated, Networks, Picture, PipelineConfig, Request, TextToImage,
+};
+use rockshard_manifest::{Companion, Family, Role};
+use rockshard_pack::{Mode, Pack};
+use rockshard_runtime::{Cores, Incident, RunOptions, Trace};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a painter uses its pack.
+#[derive(Clone, Debug)]
+pub struct PainterOptions {
+    /// Picture size `[width, height]` in pixels, one that the pack was converted for; `None` is its first.
+    pub size: Option<[u32; 2]>,
+    /// Decode in overlapping, blended tiles of this many latent values a side, with the pack's decoder of that size. `None` does so
+    /// where the pack has no decoder of the picture's size, or none that fits the memory limit.
+    pub vae_tile: Option<u32>,
+    /// Load the VAE's encoder, to start from pictures.
+    pub from_pictures: bool,
+    /// How several items go through the cores; `None` is the planner's choice.
+    pub mode: Option<Mode>,
+    /// Pictures that are mostly drawn together: what the planner plans for.
+    pub together: usize,
+}
+
+impl Default for PainterOptions {
+    fn default() -> Self {
+        let (size, vae_tile, mode) = (None, None, None);
+        PainterOptions { size, vae_tile, from_pictures: true, mode, together: 1 }
+    }
+}
+
+/// A text-to-image pack on the cores, ready to draw. It is `Send` and `Sync`: several threads may draw with one at once.
+pub struct Painter {
+    networks: PackNetworks,
+    drawing: TextToImage,
+    tokenizer: Arc<ClipTokenizer>,
+    config: PipelineConfig,
+    size: [u32; 2],
+    mode: Mode,
+    incidents: Vec<Incident>,
+}
+
+/// What a request gave.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    /// The pictures, by ascending seed.
+    pub pictures: Vec<Picture>,
+    /// Ids at the end of the prompt that the text encoder had no room for.
+    pub dropped_tokens: usize,
+    /// What ran for it, and the faults that were met.
+    pub trace: Trace,
+}
+
+impl Painter {
+    /// Load a text-to-image pack onto cores.
+    ///
+    /// # Errors
+    /// A pack of another family, of a batch above 1, without the size or tile asked for; files that were altered; models that do not fit.
+    pub fn load(cores: &Cores, pack: &Pack, options: &PainterOptions) -> Result<Self, Error> {
+        let manifest = pack.manifest();
+        let fail = |problem: String| Error::NotDrawable { pack: pack.root().to_owned(), problem };
+        if manifest.family != Family::TextToImage {
+            return Err(fail(format!("its family is {}", manifest.family)));
+        }
+        let config = config(pack)?;
+        let tokenizer = Arc::new(tokenizer(pack)?);
+        let unet = manifest.models.iter().find(|m| m.role == Role::Unet);
+        let unet = unet.ok_or_else(|| fail("it has no U-Net".into()))?;
+        match unet.inputs.first().and_then(|t| t.shape.first()) {
+            None | Some(1) => {}
+            Some(batch) => {
+                let problem = format!("it was converted for a batch of {batch}, drawing needs 1");
+                return Err(fail(problem));
+            }
+        }
+        let own = unet.resolution.ok_or_else(|| fail("its U-Net has no resolution".into()))?;
+        let size = options.size.unwrap_or(own);
+        let planned = || pick_mode(pack, cores.options(), options.together);
+        let mode = options.mode.unwrap_or_else(planned);
+        let choice = Choice {
+            models: &manifest.models,
+            size,
+            tile: options.vae_tile,
+            encoder: options.from_pictures,
+            cores: cores.options(),
+            mode,
+        };
+        let chosen = choice.models()?;
+        let loaded = cores.load(pack, mode, |m| chosen.iter().any(|c| std::ptr::eq(*c, m)))?;
+        let incidents = loaded.incidents().to_vec();
+        let sizes = manifest.resolutions().into_iter().flatten().collect();
+        let networks = PackNetworks::new(Arc::new(loaded), sizes, RunOptions::default());
+        let over = Arc::new(networks.for_caller(RunOptions::default()));
+        let drawing = TextToImage::new(over, tokenizer.clone(), &config)?;
+        Ok(Painter { networks, drawing, tokenizer, config, size, mode, incidents })
+    }
+
+    /// Width and height of the pictures it draws, in pixels.
+    pub fn size(&self) -> [u32; 2] {
+        self.size
+    }
+
+    /// How several items go through the cores.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Faults that were met while the pack was loaded, and what was done about each.
+    pub fn incidents(&self) -> &[Incident] {
+        &self.incidents
+    }
+
+    /// A request for one picture of a prompt, of the painter's size.
+    pub fn request(&self, prompt: &str) -> Request {
+        let [width, height] = self.size;
+        Request { prompt: prompt.to_owned(), width, height, ..Request::default() }
+    }
+
+    /// Draw. Every run of it has these options; `progress` is told of every stage and stops the request by breaking.
+    ///
+    /// # Errors
+    /// A request that the model cannot do, a network that fails, or one that was stopped.
+    pub fn draw(
+        &self,
+        request: &Request,
+        options: &RunOptions,
+        progress: &mut dyn FnMut(DrawProgress) -> ControlFlow<()>,
+    ) -> Result<Drawing, Error> {
+        let networks = Arc::new(self.networks.for_caller(options.clone()));
+        let over: Arc<dyn Networks> = networks.clone();
+        let generated = self.drawing.over(&over).generate(request, progress)?;
+        Ok(Drawing::new(generated, networks.take_trace()))
+    }
+
+    /// Draw as [`Painter::draw`], and keep the first inputs that each network is given, by the name of its model.
+    ///
+    /// # Errors
+    /// As [`Painter::draw`].
+    pub fn draw_and_record(
+        &self,
+        request: &Request,
+        options: &RunOptions,
+        progress: &mut dyn FnMut(DrawProgress) -> ControlFlow<()>,
+    ) -> Result<(Drawing, ModelInputs), Error> {
+        let networks = Arc::new(self.networks.for_caller(options.clone()));
+        let recorder = Arc::new(Recorder::new(networks.clone()));
+        // All of it anew, so that the prompt is encoded although it may be known.
+        let tokenizer = self.tokenizer.clone();
+        let drawing = TextToImage::new(recorder.clone(), tokenizer, &self.config)?;
+        let generated = drawing.generate(request, progress)?;
+        let named = |(role, tensors)| Some((networks.model(role)?.name.clone(), tensors));
+        let inputs = recorder.seen().into_iter().filter_map(named).collect();
+        Ok((Drawing::new(generated, networks.take_trace()), inputs))
+    }
+}
+
+impl Drawing {
+    fn new(generated: Generated, trace: Trace) -> Self {
+        let Generated { pictures, dropped_tokens } = generated;
+        Drawing { pictures, dropped_tokens, trace }
+    }
+}
+
+/// The sampler's configuration in a pack.
+fn config(pack: &Pack) -> Result<PipelineConfig, Error> {
+    let [file] = companions(pack, Companion::Sampler)? else {
+        return Err(missing(pack, Companion::Sampler));
+    };
+    let path = pack.file(file)?;
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|source| Error::Read { path: path.clone(), source })?;
+    PipelineConfig::from_json(&text).map_err(|source| Error::Config { path, source })
+}
+
+/// The tokenizer in a pack.
+fn tokenizer(pack: &Pack) -> Result<ClipTokenizer, Error> {
+    let files = companions(pack, Companion::Tokenizer)?;
+    files.iter().try_for_each(|file| pack.file(file).map(drop))?;
+    let folder = files.first().and_then(|file| Path::new(file).parent());
+    let folder = folder.ok_or_else(|| missing(pack, Companion::Tokenizer))?;
+    Ok(ClipTokenizer::from_directory(&pack.root().join(folder))?)
+}
+
+fn companions(pack: &Pack, companion: Companion) -> Result<&[String], Error> {
+    let found = pack.manifest().companions.get(&companion);
+    found.map(Vec::as_slice).ok_or_else(|| missing(pack, companion))
+}
+
+fn missing(pack: &Pack, companion: Companion) -> Error {
+    Error::NotDrawable { pack: pack.root().to_owned(), problem: format!("it has no {companion}") }
+}
