@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("validation", "device manifest tensor"),
     ("cli", ANY),
     ("benches", ANY),
+    ("rknn-rs-check", "device device-sim manifest pack tensor"),
 ];
 const ANY: &str = "*";
 const PREFIX: &str = "rockshard-";
