@@ -16,7 +16,7 @@ pub struct Memory {
     pub shared_bytes_per_second: f64,
 }
 
-/// The RK3588's, measured with an int8 Add of 10.8 MB, in and out (rk3588.md 2.2): 945 us on one core, 573 us on three.
+/// The RK3588's, measured with an int8 Add of 10.8 MB, in and out (docs/rk3588.md 2.2): 945 us on one core, 573 us on three.
 impl Default for Memory {
     fn default() -> Self {
         Memory { core_bytes_per_second: 11.7e9, shared_bytes_per_second: 19.3e9 }

@@ -254,7 +254,7 @@ fn pieces_of_the_depth_are_rounded_and_added() {
 
 #[test]
 fn sums_are_rounded_once() {
-    // rk3588.md 2.1: 0.1 in f16 times 1, summed over K.
+    // docs/rk3588.md 2.1: 0.1 in f16 times 1, summed over K.
     for (k, sum) in [(256, 25.59375), (4096, 409.5)] {
         let (a, b) =
             (Tensor::from_f32([1, k], vec![0.1; k]), Tensor::from_f32([k, 1], vec![1.0; k]));
