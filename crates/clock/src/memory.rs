@@ -1,3 +1,6 @@
+//! How cores that share one memory slow each other down. The rule is a fixed point: each core's rate depends on how much the others
+//! stream, and their streaming on their rates.
+
 use crate::Phase;
 
 /// Rounds in which the shares of cores that wait for the memory settle; the error falls by more than half in each.

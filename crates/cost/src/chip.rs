@@ -1,3 +1,5 @@
+//! The constants of the model, each with its source, in one struct that can be replaced as a whole.
+
 use rockshard_clock::Memory;
 use serde::{Deserialize, Serialize};
 

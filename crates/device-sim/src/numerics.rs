@@ -1,3 +1,6 @@
+//! Where values are rounded, and the switches for what a board does otherwise. Kernels compute in float32; what is here makes float16 of
+//! their results.
+
 use half::f16;
 use rayon::prelude::*;
 use rockshard_kernels::KernelError;

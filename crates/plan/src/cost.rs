@@ -1,3 +1,5 @@
+//! A model's shards with the cost model's time, priced once from their graphs and used in every mode.
+
 use rockshard_clock::Phase;
 use rockshard_cost::{Layer, Rk3588, layers};
 use rockshard_graph::{Graph, Op};

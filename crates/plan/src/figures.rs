@@ -1,3 +1,5 @@
+//! What the virtual clock says of a mode: one item alone, and a stream long enough that its start does not count.
+
 use crate::{Mode, ModelCost, tasks};
 use rockshard_clock::{Memory, Phase, Schedule, Task, simulate};
 use rockshard_manifest::CoreId;

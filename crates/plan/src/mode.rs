@@ -1,3 +1,5 @@
+//! How items are laid over the cores: each parallel mode as a list of tasks for the virtual clock.
+
 use crate::ModelCost;
 use rockshard_clock::Task;
 use rockshard_manifest::CoreId;

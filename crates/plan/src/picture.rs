@@ -1,3 +1,5 @@
+//! The runs that make one picture, in a row: where a pack's networks are planned one by one, this puts them together.
+
 use crate::{Mode, Plan, tasks};
 use rockshard_clock::Task;
 

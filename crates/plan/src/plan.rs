@@ -1,3 +1,5 @@
+//! A pack's plan: all modes of all models, and the pick among them for what the pack is optimised for.
+
 use crate::{Figures, Mode, ModelCost, PlanError, figures};
 use rockshard_cost::Rk3588;
 use rockshard_manifest::{Manifest, Optimise};
