@@ -1,6 +1,6 @@
 //! `plane`: linear layers over tokens as 1x1 convolutions over a plane.
 //!
-//! The compiler gives tokens a height of 1, and a convolution of height 1 whose kernel is deep was measured to use the core badly (rk3588.md
+//! The compiler gives tokens a height of 1, and a convolution of height 1 whose kernel is deep was measured to use the core badly (docs/rk3588.md
 //! 2.4: 10 % at a depth of 3072, where a plane reaches 70 %). So the tokens `[batch, T, channels]` become `[batch, channels, H, W]` for such
 //! layers and for what lies between them: activations, gates, sums with constants. A projection that is cut in parts behind its bias (gated
 //! feed-forward) becomes a convolution a part. That a plane of tokens is as fast as any other plane is inferred from those measurements; nobody

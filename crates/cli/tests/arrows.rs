@@ -34,6 +34,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ),
     ("cli", ANY),
     ("benches", ANY),
+    ("rknn-rs-check", "device device-sim manifest pack tensor"),
 ];
 const ANY: &str = "*";
 const PREFIX: &str = "rockshard-";

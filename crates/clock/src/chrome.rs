@@ -1,3 +1,5 @@
+//! A schedule for the trace viewers of Chrome and Perfetto.
+
 use crate::{Lane, Schedule, Task};
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Task`] is a run of a shard: it waits for the tasks it needs, then for its core (or for all of its cores), and does its phases one
 //! after the other. [`simulate`] moves from event to event. Each core has one queue, first in first out, and a task that was started is
-//! not interrupted, as in the NPU's driver (rk3588.md 1.1). While several cores work, the part of a phase that waits for the memory takes
+//! not interrupted, as in the NPU's driver (docs/rk3588.md 1.1). While several cores work, the part of a phase that waits for the memory takes
 //! longer: see [`Memory`].
 
 mod chrome;

@@ -1,3 +1,6 @@
+//! How cores that share one memory slow each other down. The rule is a fixed point: each core's rate depends on how much the others
+//! stream, and their streaming on their rates.
+
 use crate::Phase;
 
 /// Rounds in which the shares of cores that wait for the memory settle; the error falls by more than half in each.
@@ -16,7 +19,7 @@ pub struct Memory {
     pub shared_bytes_per_second: f64,
 }
 
-/// The RK3588's, measured with an int8 Add of 10.8 MB, in and out (rk3588.md 2.2): 945 us on one core, 573 us on three.
+/// The RK3588's, measured with an int8 Add of 10.8 MB, in and out (docs/rk3588.md 2.2): 945 us on one core, 573 us on three.
 impl Default for Memory {
     fn default() -> Self {
         Memory { core_bytes_per_second: 11.7e9, shared_bytes_per_second: 19.3e9 }

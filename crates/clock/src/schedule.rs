@@ -1,3 +1,5 @@
+//! What a simulation gives: when each task was ready, started and ended, and figures that follow from that.
+
 use crate::Task;
 use serde::Serialize;
 

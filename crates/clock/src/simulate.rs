@@ -1,3 +1,6 @@
+//! The virtual clock's event loop. Between two events every running phase has a constant rate, so the next event is the first end of a
+//! phase, and time jumps to it.
+
 use crate::{Memory, Phase, Schedule, Span, Task};
 use std::collections::VecDeque;
 

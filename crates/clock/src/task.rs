@@ -1,3 +1,5 @@
+//! What a simulation takes: tasks on lanes, with the tasks they wait for and the phases of their time.
+
 use serde::Serialize;
 
 /// Where a task runs.

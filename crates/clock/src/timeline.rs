@@ -1,3 +1,6 @@
+//! A schedule as one self-contained SVG: a lane a core, a bar a task, waits as gaps. Bars are written straight to the text, as there may
+//! be thousands of them and each is one line.
+
 use crate::{Schedule, Task};
 use std::collections::HashSet;
 use std::fmt::Write;

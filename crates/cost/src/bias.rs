@@ -1,3 +1,6 @@
+//! Additions that cost nothing, because the compiler makes them the bias of the operator before. One rule, so that the cost model, the
+//! simulator and the converter agree on it.
+
 use rockshard_graph::{Binary, Graph, Links, NodeId, Op, ValueId};
 
 /// The `Add` that the compiler takes into the convolution or the product by a constant before it: its other operand is a

@@ -1,3 +1,5 @@
+//! The constants of the model, each with its source, in one struct that can be replaced as a whole.
+
 use rockshard_clock::Memory;
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +45,9 @@ pub struct Rk3588 {
     /// Bytes a second of an operator that the runtime runs on the CPU. Not measured by anyone; an assumption between a plain
     /// copy (2.3: 1.5 MB in 0.31 ms) and a type conversion (2.3: 70 MB/s on an RK3576).
     pub host_bytes_per_second: f64,
-    /// Bytes a second of the Reshape that the runtime does on the CPU behind a group norm of fewer than 8 channels a group (toolkit: the
+    /// Bytes a second of the Reshape that the runtime does on the CPU behind a group norm of fewer than 8 channels a group (toolkit 3: the
     /// compiled VAE decoder has one for each of its six norms of 128 channels; tensors are stored in units of 8 channels). Fitted to the
-    /// VAE decoder at 512 pixels on one core (4), the only constant that is fitted to a whole model.
+    /// VAE decoder at 512 pixels on one core (3), the only constant that is fitted to a whole model.
     pub host_reshape_bytes_per_second: f64,
     /// Microseconds from calling run to its return without any work (2.3: 40 to 130).
     pub run_overhead_micros: f64,
@@ -54,7 +56,7 @@ pub struct Rk3588 {
     pub token_input_bytes_per_second: f64,
     /// The same for an output (2.3: 1.73 ms).
     pub token_output_bytes_per_second: f64,
-    /// Bytes of memory that an attention takes for each query row and key (toolkit: 167 MB for 4096 x 4096, 20 MB for 512 rows
+    /// Bytes of memory that an attention takes for each query row and key (toolkit 4: 167 MB for 4096 x 4096, 20 MB for 512 rows
     /// of them, with 8 heads, which is 1.24 a score). The vendor's compiler takes as much for 3 heads as for 8.
     pub attention_bytes_per_pair: f64,
     /// Largest extent of a tensor's axis (2.5: 13-bit fields).

@@ -1,3 +1,5 @@
+//! Another chip than the RK3588 as published: the fields that differ, as JSON, from the environment.
+
 use crate::Rk3588;
 
 /// Variable with the description of another chip: a path of a JSON file, or the JSON itself, with those fields of [`Rk3588`] that differ,

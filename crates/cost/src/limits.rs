@@ -24,7 +24,7 @@ pub struct Fallback {
 
 impl Rk3588 {
     /// Limits that the graph exceeds: extents of tensors that NPU operators read or write, and the address space. The vendor's
-    /// compiler goes on regardless and its model returns zeros (rk3588.md 2.5), so these are errors.
+    /// compiler goes on regardless and its model returns zeros (docs/rk3588.md 2.5), so these are errors.
     pub fn limits(&self, graph: &Graph) -> Vec<LimitError> {
         let mut found = Vec::new();
         for node in graph.nodes().iter().filter(|node| self.fallback(graph, node).is_none()) {

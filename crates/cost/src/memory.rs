@@ -42,7 +42,7 @@ impl Rk3588 {
     }
 
     /// Bytes that an attention takes besides its inputs and output while it computes `rows` query rows against `keys` keys.
-    /// `heads` does not matter: the vendor's compiler takes as much for 3 heads as for 8 (vendor-toolkit.md).
+    /// `heads` does not matter: the vendor's compiler takes as much for 3 heads as for 8 (docs/toolkit.md 4).
     pub fn attention_bytes(&self, heads: usize, rows: usize, keys: usize) -> u64 {
         if heads == 0 {
             0

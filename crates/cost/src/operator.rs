@@ -89,7 +89,7 @@ impl Rk3588 {
     }
 
     /// What the compiler moves on the CPU around a group norm: a Reshape behind one of small groups; a transpose on each side of one whose
-    /// channels are no multiple of the unit (toolkit: 100, 110 and 220 channels in groups of 10 and 20, but not 80, 120, 160, 176, 440).
+    /// channels are no multiple of the unit (toolkit 3: 100, 110 and 220 channels in groups of 10 and 20, but not 80, 120, 160, 176, 440).
     fn norm_moves_micros(&self, op: &Op, output: &Value) -> f64 {
         let Op::GroupNorm { groups, .. } = *op else { return 0.0 };
         let (channels, bytes) =
@@ -165,7 +165,7 @@ impl Rk3588 {
         OpCost { micros: busy.max(streaming) * 1e6, cycles: Some(compute.max(memory)), dram_bytes }
     }
 
-    /// Why the runtime runs a node on the CPU; `None` for nodes of the NPU (rk3588.md 2.5).
+    /// Why the runtime runs a node on the CPU; `None` for nodes of the NPU (docs/rk3588.md 2.5).
     pub fn fallback(&self, graph: &Graph, node: &Node) -> Option<&'static str> {
         let x = graph.value(*node.inputs.first()?);
         let output = graph.value(node.output);

@@ -1,4 +1,4 @@
-//! Which transposes the NPU does itself (rk3588.md 2.5, after the vendor's operator list, float16).
+//! Which transposes the NPU does itself (docs/rk3588.md 2.5, after the vendor's operator list, float16).
 
 use crate::Rk3588;
 
@@ -7,7 +7,7 @@ impl Rk3588 {
     ///
     /// Four axes of a graph input (`given`) are taken as they stand. Elsewhere the compiler places axes of extent 1 as it
     /// likes: it keeps the head transposes of a U-Net on the NPU, but not that of an input in `[1, heads, tokens, d]`
-    /// (vendor-toolkit.md).
+    /// (docs/toolkit.md 4).
     pub fn transposes(&self, shape: &[usize], perm: &[usize], given: bool) -> bool {
         if moves_nothing(shape, perm) {
             return true;
@@ -73,7 +73,7 @@ mod tests {
     fn the_table() {
         let chip = Rk3588::default();
         let cases: [(&[usize], &[usize], bool, bool); 13] = [
-            // toolkit: heads and tokens in front cost a transpose on the CPU at the input, and nowhere else.
+            // toolkit 4: heads and tokens in front cost a transpose on the CPU at the input, and nowhere else.
             (&[1, 8, 4096, 40], &[0, 1, 3, 2], true, false),
             (&[1, 8, 4096, 40], &[0, 1, 3, 2], false, true),
             (&[1, 2304, 8, 40], &[0, 2, 1, 3], false, true),

@@ -41,7 +41,7 @@ fn conv(kernel: usize, stride: usize) -> Op {
 
 #[test]
 fn convolution_cycles_equal_the_vendors() {
-    // rk3588.md 2.4: batch, tokens in, channels in and out, kernel, stride, modelled us, measured us (0: on three cores).
+    // docs/rk3588.md 2.4: batch, tokens in, channels in and out, kernel, stride, modelled us, measured us (0: on three cores).
     let rows = [
         (4, 257, 384, 384, 1, 1, 313, 410.0),
         (1, 1000, 512, 1536, 1, 1, 1548, 2333.0),
@@ -108,12 +108,12 @@ fn attention_norm_and_elementwise() {
     node(&mut graph, Op::Attention { scale: 0.1 }, vec![q, k, v]);
     let micros = chip.node(&graph, &graph.nodes()[0]).micros;
     assert!((micros - 4.8e-3 * 8.0 * 4096.0 * 4096.0).abs() < 1.0, "{micros}");
-    // rk3588.md 0: 3.51 s of attention in a U-Net at 512 pixels.
+    // docs/rk3588.md 2.4: 3.51 s of attention in a U-Net at 512 pixels.
     let layers = 5.0 * (4096f64.powi(2) + 1024f64.powi(2) + 256f64.powi(2))
         + 64f64.powi(2)
         + 77.0 * (5.0 * 5376.0 + 64.0);
     assert!((layers * 8.0 * chip.attention_nanos * 1e-9 - 3.51).abs() < 0.01);
-    // rk3588.md 2.4 and 2.2: exNorm of 768 x 1024 in 2.6 to 2.7 ms; Add of two at 6.9 GB/s.
+    // docs/rk3588.md 2.4 and 2.2: exNorm of 768 x 1024 in 2.6 to 2.7 ms; Add of two at 6.9 GB/s.
     let mut graph = Graph::new("norm");
     let x = input(&mut graph, &[1024, 768]);
     let (gamma, beta) = (constant(&mut graph, &[768]), constant(&mut graph, &[768]));

@@ -1,10 +1,10 @@
-//! Whole models against what was measured on boards (rk3588.md 4).
+//! Whole models against what was measured on boards (docs/rk3588.md 3).
 //!
 //! `data/` has their operators, written by `examples/operators.rs` from unchanged pieces of SD 1.5 LCM at 512 and 384 pixels and of
 //! SmolVLM-256M's vision encoder with its connector (SigLIP-B/16 at 512 pixels). Host pieces are left out.
 //!
 //! Three kinds of anchor: `fitted` ones decided a constant or a rule; `operators` are the sums of runs whose operators' own times
-//! the constants come from (rk3588.md 2.4); no constant was fitted to `held out` ones, though they were known when the rules
+//! the constants come from (docs/rk3588.md 2.4); no constant was fitted to `held out` ones, though they were known when the rules
 //! were chosen.
 #![allow(clippy::print_stdout)]
 

@@ -1,3 +1,6 @@
+//! A device that computes nothing but tells everything apart: its outputs are a mix of names and inputs, so that the runtime's tests need
+//! no graphs and see every mistake in wiring.
+
 use rockshard_device::{
     Completion, Device, DeviceError, DeviceErrorKind, Kept, Session, ShardFile, Value,
     check_inputs, check_values,

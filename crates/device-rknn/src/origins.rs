@@ -1,12 +1,15 @@
-//! A file is loaded once: sessions after its first get a duplicate of that context, and share its weights.
+//! A file is loaded once: sessions after its first get a duplicate of that context, and share its weights. A context cannot be duplicated
+//! while it runs; where its run does not return, the file is loaded again, so that a hung core keeps no other from opening.
 
 use crate::CallError;
 use crate::api::{Api, Context};
+use crate::arena::PATIENCE;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 type Shared = Arc<Mutex<Context>>;
 
@@ -39,6 +42,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A context once no run uses it; `None` where that takes longer than [`PATIENCE`].
+fn idle(context: &Mutex<Context>) -> Option<MutexGuard<'_, Context>> {
+    let began = Instant::now();
+    loop {
+        match context.try_lock() {
+            Ok(context) => return Some(context),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if began.elapsed() > PATIENCE => return None,
+            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 impl Origins {
     /// A context of a model's file, opened with flags, which are the same for all.
     pub(crate) fn open(
@@ -59,8 +75,12 @@ impl Origins {
         if let Some(origin) = file.as_ref().and_then(|f| known.get(f)).and_then(Weak::upgrade) {
             // Another file need not wait until this one's context is free.
             drop(known);
-            let context = Arc::new(Mutex::new(lock(&origin).dup()?));
-            return Ok(Lease { context, _origin: Some(origin) });
+            let twin = idle(&origin).map(|mut context| context.dup()).transpose()?;
+            if let Some(twin) = twin {
+                let context = Arc::new(Mutex::new(twin));
+                return Ok(Lease { context, _origin: Some(origin) });
+            }
+            known = lock(&self.0);
         }
         let context = Arc::new(Mutex::new(Context::open(api, text, flags)?));
         if let Some(file) = file {

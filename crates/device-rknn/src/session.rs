@@ -1,7 +1,7 @@
 //! One shard in a context of its own.
 
 use crate::api::{Api, Context, Elements, Port};
-use crate::arena::{Arena, Share};
+use crate::arena::{Arena, NoRoom, Share};
 use crate::native::Native;
 use crate::origins::Lease;
 use crate::pool::{Buffer, Pool};
@@ -141,12 +141,14 @@ impl RknnSession {
         let internal_bytes = context.internal_bytes().map_err(called)?;
         // The arena may have to be waited for, and nobody is to wait for the context meanwhile.
         drop(context);
-        let share = |arena: &Arc<Arena>| {
-            arena
-                .share(internal_bytes)
-                .or_else(|error| device.make_room(error).and_then(|()| arena.share(internal_bytes)))
+        let share = |arena: &Arc<Arena>| match arena.share(internal_bytes) {
+            Err(NoRoom::Refused(error)) => {
+                device.make_room(error)?;
+                arena.share(internal_bytes)
+            }
+            shared => shared,
         };
-        let share = arena.map(share).transpose().map_err(called)?;
+        let share = arena.map(share).transpose().map_err(|e| no_room(e, shard, core))?;
         let [inputs, outputs] = sides.map(|sides| sides.into_iter().collect::<Option<Vec<_>>>());
         let route = match (inputs, outputs) {
             (Some(inputs), Some(outputs)) if share.is_some() => {
@@ -197,6 +199,15 @@ fn kind(error: CallError, other: DeviceErrorKind) -> DeviceErrorKind {
         ) => DeviceErrorKind::Load,
         _ => other,
     }
+}
+
+/// Activations that a session could not have.
+fn no_room(error: NoRoom, shard: &ShardFile, core: CoreId) -> DeviceError {
+    let kind = match error {
+        NoRoom::Refused(error) => kind(error, DeviceErrorKind::Load),
+        NoRoom::Held => DeviceErrorKind::Memory,
+    };
+    DeviceError::new(kind, &shard.name, core, error)
 }
 
 /// Why a version is not one that this crate knows: another major one, or older than `oldest`.
@@ -254,7 +265,8 @@ impl Session for RknnSession {
             DeviceError::new(kind(e, DeviceErrorKind::Run), &self.shard.name, self.core, e)
         };
         let mut context = self.lease.context();
-        let turn = self.share.as_ref().map(Share::turn);
+        let turn = self.share.as_ref().map(Share::turn).transpose();
+        let turn = turn.map_err(|e| no_room(e, &self.shard, self.core))?;
         turn.iter().try_for_each(|turn| turn.bind(&mut context)).map_err(failed)?;
         let outputs = match &mut self.route {
             Route::Copies => copied(&mut context, inputs, &self.shard.outputs).map_err(failed)?,

@@ -1,5 +1,5 @@
 //! The NPU's kernel driver, as far as a program notices it: which cores a job runs on and when, what a timeout does to the others, and
-//! how much memory there is (rk3588.md 1.1 and 1.5; the vendor's driver 0.9.8).
+//! how much memory there is (docs/rk3588.md 1.1 and 1.4; the vendor's driver 0.9.8).
 //!
 //! - A job's mask is 1, 2 or 4 (one core), 3 (the first two) or 7 (all). The runtime also takes 0, with which the core that has the fewest
 //!   tasks queued is picked, the lowest of several, and 0xffff, which is all cores.

@@ -1,3 +1,6 @@
+//! Where values are rounded, and the switches for what a board does otherwise. Kernels compute in float32; what is here makes float16 of
+//! their results.
+
 use half::f16;
 use rayon::prelude::*;
 use rockshard_kernels::KernelError;
@@ -11,14 +14,14 @@ pub struct Numerics {
     /// cuts beyond 1536. `None` never cuts.
     ///
     /// A board rounds more often than that: the compiler cuts again what does not fit a core's 384 KB buffer (its table of layers shows
-    /// 1280 channels of 1024 tokens as 432 + 432 + 416), and partial sums leave the chip as float16 (rk3588.md 2.1, split-K; 0.2 to 0.4 %
+    /// 1280 channels of 1024 tokens as 432 + 432 + 416), and partial sums leave the chip as float16 (docs/rk3588.md 2.1, split-K; 0.2 to 0.4 %
     /// a product). The vendor's simulator leaves that out. A smaller number here, such as 512, stands for it.
     pub deepest_sum: Option<usize>,
     /// Replace subnormal f16 results by zero of the same sign. The vendor's simulator keeps them; boards are unknown
-    /// (rk3588.md 2.1).
+    /// (docs/rk3588.md 2.1).
     pub flush_subnormals: bool,
     /// Compute the sigmoid operator from the board's table: two halves of 512 steps up to +-6.311, entries of 15 fractional bits,
-    /// interpolated, and one unit added, so that nothing is below 60/32768 (rk3588.md 2.1, activations and sigmoid floor: inferred from
+    /// interpolated, and one unit added, so that nothing is below 60/32768 (docs/rk3588.md 2.1, activations and sigmoid floor: inferred from
     /// RK3576 outputs). The vendor's simulator computes it exactly.
     pub tabled_sigmoid: bool,
 }
@@ -100,7 +103,7 @@ pub(crate) fn has_non_finite(tensor: &Tensor) -> bool {
         && tensor.to_f16().is_ok_and(|values| values.par_chunks(SCAN).any(found))
 }
 
-/// Masks are often the lowest float32; the vendor's toolkit turns constants below -3e38 into -10000 (rk3588.md 2.1).
+/// Masks are often the lowest float32; the vendor's toolkit turns constants below -3e38 into -10000 (docs/rk3588.md 2.1).
 const LOWEST: f32 = -3e38;
 const MASKED: f32 = -10_000.0;
 

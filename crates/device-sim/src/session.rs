@@ -1,3 +1,6 @@
+//! One shard on the simulated NPU: a compiled program, run step by step over values that are freed at their last use. Time does not
+//! depend on values, so it is known when the session is opened.
+
 use crate::Numerics;
 use crate::numerics::has_non_finite;
 use crate::program::{Argument, Step, compile};

@@ -1,3 +1,5 @@
+//! Why an operator cannot be computed: one enum for all kernels, naming the operator and the input.
+
 use rockshard_graph::ShapeError;
 use rockshard_tensor::DType;
 

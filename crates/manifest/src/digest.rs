@@ -1,3 +1,5 @@
+//! Digests of files: checked when they are parsed, so that a [`Digest`] is always one.
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;

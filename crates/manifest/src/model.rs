@@ -1,3 +1,5 @@
+//! The types of `manifest.json`, one to one. What serde cannot say of it, `check` does.
+
 use crate::{
     Companion, Compiled, Family, FileEntry, FusedLora, Golden, Optimise, PathError, Placement,
     Role, check_relative,

@@ -1,3 +1,6 @@
+//! Reading a model that nobody vouches for. The graph is decoded; weights stay in their mapped file and are looked at when they are asked
+//! for, within the bounds of that file and below the model's directory.
+
 use crate::schema::{ModelProto, TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 use bytes::Bytes;
 use prost::Message;

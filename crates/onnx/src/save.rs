@@ -1,3 +1,6 @@
+//! Writing a model: the graph in one file, its weights in another beside it. [`Weights`] gathers them while a graph is built, and equal
+//! ones are stored once.
+
 use crate::schema::{
     ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation,
     tensor_proto::DataType,

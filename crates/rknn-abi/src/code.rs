@@ -1,3 +1,5 @@
+//! The C API's error codes, with what a person can do about each.
+
 /// Error codes; 0 is success and has no variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {

@@ -1,3 +1,5 @@
+//! The structs of the C API, field for field as `rknn_api.h` has them; tests hold their sizes and offsets.
+
 use crate::{Context, MAX_DIMS, MAX_NAME};
 use std::ffi::c_void;
 

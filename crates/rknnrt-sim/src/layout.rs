@@ -11,7 +11,7 @@ use crate::Refusal;
 const GROUP: usize = 8;
 /// What channels are padded to in that layout: inputs and most outputs to whole groups.
 pub(crate) const CHANNELS: usize = GROUP;
-/// The same for outputs of convolutions (rk3588.md 1.3).
+/// The same for outputs of convolutions (docs/rk3588.md 1.3).
 pub(crate) const CONVOLUTION_CHANNELS: usize = 2 * GROUP;
 
 /// An element type and an order.

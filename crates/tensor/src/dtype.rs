@@ -1,3 +1,5 @@
+//! Element types: the few that graphs of this project have, spelled as numpy does wherever they are written.
+
 use serde::{Deserialize, Serialize};
 
 /// Element type of a tensor. Serialised as numpy spells it (`float16`, `int64`, ...).

@@ -1,3 +1,5 @@
+//! Files as shared bytes: mapped, not read, so that weights of gigabytes cost memory only where they are touched.
+
 use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use std::{fs::File, io, path::Path, sync::Arc};

@@ -1,3 +1,5 @@
+//! Relative paths that come from outside, in manifests and ONNX files. They are checked as text, before any file system sees them.
+
 use std::path::{Component, Path};
 
 /// A path that may lead out of the directory it is resolved in.

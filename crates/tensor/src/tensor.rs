@@ -1,8 +1,10 @@
+//! Tensors over shared bytes. A tensor does not own its elements, so that a clone, a reshape and a weight of a mapped file copy nothing;
+//! bytes may lie at any address, and whoever reads elements gets a copy only where they are not aligned.
+
 use crate::DType;
 use bytes::Bytes;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use ndarray::{ArrayViewD, IxDyn};
 use std::borrow::Cow;
 
 /// A shape, an element type and the elements, row-major and little-endian, in shared bytes.
@@ -220,13 +222,6 @@ impl Tensor {
             DType::Bool => Tensor { data: Bytes::copy_from_slice(&self.data), ..self.clone() },
         }
     }
-
-    /// A view of aligned float32 elements; `None` for other types or unaligned bytes.
-    pub fn view_f32(&self) -> Option<ArrayViewD<'_, f32>> {
-        let slice =
-            (self.dtype == DType::F32).then(|| bytemuck::try_cast_slice(&self.data).ok())??;
-        ArrayViewD::from_shape(IxDyn(&self.shape), slice).ok()
-    }
 }
 
 impl std::fmt::Debug for Tensor {
@@ -253,7 +248,7 @@ mod tests {
         shifted.extend_from_slice(bytemuck::cast_slice(&values));
         let t = Tensor::new(DType::F32, vec![9], Bytes::from(shifted).slice(1..)).unwrap();
         assert_eq!(&*t.to_f32().unwrap(), &values[..]);
-        assert_eq!(t.detached().view_f32().unwrap().as_slice().unwrap(), &values[..]);
+        assert_eq!(bytemuck::try_cast_slice(t.detached().bytes()), Ok(&values[..]));
     }
 
     #[test]

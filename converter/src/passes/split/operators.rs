@@ -3,12 +3,12 @@
 use super::{Form, Longer, Piece, Splitter, even};
 use rockshard_graph::{Node, Op, ValueId, Window};
 
-/// Rows that the multiplier array takes at once (rk3588.md 2.4), and fewest rows that are worth dividing.
+/// Rows that the multiplier array takes at once (docs/rk3588.md 2.4), and fewest rows that are worth dividing.
 const ROW_UNIT: usize = 16;
 const FEWEST_ROWS: usize = 48;
 /// Groups that diffusion models' norms have: channels are divided between groups, so that a norm needs no other core's channels.
 const GROUPS: usize = 32;
-/// Channels that the NPU's layout stores together (rk3588.md 1.3). A norm of another number of channels is transposed on the CPU.
+/// Channels that the NPU's layout stores together (docs/rk3588.md 1.3). A norm of another number of channels is transposed on the CPU.
 const CHANNEL_UNIT: usize = 8;
 
 /// Least common multiple.
