@@ -1,5 +1,6 @@
 //! Finished pictures.
 
+mod jpeg;
 mod png;
 
 use ::image::metadata::Orientation;
@@ -93,11 +94,16 @@ impl Picture {
     /// Check that it has the bytes its size takes.
     pub(crate) fn check(&self) -> Result<(), crate::Error> {
         let (width, height, found) = (self.width, self.height, self.rgb.len());
-        let expected = width as usize * height as usize * 3;
+        let expected = self.bytes_of_size();
         if expected == 0 || found != expected {
             return Err(crate::Error::InitialPicture { width, height, expected, found });
         }
         Ok(())
+    }
+
+    /// The bytes that the size takes; where that is beyond any memory, the most there can be.
+    fn bytes_of_size(&self) -> usize {
+        (self.width as usize).saturating_mul(self.height as usize).saturating_mul(3)
     }
 
     /// A picture from three planes (red, green, blue) of values in -1..1; values outside are clipped, missing ones black.
@@ -144,8 +150,11 @@ impl Picture {
     /// them. Transparency is dropped.
     ///
     /// # Errors
-    /// Bytes that are damaged, of an unsupported format, or too large to decode.
+    /// Bytes that are damaged, cut off, of an unsupported format, or too large to decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PictureError> {
+        if jpeg::is_cut_off(bytes) {
+            return Err(PictureError::Decode("the JPEG file is cut off".to_owned()));
+        }
         let failed = |e: ImageError| PictureError::Decode(e.to_string());
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
         let reader = reader.map_err(|e| PictureError::Decode(e.to_string()))?;

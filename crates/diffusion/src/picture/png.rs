@@ -11,7 +11,7 @@ const JSON: &str = "rockshard";
 
 pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, PictureError> {
     let (width, height, found) = (picture.width, picture.height, picture.rgb.len());
-    let expected = (width as usize).saturating_mul(height as usize).saturating_mul(3);
+    let expected = picture.bytes_of_size();
     if found != expected {
         return Err(PictureError::Size { width, height, expected, found });
     }
