@@ -1,5 +1,6 @@
 //! A vision encoder, an attention and an MLP shard a layer, on one picture of noise: `convert_vit [MODEL]`. Without a model, a small one
 //! from the tests.
+#![allow(clippy::print_stdout)]
 
 use rockshard::{ConvertRequest, DeviceName, Mode, Pack, RunOptions, Shards, random_inputs};
 use std::error::Error;

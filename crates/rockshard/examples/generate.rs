@@ -1,4 +1,5 @@
 //! Draw a picture: `generate [MODEL [PROMPT]]`. Without a model, the bundled one.
+#![allow(clippy::print_stdout)]
 
 use rockshard::{ConvertRequest, DeviceName, Pack, Painter, PainterOptions, RunOptions};
 use std::error::Error;

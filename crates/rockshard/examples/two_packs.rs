@@ -1,4 +1,5 @@
 //! Two packs on one set of cores, run at once for two clients, one of which is urgent.
+#![allow(clippy::print_stdout)]
 
 use rockshard::{Client, ConvertRequest, DeviceName, Mode, Pack, Priority, RunOptions};
 use rockshard::{Placement, random_inputs};

@@ -1,4 +1,5 @@
 //! Compare every layer of a pack with the float32 reference: `validate [PACK]`. Without a pack, the bundled model is converted.
+#![allow(clippy::print_stdout)]
 
 use rockshard::{ConvertRequest, DeviceName, Pack, ReportExtras, RunOptions, write_report};
 use std::error::Error;
