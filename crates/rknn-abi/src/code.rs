@@ -43,12 +43,7 @@ const CODES: [(Code, i32, &str, &str); 13] = [
     ),
     (Code::Malloc, -4, "RKNN_ERR_MALLOC_FAIL", "load fewer models, or convert with smaller tiles"),
     (Code::Param, -5, "RKNN_ERR_PARAM_INVALID", "an argument was refused"),
-    (
-        Code::Model,
-        -6,
-        "RKNN_ERR_MODEL_INVALID",
-        "compile the shard for this runtime with convert --compile",
-    ),
+    (Code::Model, -6, "RKNN_ERR_MODEL_INVALID", "compile the shard for this runtime"),
     (Code::Context, -7, "RKNN_ERR_CTX_INVALID", "the context is gone: open the shard again"),
     (Code::Input, -8, "RKNN_ERR_INPUT_INVALID", "an input was refused or is missing"),
     (Code::Output, -9, "RKNN_ERR_OUTPUT_INVALID", "an output was refused or is missing"),

@@ -1,0 +1,98 @@
+//! No library spells one of the command's flags: programs that use the libraries have none, so errors say what is wrong and where, and
+//! the command adds what to type (`src/remedy`). No string in a library's source may hold one; comments and documentation may.
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use std::path::{Path, PathBuf};
+
+/// Crates that are no libraries for others.
+const FREE: [&str; 1] = ["crates/cli"];
+
+/// All string literals of a source, without those that documentation comments become.
+fn strings(source: TokenStream, found: &mut Vec<String>) {
+    let mut tokens = source.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Literal(literal) => found.push(literal.to_string()),
+            TokenTree::Group(group) => strings(group.stream(), found),
+            TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                tokens.next_if(|t| matches!(t, TokenTree::Punct(p) if p.as_char() == '!'));
+                tokens.next_if(is_documentation);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether this is the `[doc = "..."]` of an attribute.
+fn is_documentation(token: &TokenTree) -> bool {
+    let TokenTree::Group(group) = token else { return false };
+    let first = group.stream().into_iter().next();
+    group.delimiter() == Delimiter::Bracket
+        && matches!(first, Some(TokenTree::Ident(name)) if name == "doc")
+}
+
+/// Whether two dashes and a letter stand in a text, where no third dash or letter is before them.
+fn holds_a_flag(text: &str) -> bool {
+    text.match_indices("--").any(|(at, dashes)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + dashes.len()..].chars().next();
+        after.is_some_and(|c| c.is_ascii_lowercase())
+            && !before.is_some_and(|c| c == '-' || c.is_alphanumeric())
+    })
+}
+
+fn flags(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    strings(source.parse().expect("the source is Rust"), &mut found);
+    found.retain(|text| holds_a_flag(text));
+    found
+}
+
+/// The Rust files under a folder.
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_library_spells_a_flag() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let mut folders = vec![root.join("converter"), root.join("validation")];
+    folders.extend(std::fs::read_dir(root.join("crates")).unwrap().map(|e| e.unwrap().path()));
+    folders.retain(|folder| FREE.iter().all(|free| *folder != root.join(free)));
+    let mut files = Vec::new();
+    folders.iter().for_each(|folder| rust_files(&folder.join("src"), &mut files));
+    assert!(files.len() > 100, "{} files of source", files.len());
+    files.sort();
+    let mut spelt = Vec::new();
+    for file in files {
+        let source = std::fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(&root).unwrap().display();
+        spelt.extend(flags(&source).into_iter().map(|text| format!("{name}: {text}")));
+    }
+    assert!(spelt.is_empty(), "the remedy belongs in crates/cli/src/remedy:\n{}", spelt.join("\n"));
+}
+
+#[test]
+fn flags_are_told_from_what_looks_like_them() {
+    let source = r###"
+        //! With --module.
+        /// With --item.
+        #[error("{path}: smaller tiles (--tile rows:R) may fit")]
+        struct E;
+        fn f() -> String {
+            // With --comment.
+            let rule = "---- a -- b --- x--y --9";
+            format!(r#"use --other, {rule}"#)
+        }
+    "###;
+    let found = flags(source);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("--tile") && found[1].contains("--other"), "{found:?}");
+}
