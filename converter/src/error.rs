@@ -20,6 +20,20 @@ pub enum ConvertError {
         /// What is wrong and what would do.
         problem: String,
     },
+    /// A single file, whose shapes are its own, for which a batch was asked.
+    #[error("{path}: a single file's shapes are its own, so it takes no batch")]
+    OwnShapes {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A model whose configuration fixes the picture's size, for which a resolution was asked.
+    #[error(
+        "{path}: a vision-language model's picture size is fixed by config.json, so it takes no resolution"
+    )]
+    OwnResolution {
+        /// The model's directory.
+        path: PathBuf,
+    },
     /// A part's ONNX file.
     #[error("{part} ({path}): {source}")]
     Import {

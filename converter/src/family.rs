@@ -59,17 +59,7 @@ impl Source {
     /// # Errors
     /// Nothing convertible there, a part missing, a resolution that the model cannot have, or a batch that the files do not leave open.
     pub fn open(path: &Path, resolutions: &[[u32; 2]], batch: usize) -> Result<Self, ConvertError> {
-        let sides = SMALLEST..=LARGEST;
-        if let Some([width, height]) =
-            resolutions.iter().find(|r| r.iter().any(|side| !sides.contains(side)))
-        {
-            return Err(refused(
-                path,
-                format!(
-                    "resolution {width}x{height}: width and height must be from {SMALLEST} to {LARGEST}"
-                ),
-            ));
-        }
+        resolutions.iter().try_for_each(|&resolution| check_sides(path, resolution))?;
         if path.is_file() {
             return network::open(path, batch);
         }
@@ -109,8 +99,24 @@ fn folder_companions(companion: Companion, folder: &Path, name: &str) -> Vec<Com
     paths.into_iter().filter_map(named).collect()
 }
 
-fn read_json(path: &Path) -> Option<Json> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+/// A configuration, where there is one.
+fn read_json(path: &Path) -> Result<Option<Json>, ConvertError> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read(path).map_err(ConvertError::io(path))?;
+    serde_json::from_slice(&text).map(Some).map_err(|e| refused(path, format!("is no JSON: {e}")))
+}
+
+/// Check that a picture's sides are of a size that makes sense.
+fn check_sides(path: &Path, [width, height]: [u32; 2]) -> Result<(), ConvertError> {
+    if [width, height].iter().all(|side| (SMALLEST..=LARGEST).contains(side)) {
+        return Ok(());
+    }
+    let problem = format!(
+        "resolution {width}x{height}: width and height must be from {SMALLEST} to {LARGEST}"
+    );
+    Err(refused(path, problem))
 }
 
 /// A batch that the file fixes must be the one asked for.

@@ -2,6 +2,7 @@
 
 use crate::validate::LayerFiles;
 use rockshard_manifest::TensorSpec;
+use rockshard_pack::last_uses;
 use rockshard_tensor::Tensor;
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,12 +21,7 @@ pub(crate) struct Values {
 impl Values {
     /// Start with the model's inputs on both sides.
     pub(crate) fn new(layers: &[LayerFiles], inputs: &BTreeMap<String, Tensor>) -> Self {
-        let mut last_use = HashMap::new();
-        for (index, layer) in layers.iter().enumerate() {
-            for spec in layer.device.inputs.iter().chain(&layer.reference.inputs) {
-                last_use.insert(spec.name.clone(), index);
-            }
-        }
+        let last_use = last_uses(layers.iter().map(|layer| &layer.shard.inputs[..]));
         let used = || inputs.iter().filter(|(name, _)| last_use.contains_key(*name));
         let reference = used().map(|(name, t)| (name.clone(), t.clone())).collect();
         let device = used()

@@ -1,6 +1,6 @@
 //! A single ONNX file: one network, whose shapes are its own.
 
-use super::{Part, Source, refused};
+use super::{Part, Source};
 use crate::ConvertError;
 use rockshard_manifest::{Family, Role};
 use std::path::Path;
@@ -8,10 +8,7 @@ use std::path::Path;
 /// The network of a file; it is named after the file's stem.
 pub(super) fn open(path: &Path, batch: usize) -> Result<Source, ConvertError> {
     if batch != 1 {
-        return Err(refused(
-            path,
-            "a single file's shapes are its own, so it takes no batch".into(),
-        ));
+        return Err(ConvertError::OwnShapes { path: path.to_owned() });
     }
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("model");
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };

@@ -1,7 +1,9 @@
 //! A diffusers-style ONNX directory, as optimum lays it out: text encoder, U-Net and VAE in folders of their own, with their configurations
 //! and the tokenizer. A directory with some of the networks only is converted too, as networks.
 
-use super::{Part, Source, check_batch, declared, folder_companions, read_json, refused};
+use super::{
+    Part, Source, check_batch, check_sides, declared, folder_companions, read_json, refused,
+};
 use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::{OnnxError, load};
@@ -19,6 +21,8 @@ const PARTS: [(Role, bool); 4] = [
 const MODEL: &str = "model.onnx";
 /// Pixels that a latent value covers where no configuration says.
 const USUAL_SCALE: u32 = 8;
+/// More pixels than any VAE's latent value covers.
+const LARGEST_SCALE: u32 = 64;
 
 /// The folders of the networks.
 pub(super) fn folders() -> [&'static str; 4] {
@@ -36,12 +40,14 @@ fn is_whole(path: &Path) -> bool {
 
 /// Pixels that a latent value covers in each direction: 2 to the halvings of the VAE, one fewer than its blocks
 /// (`block_out_channels` of diffusers' `AutoencoderKL`).
-fn latent_scale(path: &Path) -> u32 {
-    let configs = [Role::VaeDecoder.word(), "vae"].map(|f| path.join(f).join("config.json"));
-    let config = configs.iter().find_map(|file| read_json(file));
-    let blocks = config.as_ref().and_then(|c| c.get("block_out_channels")?.as_array());
-    let halvings = blocks.map(|blocks| blocks.len().saturating_sub(1) as u32);
-    halvings.and_then(|n| 1u32.checked_shl(n)).unwrap_or(USUAL_SCALE)
+fn latent_scale(path: &Path, vae: Option<&Json>) -> Result<u32, ConvertError> {
+    let blocks = vae.and_then(|c| c.get("block_out_channels")?.as_array());
+    let Some(blocks) = blocks else { return Ok(USUAL_SCALE) };
+    let scale = 1u32.checked_shl(blocks.len().saturating_sub(1) as u32);
+    scale.filter(|&scale| scale <= LARGEST_SCALE).ok_or_else(|| {
+        let problem = format!("its VAE halves pictures {} times", blocks.len() - 1);
+        refused(path, problem)
+    })
 }
 
 /// The networks of a directory.
@@ -52,11 +58,18 @@ pub(super) fn open(
 ) -> Result<Source, ConvertError> {
     let whole = is_whole(path);
     let config = |part: &str| read_json(&path.join(part).join("config.json"));
-    let (unet, vae) = (config("unet"), config("vae_decoder"));
-    let scale = latent_scale(path);
+    let unet = config(Role::Unet.word())?;
+    let vae = match config(Role::VaeDecoder.word())? {
+        Some(vae) => Some(vae),
+        None => config("vae")?,
+    };
+    let scale = latent_scale(path, vae.as_ref())?;
     let size = unet.as_ref().and_then(|c| c.get("sample_size")).and_then(Json::as_u64);
-    let size = size.unwrap_or(64) as u32 * scale;
+    let size = u32::try_from(size.unwrap_or(64)).unwrap_or(u32::MAX).saturating_mul(scale);
     let own = [[size, size]];
+    if resolutions.is_empty() {
+        check_sides(path, own[0])?;
+    }
     let resolutions = if resolutions.is_empty() { &own[..] } else { resolutions };
     if let Some([width, height]) = resolutions.iter().find(|r| r.iter().any(|s| s % scale != 0)) {
         let problem =
@@ -70,7 +83,7 @@ pub(super) fn open(
             .map_or(default, |v| v as usize)
     };
     let tokenizer = path.join("tokenizer");
-    let tokens = read_json(&tokenizer.join("tokenizer_config.json"));
+    let tokens = read_json(&tokenizer.join("tokenizer_config.json"))?;
     let known = Known {
         scale: scale as usize,
         batch,

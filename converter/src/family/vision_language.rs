@@ -1,7 +1,7 @@
 //! A transformers-style vision-language directory, as optimum and onnx-community lay it out: the vision encoder, with its connector when
 //! the export has it, and the files that its user needs besides.
 
-use super::{CompanionFile, Part, Source, check_batch, declared, read_json, refused};
+use super::{CompanionFile, Part, Source, check_batch, declared, read_json};
 use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::schema::ValueInfoProto;
@@ -51,15 +51,14 @@ pub(super) fn open(
     batch: usize,
 ) -> Result<Source, ConvertError> {
     if !resolutions.is_empty() {
-        let problem = "is a vision-language model: config.json fixes its picture size, so it takes no resolution";
-        return Err(refused(path, problem.into()));
+        return Err(ConvertError::OwnResolution { path: path.to_owned() });
     }
     let wrap = |source: OnnxError| ConvertError::Import {
         part: NAME.to_owned(),
         path: file.clone(),
         source: source.into(),
     };
-    let config = read_json(&path.join("config.json"));
+    let config = read_json(&path.join("config.json"))?;
     let side = config
         .as_ref()
         .and_then(|c| c.get("vision_config")?.get("image_size")?.as_u64())

@@ -9,7 +9,7 @@
 use super::tokens::token_planes;
 use crate::ConvertError;
 use rockshard_cost::Rk3588;
-use rockshard_graph::{Binary, Graph, Links, Node, Op, ValueId, VerifyError, Window, infer};
+use rockshard_graph::{Binary, Graph, Links, Node, Op, Rebuild, ValueId, Window};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ struct Planes<'a> {
     source: &'a Graph,
     links: Links,
     npu: &'a Rk3588,
-    out: Graph,
+    out: Rebuild,
     forms: HashMap<ValueId, Forms>,
     /// Height and width for a number of tokens that came from a plane.
     known: HashMap<usize, [usize; 2]>,
@@ -45,24 +45,20 @@ pub fn planes(
     npu: &Rk3588,
     store: &mut dyn FnMut(Tensor) -> Result<Tensor, ConvertError>,
 ) -> Result<Graph, ConvertError> {
+    let (out, inputs) = Rebuild::of(graph, "moving to planes");
+    let plain = |id| Forms { plain: Some(id), plane: None };
     let mut p = Planes {
         source: graph,
         links: graph.links(),
         npu,
-        out: Graph::new(graph.name.clone()),
-        forms: HashMap::new(),
+        out,
+        forms: graph.inputs.iter().copied().zip(inputs.into_iter().map(plain)).collect(),
         known: token_planes(graph),
         wanted: vec![false; graph.values().len()],
         weights: HashMap::new(),
         store,
     };
     p.find_wanted();
-    for &input in &graph.inputs {
-        let value = graph.value(input);
-        let id = p.out.add_value(value.name.clone(), value.dtype, value.shape.clone());
-        p.forms.insert(input, Forms { plain: Some(id), plane: None });
-        p.out.inputs.push(id);
-    }
     for node in graph.nodes() {
         let made = match p.node(node)? {
             Some(plane) => Forms { plain: None, plane: Some(plane) },
@@ -70,12 +66,8 @@ pub fn planes(
         };
         p.forms.insert(node.output, made);
     }
-    p.out.outputs = graph.outputs.iter().map(|&v| p.plain(v)).collect();
-    let mut out = p.out;
-    out.tidy()
-        .map_err(|node| VerifyError { node, problem: "moving to planes made a cycle".into() })?;
-    out.verify()?;
-    Ok(out)
+    let outputs = graph.outputs.iter().map(|&v| p.plain(v)).collect();
+    Ok(p.out.finish(outputs)?)
 }
 
 /// A weight `[inputs, outputs]` as `[outputs, inputs, 1, 1]`.
@@ -154,12 +146,7 @@ impl Planes<'_> {
     }
 
     fn add(&mut self, name: String, op: Op, inputs: Vec<ValueId>) -> ValueId {
-        let values: Vec<_> = inputs.iter().map(|&v| self.out.value(v)).collect();
-        let (dtype, shape) =
-            infer(&op, &values).unwrap_or_else(|e| panic!("plane, node {name}: {e}"));
-        let output = self.out.add_value(name.clone(), dtype, shape);
-        self.out.add_node(name, op, inputs, output);
-        output
+        self.out.add(name, op, inputs)
     }
 
     /// A value as in the source graph.
@@ -188,7 +175,7 @@ impl Planes<'_> {
                         vec![plane],
                     )
                 };
-                self.out.value_mut(id).name = name;
+                self.out.graph.value_mut(id).name = name;
                 id
             }
             (None, None) => {
@@ -197,7 +184,7 @@ impl Planes<'_> {
                     .constant
                     .clone()
                     .unwrap_or_else(|| panic!("plane: value {:?} has no maker", constant.name));
-                self.out.add_constant(constant.name.clone(), tensor)
+                self.out.graph.add_constant(constant.name.clone(), tensor)
             }
         };
         self.forms.entry(value).or_default().plain = Some(id);
@@ -216,7 +203,7 @@ impl Planes<'_> {
             let fits = channels == 1 || shape.last() == Some(&channels);
             let wide = if channels == 1 { vec![1] } else { vec![channels, 1, 1] };
             let tensor = tensor.reshape(wide).ok().filter(|_| fits)?;
-            self.out.add_constant(format!("{name}/plane"), tensor)
+            self.out.graph.add_constant(format!("{name}/plane"), tensor)
         } else {
             let &[batch, tokens, channels] = &shape[..] else { return None };
             let [h, w] = self.extents(tokens)?;
@@ -318,7 +305,7 @@ impl Planes<'_> {
             None => weight,
         };
         let weight =
-            self.out.add_constant(format!("{}/{name}", self.source.value(id).name), weight);
+            self.out.graph.add_constant(format!("{}/{name}", self.source.value(id).name), weight);
         let window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4], dilations: [1, 1] };
         Ok(Some(self.add(name.to_owned(), Op::Conv { window, group: 1 }, vec![x, weight])))
     }
@@ -356,7 +343,7 @@ impl Planes<'_> {
                     self.source.constant(constant).and_then(|t| t.reshape([t.len(), 1, 1]).ok())
             {
                 let part = super::split::constant_part(&tensor, 0, from, to);
-                let part = self.out.add_constant(
+                let part = self.out.graph.add_constant(
                     format!("{}/{}", self.source.value(constant).name, node.name),
                     part,
                 );
@@ -365,7 +352,7 @@ impl Planes<'_> {
             return Ok(Some(out));
         }
         let Some(input) = self.plane(x) else { return Ok(None) };
-        let shape = self.out.value(input).shape.clone();
+        let shape = self.out.graph.value(input).shape.clone();
         let (mut begin, mut end) = (vec![0; 4], shape);
         (begin[1], end[1]) = (from, to);
         Ok(Some(self.add(
@@ -434,7 +421,7 @@ impl Planes<'_> {
                 self.add(node.name.clone(), node.op.clone(), inputs)
             }
         };
-        self.out.value_mut(id).name.clone_from(&self.source.value(node.output).name);
+        self.out.graph.value_mut(id).name.clone_from(&self.source.value(node.output).name);
         id
     }
 }

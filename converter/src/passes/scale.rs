@@ -4,14 +4,14 @@
 //! the factor wanted; where none can, a multiplication by a constant is inserted.
 
 use super::Scales;
-use rockshard_graph::{Binary, Graph, Node, Op, Reduce, Unary, ValueId, VerifyError};
+use rockshard_graph::{Binary, Graph, Node, Op, Rebuild, Reduce, Unary, ValueId, VerifyError};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
 
 struct Rescaler<'a> {
     source: &'a Graph,
     scales: &'a Scales,
-    out: Graph,
+    out: Rebuild,
     ids: HashMap<ValueId, ValueId>,
     fresh: usize,
 }
@@ -21,26 +21,14 @@ struct Rescaler<'a> {
 /// # Errors
 /// The rewrite broke the graph (a defect, with the node named).
 pub fn apply_scales(graph: &Graph, scales: &Scales) -> Result<Graph, VerifyError> {
-    let mut r = Rescaler {
-        source: graph,
-        scales,
-        out: Graph::new(graph.name.clone()),
-        ids: HashMap::new(),
-        fresh: 0,
-    };
-    for &input in &graph.inputs {
-        let value = graph.value(input);
-        let id = r.out.add_value(value.name.clone(), value.dtype, value.shape.clone());
-        r.ids.insert(input, id);
-        r.out.inputs.push(id);
-    }
+    let (out, inputs) = Rebuild::of(graph, "scaling");
+    let ids = graph.inputs.iter().copied().zip(inputs).collect();
+    let mut r = Rescaler { source: graph, scales, out, ids, fresh: 0 };
     for node in graph.nodes() {
         r.node(node);
     }
-    r.out.outputs = graph.outputs.iter().map(|&v| r.plain(v)).collect();
-    r.out.tidy().map_err(|node| VerifyError { node, problem: "scaling made a cycle".into() })?;
-    r.out.verify()?;
-    Ok(r.out)
+    let outputs = graph.outputs.iter().map(|&v| r.plain(v)).collect();
+    r.out.finish(outputs)
 }
 
 impl Rescaler<'_> {
@@ -68,8 +56,8 @@ impl Rescaler<'_> {
         }
         let value = self.source.value(id);
         let new = match &value.constant {
-            Some(tensor) => self.out.add_constant(value.name.clone(), tensor.clone()),
-            None => self.out.add_value(value.name.clone(), value.dtype, value.shape.clone()),
+            Some(tensor) => self.out.graph.add_constant(value.name.clone(), tensor.clone()),
+            None => self.out.graph.add_value(value.name.clone(), value.dtype, value.shape.clone()),
         };
         self.ids.insert(id, new);
         new
@@ -83,7 +71,7 @@ impl Rescaler<'_> {
             Some((shape, values)) if factor != 1.0 => {
                 let scaled = Tensor::from_f32(shape, values.iter().map(|v| v * factor).collect());
                 let name = self.fresh(&value.name);
-                self.out.add_constant(name, scaled)
+                self.out.graph.add_constant(name, scaled)
             }
             _ => self.plain(id),
         }
@@ -103,13 +91,13 @@ impl Rescaler<'_> {
     }
 
     fn multiplied(&mut self, id: ValueId, factor: f32) -> ValueId {
-        let value = self.out.value(id);
+        let value = self.out.graph.value(id);
         let (base, shape) = (value.name.clone(), value.shape.clone());
         let constant = self.fresh(&base);
-        let constant = self.out.add_constant(constant, Tensor::scalar(factor));
+        let constant = self.out.graph.add_constant(constant, Tensor::scalar(factor));
         let name = self.fresh(&base);
-        let product = self.out.add_value(name.clone(), DType::F32, shape);
-        self.out.add_node(name, Op::Binary(Binary::Mul), vec![id, constant], product);
+        let product = self.out.graph.add_value(name.clone(), DType::F32, shape);
+        self.out.graph.add_node(name, Op::Binary(Binary::Mul), vec![id, constant], product);
         product
     }
 
@@ -232,16 +220,16 @@ impl Rescaler<'_> {
         let output = self.source.value(node.output);
         if factor == 1.0 || output.dtype != DType::F32 {
             let id = self.plain(node.output);
-            self.out.add_node(node.name.clone(), op, inputs, id);
+            self.out.graph.add_node(node.name.clone(), op, inputs, id);
             return;
         }
         let name = self.fresh(&output.name);
-        let unscaled = self.out.add_value(name, output.dtype, output.shape.clone());
-        self.out.add_node(node.name.clone(), op, inputs, unscaled);
+        let unscaled = self.out.graph.add_value(name, output.dtype, output.shape.clone());
+        self.out.graph.add_node(node.name.clone(), op, inputs, unscaled);
         let constant = self.fresh(&output.name);
-        let constant = self.out.add_constant(constant, Tensor::scalar(factor));
+        let constant = self.out.graph.add_constant(constant, Tensor::scalar(factor));
         let id = self.plain(node.output);
-        self.out.add_node(
+        self.out.graph.add_node(
             format!("{}/rescale", node.name),
             Op::Binary(Binary::Mul),
             vec![unscaled, constant],

@@ -9,7 +9,7 @@
 mod operators;
 
 use super::tokens::token_planes;
-use rockshard_graph::{Graph, Node, NodeId, Op, ValueId, VerifyError, infer};
+use rockshard_graph::{Graph, Node, NodeId, Op, Rebuild, ValueId, VerifyError};
 use rockshard_kernels::{Precision, evaluate};
 use rockshard_tensor::Tensor;
 use std::collections::{BTreeSet, HashMap};
@@ -46,7 +46,7 @@ type Wanted = Option<(usize, usize, usize)>;
 
 struct Splitter<'a> {
     source: &'a Graph,
-    out: Graph,
+    out: Rebuild,
     cores: HashMap<ValueId, u8>,
     forms: HashMap<ValueId, Form>,
     /// What was already cut or joined, by value, part, and core.
@@ -62,32 +62,25 @@ struct Splitter<'a> {
 /// # Errors
 /// The division broke the graph (a defect, with the node named).
 pub fn split(graph: &Graph, host: &BTreeSet<NodeId>, parts: u8) -> Result<SplitGraph, VerifyError> {
+    let (out, inputs) = Rebuild::of(graph, "dividing");
     let mut s = Splitter {
         source: graph,
-        out: Graph::new(graph.name.clone()),
+        out,
         cores: HashMap::new(),
-        forms: HashMap::new(),
+        forms: graph.inputs.iter().copied().zip(inputs.into_iter().map(Form::Whole)).collect(),
         made: HashMap::new(),
         parts: parts.max(1),
         declined: Vec::new(),
         planes: token_planes(graph),
     };
-    for &input in &graph.inputs {
-        let value = graph.value(input);
-        let id = s.out.add_value(value.name.clone(), value.dtype, value.shape.clone());
-        s.forms.insert(input, Form::Whole(id));
-        s.out.inputs.push(id);
-    }
     for id in graph.node_ids() {
         let node = graph.node(id);
         let form = if host.contains(&id) { s.undivided(node, None) } else { s.divided(node) };
         s.forms.insert(node.output, form);
     }
-    s.out.outputs = graph.outputs.iter().map(|&v| s.output(v)).collect();
-    let Splitter { mut out, cores, declined, .. } = s;
-    out.tidy().map_err(|node| VerifyError { node, problem: "dividing made a cycle".into() })?;
-    out.verify()?;
-    Ok(SplitGraph { graph: out, cores, declined })
+    let outputs = graph.outputs.iter().map(|&v| s.output(v)).collect();
+    let Splitter { out, cores, declined, .. } = s;
+    Ok(SplitGraph { graph: out.finish(outputs)?, cores, declined })
 }
 
 /// Which ranges are longer where a length does not divide evenly: rows and channels differ, so that no core always has more.
@@ -115,12 +108,7 @@ impl Splitter<'_> {
 
     /// Add a node; without a core it is the host's.
     fn add(&mut self, name: String, op: Op, inputs: Vec<ValueId>, core: Option<u8>) -> ValueId {
-        let values: Vec<_> = inputs.iter().map(|&v| self.out.value(v)).collect();
-        // Every part is made so that it fits; a defect here shows in every test.
-        let (dtype, shape) =
-            infer(&op, &values).unwrap_or_else(|e| panic!("split, node {name}: {e}"));
-        let output = self.out.add_value(name.clone(), dtype, shape);
-        self.out.add_node(name, op, inputs, output);
+        let output = self.out.add(name, op, inputs);
         if let Some(core) = core {
             self.cores.insert(output, core);
         }
@@ -136,7 +124,7 @@ impl Splitter<'_> {
         to: usize,
         core: u8,
     ) -> ValueId {
-        let shape = self.out.value(id).shape.clone();
+        let shape = self.out.graph.value(id).shape.clone();
         if (from, to) == (0, shape[axis]) {
             return id;
         }
@@ -184,7 +172,7 @@ impl Splitter<'_> {
                 let tensor = wanted.map_or(tensor.clone(), |(axis, from, to)| {
                     constant_part(&tensor, axis, from, to)
                 });
-                self.out.add_constant(
+                self.out.graph.add_constant(
                     if wanted.is_some() { format!("{name}.{label}.{core}") } else { name },
                     tensor,
                 )
@@ -252,14 +240,14 @@ impl Splitter<'_> {
         let inputs: Vec<ValueId> =
             node.inputs.iter().map(|&v| self.whole(v, core.unwrap_or(0))).collect();
         let id = self.add(node.name.clone(), node.op.clone(), inputs, core);
-        self.out.value_mut(id).name.clone_from(&self.source.value(node.output).name);
+        self.out.graph.value_mut(id).name.clone_from(&self.source.value(node.output).name);
         Form::Whole(id)
     }
 
     /// An output of the graph, under its name.
     fn output(&mut self, value: ValueId) -> ValueId {
         let id = self.whole(value, 0);
-        self.out.value_mut(id).name.clone_from(&self.source.value(value).name);
+        self.out.graph.value_mut(id).name.clone_from(&self.source.value(value).name);
         id
     }
 }

@@ -27,7 +27,7 @@ impl Output {
     }
 
     /// A progress display: a bar on a terminal, plain lines elsewhere.
-    pub fn progress(&self, title: &str) -> Progress {
+    pub fn progress(&self, title: &str) -> Display {
         let terminal = std::io::stderr().is_terminal() && !self.quiet;
         let bar = terminal.then(|| {
             let bar = ProgressBar::new(0);
@@ -39,7 +39,7 @@ impl Output {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Progress {
+        Display {
             bar,
             title: title.to_owned(),
             lines: !terminal && !self.quiet,
@@ -49,14 +49,14 @@ impl Output {
 }
 
 /// A progress display.
-pub struct Progress {
+pub struct Display {
     bar: Option<ProgressBar>,
     title: String,
     lines: bool,
     last: String,
 }
 
-impl Progress {
+impl Display {
     /// `done` of `total`, now at `what`. Elsewhere than on a terminal, a line when `group` changes.
     pub fn at(&mut self, group: &str, done: usize, total: usize, what: &str) {
         if let Some(bar) = &self.bar {
@@ -70,7 +70,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Display {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -79,11 +79,11 @@ pub enum Error {
         source: TensorError,
     },
     /// A network gave infinite or undefined values.
-    #[error("{role} gave values that are not finite for picture {item}: float16 overflowed")]
+    #[error("{role} gave values that are not finite for item {item}: float16 overflowed")]
     NotFinite {
         /// What the network is for.
         role: Role,
-        /// Index of the picture.
+        /// Index of the item: a picture, or a row of the U-Net.
         item: usize,
     },
     /// The prompt cannot be tokenised.

@@ -1,3 +1,5 @@
+//! Graphs of static shape: values, nodes in running order, constants that share bytes.
+
 use crate::Op;
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;

@@ -1,3 +1,5 @@
+//! Type and shape of what an operator gives.
+
 use crate::{Op, Value, Window};
 use rockshard_tensor::DType;
 

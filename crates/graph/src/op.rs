@@ -1,3 +1,5 @@
+//! The operators, with their attributes resolved.
+
 use rockshard_tensor::DType;
 
 /// Sliding-window geometry of convolutions and pools over `[N, C, H, W]`.

@@ -1,3 +1,5 @@
+//! Described edits of a graph: what is added and whose place it takes.
+
 use crate::{Graph, Node, NodeId, Op, Value, ValueId, infer};
 use rockshard_tensor::Tensor;
 

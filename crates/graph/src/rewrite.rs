@@ -1,3 +1,5 @@
+//! Rules that propose patches, applied until none does.
+
 use crate::{Graph, Links, NodeId, Patch, VerifyError};
 
 /// A rewrite rule: looks at one node and proposes an edit, or says why not.

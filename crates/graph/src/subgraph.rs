@@ -1,3 +1,5 @@
+//! A piece of a graph as a graph of its own.
+
 use crate::{Graph, NodeId, ValueId};
 use std::collections::HashMap;
 

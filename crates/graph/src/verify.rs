@@ -1,3 +1,5 @@
+//! What must hold of every graph, checked after every pass.
+
 use crate::{Graph, infer};
 use std::collections::HashSet;
 

@@ -1,3 +1,5 @@
+//! Attributes of ONNX nodes, typed, with the node in the error.
+
 use crate::Problem;
 use rockshard_onnx::schema::{AttributeProto, NodeProto, TensorProto};
 

@@ -1,3 +1,5 @@
+//! Why a model cannot be imported, with node, operator and opset.
+
 use rockshard_graph::VerifyError;
 use rockshard_onnx::OnnxError;
 

@@ -1,3 +1,5 @@
+//! Nodes in an order in which they can run.
+
 use crate::ImportError;
 use rockshard_onnx::schema::{GraphProto, NodeProto};
 use std::cmp::Reverse;

@@ -1,3 +1,5 @@
+//! From an ONNX graph to ours: one node after the other, constants folded on the way.
+
 use crate::order::{node_name, running_order};
 use crate::{ImportError, ImportOptions, NEWEST_OPSET, OLDEST_OPSET, Problem, operators};
 use rockshard_graph::{Graph, Op, Value, ValueId, infer};

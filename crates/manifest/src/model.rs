@@ -353,11 +353,13 @@ impl Manifest {
         if let Some(lora) = self.conversion.loras.iter().find(|l| !l.scale.is_finite()) {
             return inconsistent(format!("LoRA {:?} has scale {}", lora.file, lora.scale));
         }
-        let companions = self.companions.values().flatten();
-        if let Some(file) = companions.into_iter().find(|file| !self.files.contains_key(*file)) {
-            return inconsistent(format!(
-                "a companion is file {file:?}, which is not listed under files"
-            ));
+        for file in self.companions.values().flatten() {
+            check_relative(file)?;
+            if !self.files.contains_key(file) {
+                return inconsistent(format!(
+                    "a companion is file {file:?}, which is not listed under files"
+                ));
+            }
         }
         let mut names = BTreeSet::new();
         for model in &self.models {

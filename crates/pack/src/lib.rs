@@ -15,4 +15,4 @@ pub use devices::Devices;
 pub use footprint::Footprint;
 pub use mode::{IN_FLIGHT_PER_CORE, Mode};
 pub use pack::{Pack, PackError, Variant};
-pub use walk::{Port, Walk, WalkedShard, walk};
+pub use walk::{Port, Walk, WalkedShard, last_uses, walk};

@@ -16,7 +16,7 @@ const DATA_SUFFIX: &str = "_data";
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// Not a pack: no readable manifest.
-    #[error("{path}: {source} (a pack is a directory that a conversion wrote)")]
+    #[error("{path}: {source}")]
     Manifest {
         /// The manifest's path.
         path: PathBuf,

@@ -64,6 +64,12 @@ pub fn walk(model: &Model, variant: Variant) -> Walk {
     Walk { shards, inputs, outputs, uses }
 }
 
+/// For each value, the last of the shards that reads it, by position; `inputs` is what each shard reads.
+pub fn last_uses<'a>(inputs: impl IntoIterator<Item = &'a [TensorSpec]>) -> HashMap<String, usize> {
+    let shards = inputs.into_iter().enumerate();
+    shards.flat_map(|(i, specs)| specs.iter().map(move |t| (t.name.clone(), i))).collect()
+}
+
 fn number<'a>(values: &mut HashMap<&'a str, usize>, name: &'a str) -> usize {
     let next = values.len();
     *values.entry(name).or_insert(next)

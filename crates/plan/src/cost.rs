@@ -5,7 +5,7 @@ use rockshard_cost::{Layer, Rk3588, layers};
 use rockshard_graph::{Graph, Op};
 use rockshard_import::{ImportError, ImportOptions, import_file};
 use rockshard_manifest::{CoreId, Model};
-use std::collections::{BTreeSet, HashMap};
+use rockshard_pack::{Variant, WalkedShard, walk};
 use std::path::{Path, PathBuf};
 
 /// A shard whose graph cannot be priced.
@@ -69,18 +69,15 @@ impl ModelCost {
     /// # Errors
     /// A shard's graph cannot be read.
     pub fn read(root: &Path, model: &Model, chip: &Rk3588) -> Result<Self, PlanError> {
-        let mut made_by: HashMap<&str, usize> = HashMap::new();
+        let walked = walk(model, Variant::Device).shards;
         let stays = model.stays();
         let mut shards = Vec::new();
-        for (i, shard) in model.shards.iter().enumerate() {
-            let needs: BTreeSet<usize> =
-                shard.inputs.iter().filter_map(|t| made_by.get(t.name.as_str()).copied()).collect();
-            made_by.extend(shard.outputs.iter().map(|t| (t.name.as_str(), i)));
+        for (shard, WalkedShard { needs, .. }) in model.shards.iter().zip(walked) {
             let mut cost = ShardCost {
                 name: shard.name.clone(),
                 core: shard.core,
                 stage: shard.stage,
-                needs: needs.into_iter().collect(),
+                needs,
                 phases: Vec::new(),
                 masked: Default::default(),
                 work: Work::default(),

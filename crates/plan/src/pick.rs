@@ -10,8 +10,8 @@ use rockshard_pack::{Footprint, Mode, walk};
 const MOST_PER_CORE: usize = 4;
 
 /// The mode in which a pack does `items` items soonest, modelled, on `cores` cores: the sum over its models, each at its first
-/// resolution. For one item it is the mode that the pack was converted for, and so it is where both take the same time.
-/// Replicated models must fit `memory_limit` bytes together.
+/// resolution. For one item or on one core it is the mode that the pack was converted for, and so it is where both take the same time.
+/// For several, replicated models must fit `memory_limit` bytes together.
 pub fn pick(manifest: &Manifest, cores: u8, items: usize, memory_limit: Option<u64>) -> Mode {
     let converted = Mode::of(manifest.conversion.placement);
     if items <= 1 || cores <= 1 {

@@ -10,6 +10,8 @@ pub fn convert(error: &ConvertError) -> Option<String> {
         ConvertError::SplitWith { other } => {
             Some(format!("leave --{other} out, or choose another --placement"))
         }
+        ConvertError::OwnShapes { .. } => Some("leave --batch out".into()),
+        ConvertError::OwnResolution { .. } => Some("leave --resolution out".into()),
         ConvertError::Toolkit { .. } => {
             Some("name its interpreter with --rknn-python DIR/bin/python".into())
         }

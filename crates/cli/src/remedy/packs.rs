@@ -12,6 +12,9 @@ pub fn open(error: &OpenError) -> Option<String> {
 
 pub fn pack(error: &PackError) -> Option<String> {
     match error {
+        PackError::Manifest { .. } => {
+            Some("a pack is a directory that `rockshard convert` wrote".into())
+        }
         PackError::NotCompiled { .. } => Some("convert the model again with --compile".into()),
         PackError::Toolkit { toolkit, runtime, .. } => Some(format!(
             "install librknnrt {toolkit} or newer, or convert with --compile and rknn-toolkit2 {runtime}"

@@ -1,3 +1,5 @@
+//! Activations that exporters write out as several nodes.
+
 use super::Match;
 use crate::{Binary, NodeId, Op, Patch, Unary, ValueId};
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};

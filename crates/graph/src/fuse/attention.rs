@@ -1,3 +1,5 @@
+//! Attention in the forms that exporters write it.
+
 use super::Match;
 use crate::{Binary, NodeId, Op, Patch, ValueId};
 

@@ -1,3 +1,5 @@
+//! Moves of elements that undo or follow each other.
+
 use super::Match;
 use crate::{NodeId, Op, Patch, Window};
 

@@ -1,3 +1,5 @@
+//! Norms that exporters write out as several nodes.
+
 use super::Match;
 use crate::{Binary, NodeId, Op, Patch, Reduce, Unary, ValueId};
 

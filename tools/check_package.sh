@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Whether the facade and every crate it needs could be published: packs each and builds it from its package.
+# Publishing is off in the checkout, and cargo packs crates that depend on each other only where it is on: so this works on a copy.
+# Usage: tools/check_package.sh [CARGO PACKAGE OPTIONS]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+git ls-files -z | xargs -0 cp --parents -t "$copy"
+sed -i 's/^publish = false$/publish = ["crates-io"]/' "$copy/Cargo.toml"
+target=$PWD/target/package-check
+cd "$copy"
+# The command, the benches and the check through rknn-rs are no libraries that anybody needs.
+CARGO_TARGET_DIR=$target cargo package --locked --allow-dirty --workspace --exclude rockshard-cli --exclude rockshard-benches \
+  --exclude rockshard-rknn-rs-check "$@"
