@@ -17,6 +17,7 @@ pub fn remedy(error: &anyhow::Error) -> Option<String> {
                 Error::Drawing(e) => drawing::drawing(e),
                 Error::Convert(e) => converter::convert(e),
                 Error::Validation(e) => packs::validation(e),
+                Error::Batch { .. } => Some("convert the model again without --batch".into()),
                 Error::NoTileDecoder { .. } => {
                     Some("name another --vae-tile, or convert with a second --resolution".into())
                 }

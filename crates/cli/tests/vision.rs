@@ -83,7 +83,7 @@ fn batches_and_what_cannot_be_asked_for() {
     .exits(1);
     assert!(
         error.contains(
-            "converted with --batch 2; making pictures from text needs a pack of batch 1"
+            "converted for a batch of 2; making pictures from text needs a pack of batch 1"
         ),
         "{error}"
     );

@@ -44,6 +44,16 @@ pub enum Error {
         /// What it is or lacks.
         problem: String,
     },
+    /// A pack whose networks take several items at once.
+    #[error(
+        "{pack}: converted for a batch of {batch}; making pictures from text needs a pack of batch 1"
+    )]
+    Batch {
+        /// The pack.
+        pack: PathBuf,
+        /// Items at once.
+        batch: usize,
+    },
     /// No decoder of the tile that was asked for.
     #[error("the pack has no decoder of {tile}x{tile} latent values, only {known}")]
     NoTileDecoder {

@@ -76,8 +76,7 @@ impl Painter {
         match unet.inputs.first().and_then(|t| t.shape.first()) {
             None | Some(1) => {}
             Some(batch) => {
-                let problem = format!("it was converted for a batch of {batch}, drawing needs 1");
-                return Err(fail(problem));
+                return Err(Error::Batch { pack: pack.root().to_owned(), batch: *batch });
             }
         }
         let own = unet.resolution.ok_or_else(|| fail("its U-Net has no resolution".into()))?;
