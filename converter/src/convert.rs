@@ -21,7 +21,7 @@ use rockshard_tensor::MappedFile;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-/// Samples of noise that `--sandwich auto` calibrates on when none are given.
+/// Samples of noise that an automatic sandwich calibrates on when none are given.
 const NOISE_SAMPLES: usize = 2;
 
 /// Convert a model to a pack. `progress` is told of every stage and stops the conversion by breaking.
