@@ -3,7 +3,7 @@
 use crate::ConvertProgress;
 use crate::golden::device_tensors;
 use crate::request::Teller;
-use crate::toolkit::{Job, Toolkit};
+use crate::toolkit::{ShardToCompile, Toolkit};
 use crate::{ConvertError, PackWriter};
 use rockshard_manifest::{Compiled, CoreId, Model};
 use std::fs;
@@ -57,9 +57,9 @@ pub(crate) fn compile_models(
         let shard = &model.shards[i];
         let golden =
             toolkit.verify.then(|| Box::new(move || device_tensors(model, i, 0, root)) as Box<_>);
-        Job { name: shard.name.clone(), model: root.join(&shard.file), golden }
+        ShardToCompile { name: shard.name.clone(), model: root.join(&shard.file), golden }
     };
-    let jobs: Vec<Job<'_>> = open.iter().map(job).collect();
+    let jobs: Vec<ShardToCompile<'_>> = open.iter().map(job).collect();
     let mut failures = Vec::new();
     let scratch = root.join("scratch/toolkit");
     toolkit.compile(&version, &jobs, &scratch, |index, outcome| {

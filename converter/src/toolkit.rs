@@ -41,7 +41,7 @@ type MakeGolden<'a> =
     dyn Fn() -> Result<(Vec<Tensor>, Vec<Tensor>), ConvertError> + Send + Sync + 'a;
 
 /// One shard to compile.
-pub(crate) struct Job<'a> {
+pub(crate) struct ShardToCompile<'a> {
     /// Shard.
     pub name: String,
     /// Its ONNX file.
@@ -116,7 +116,7 @@ impl Toolkit {
     pub(crate) fn compile(
         &self,
         version: &str,
-        jobs: &[Job<'_>],
+        jobs: &[ShardToCompile<'_>],
         scratch: &Path,
         mut each: impl FnMut(usize, Result<Product, Failure>) -> Result<(), ConvertError>,
     ) -> Result<(), ConvertError> {
@@ -158,7 +158,7 @@ impl Toolkit {
     fn one(
         &self,
         version: &str,
-        job: &Job<'_>,
+        job: &ShardToCompile<'_>,
         folder: &Path,
         script: &Path,
         workers: usize,
@@ -182,7 +182,7 @@ impl Toolkit {
     /// Run the compiler. Gives its exit status (none when it took too long), its log, its answer if it gave one, and where the result is.
     fn run(
         &self,
-        job: &Job<'_>,
+        job: &ShardToCompile<'_>,
         (inputs, expected): &(Vec<Tensor>, Vec<Tensor>),
         folder: &Path,
         script: &Path,
@@ -241,7 +241,7 @@ impl Toolkit {
     fn judge(
         &self,
         version: &str,
-        job: &Job<'_>,
+        job: &ShardToCompile<'_>,
         rknn: &Path,
         status: Option<ExitStatus>,
         log: &Log,

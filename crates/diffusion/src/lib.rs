@@ -27,7 +27,7 @@ pub use conditioning::{Conditioner, Conditioning, blend};
 pub use config::{ConfigError, PipelineConfig};
 pub use error::Error;
 pub use guidance::{classifier_free, guidance_embedding};
-pub use networks::{NetworkError, NetworkSpec, Networks, PendingRun, TensorMap};
+pub use networks::{NetworkError, NetworkSpec, Networks, PendingRun, TensorMap, finished};
 pub use picture::{Parameters, Picture, PictureError};
 pub use pictures::PictureCodec;
 pub use request::{DrawProgress, Generated, InitialPicture, MAX_COUNT, Request};

@@ -33,24 +33,16 @@ pub trait Networks: Send + Sync {
         Vec::new()
     }
 
-    /// Run a network on independent items; results are in the items' order.
+    /// Start a network on independent items and come back at once; dropping what this gives abandons the run. An implementation that
+    /// cannot overlap runs gives what it has [`finished`].
     ///
     /// # Errors
-    /// There is no such network, an item does not fit it, or the device fails.
-    fn run(&self, role: Role, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, NetworkError>;
-
-    /// Start a run and come back at once; dropping what this gives abandons the run. An implementation that cannot overlap runs
-    /// leaves this out: then the run is over when this returns.
-    ///
-    /// # Errors
-    /// As [`Networks::run`], where the error is known that early.
+    /// There is no such network, an item does not fit it, or the device fails, where that is known so early.
     fn submit(
         &self,
         role: Role,
         items: Vec<TensorMap>,
-    ) -> Result<Box<dyn PendingRun>, NetworkError> {
-        Ok(Box::new(Finished(self.run(role, items)?)))
-    }
+    ) -> Result<Box<dyn PendingRun>, NetworkError>;
 }
 
 /// A run that was submitted.
@@ -58,8 +50,13 @@ pub trait PendingRun: Send {
     /// Wait for the results, in the items' order.
     ///
     /// # Errors
-    /// As [`Networks::run`].
+    /// As [`Networks::submit`].
     fn wait(self: Box<Self>) -> Result<Vec<TensorMap>, NetworkError>;
+}
+
+/// A run that is over: its results, in the items' order.
+pub fn finished(results: Vec<TensorMap>) -> Box<dyn PendingRun> {
+    Box::new(Finished(results))
 }
 
 struct Finished(Vec<TensorMap>);

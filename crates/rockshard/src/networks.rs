@@ -68,10 +68,6 @@ impl Networks for PackNetworks {
         self.sizes.clone()
     }
 
-    fn run(&self, role: Role, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, NetworkError> {
-        self.submit(role, items)?.wait()
-    }
-
     fn submit(
         &self,
         role: Role,
@@ -107,10 +103,6 @@ impl Networks for Recorder {
 
     fn sizes(&self) -> Vec<[u32; 2]> {
         self.inner.sizes()
-    }
-
-    fn run(&self, role: Role, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, NetworkError> {
-        self.submit(role, items)?.wait()
     }
 
     fn submit(

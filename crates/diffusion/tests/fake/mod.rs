@@ -1,6 +1,6 @@
 //! Networks simple enough to compute by hand.
 
-use rockshard_diffusion::{NetworkError, NetworkSpec, Networks, TensorMap};
+use rockshard_diffusion::{NetworkError, NetworkSpec, Networks, PendingRun, TensorMap, finished};
 use rockshard_manifest::{Role, TensorSpec};
 use rockshard_tensor::{DType, Tensor};
 use std::sync::Mutex;
@@ -125,9 +125,13 @@ impl Networks for Fake {
         Some(NetworkSpec { inputs, outputs })
     }
 
-    fn run(&self, role: Role, items: Vec<TensorMap>) -> Result<Vec<TensorMap>, NetworkError> {
+    fn submit(
+        &self,
+        role: Role,
+        items: Vec<TensorMap>,
+    ) -> Result<Box<dyn PendingRun>, NetworkError> {
         self.calls.lock().unwrap().push((role, items.len()));
-        Ok(items.iter().map(|map| self.item(role, map)).collect())
+        Ok(finished(items.iter().map(|map| self.item(role, map)).collect()))
     }
 
     fn sizes(&self) -> Vec<[u32; 2]> {
