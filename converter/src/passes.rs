@@ -1,7 +1,7 @@
 //! The rewrites, one file a pass, and the two lists in which they run. Each is exact in real arithmetic.
 //!
 //! A pass takes a graph and its context, and gives a graph and a log: the edits that it made, and what it declined, with the reason, which
-//! reaches the manifest. [`PART_PASSES`] see a part's whole graph before it is cut; [`rewrite_shard`] has those that a shard goes through
+//! reaches the manifest. `PART_PASSES` see a part's whole graph before it is cut; `rewrite_shard` has those that a shard goes through
 //! after it.
 
 mod heads;

@@ -116,7 +116,7 @@ pub unsafe extern "C" fn rknn_set_io_mem(
     })
 }
 
-/// Let memory stand for the activations of a context that was opened with [`flag::INTERNAL_ALLOC_OUTSIDE`].
+/// Let memory stand for the activations of a context that was opened with `RKNN_FLAG_INTERNAL_ALLOC_OUTSIDE`.
 #[unsafe(no_mangle)]
 pub extern "C" fn rknn_set_internal_mem(handle: abi::Context, mem: *mut TensorMem) -> c_int {
     code("rknn_set_internal_mem", || {
