@@ -39,7 +39,6 @@ impl Drop for Owner {
 /// Models of a pack on the cores, ready to run. When it is dropped they are closed, as soon as the runs that were submitted have ended.
 pub struct LoadedPack {
     cores: Cores,
-    mode: Mode,
     models: Vec<Arc<LoadedModel>>,
     incidents: Vec<Incident>,
 }
@@ -106,7 +105,7 @@ impl Cores {
             models.push(Arc::new(model));
         }
         let fit = shared.ledger.add(&models, cores);
-        let mut loaded = LoadedPack { cores: self.clone(), mode, models, incidents: Vec::new() };
+        let mut loaded = LoadedPack { cores: self.clone(), models, incidents: Vec::new() };
         for model in loaded.models.iter().filter(|_| fit) {
             let (reply, opened) = bounded(1);
             shared.ledger.enter(Waiting::Load(model.clone(), reply));
@@ -124,11 +123,6 @@ impl LoadedPack {
     /// The models.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
         self.models.iter().map(|loaded| &loaded.model)
-    }
-
-    /// How they are run.
-    pub fn mode(&self) -> Mode {
-        self.mode
     }
 
     /// The cores they run on.

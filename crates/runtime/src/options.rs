@@ -20,9 +20,9 @@ pub struct CoresOptions {
 
 impl CoresOptions {
     /// The NPU's driver waits for a core three times six seconds and then resets all of them; this is above that.
-    pub const TIME_LIMIT: Duration = Duration::from_secs(30);
+    const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-    /// These cores, [`CoresOptions::TIME_LIMIT`], and no limit of memory.
+    /// These cores, 30 seconds for a shard, and no limit of memory.
     pub fn new(cores: u8) -> Self {
         CoresOptions { cores, time_limit: Self::TIME_LIMIT, memory_limit: None }
     }
