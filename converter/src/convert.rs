@@ -35,10 +35,13 @@ pub fn convert(
     progress: &mut dyn FnMut(ConvertProgress) -> ControlFlow<()>,
 ) -> Result<Manifest, ConvertError> {
     check_options(request)?;
-    let source = Source::open(&request.source, &request.resolutions, request.batch)?;
+    let mut source = Source::open(&request.source, &request.resolutions, request.batch)?;
+    source.fix(&request.fixed)?;
     let mut loras = Loras::open(&request.loras)?;
     if !request.loras.is_empty() {
-        loras.check(source.parts.iter().map(|p| Ok((lora_part(request, p), import(p)?.1))))?;
+        loras.check(
+            source.parts.iter().map(|p| Ok((lora_part(request, p), import(p, reference)?.1))),
+        )?;
     }
     let mut writer = PackWriter::start(&request.out, &recipe(request, &source)?, request.resume)?;
     let mut teller = Teller(progress);
@@ -156,7 +159,7 @@ fn convert_part(
     writer: &mut PackWriter,
     teller: &mut Teller,
 ) -> Result<Model, ConvertError> {
-    let (model, mut graph) = import(part)?;
+    let (model, mut graph) = import(part, reference)?;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let scratch = writer.scratch();
     let mut moved = Vec::new();

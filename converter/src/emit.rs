@@ -1,6 +1,6 @@
 //! Graph to ONNX: opset 17, IR version 8, the patterns that the vendor's compiler fuses, weights in the type they are stored in.
 
-use rockshard_graph::{Graph, Op, Pool, Resize, ValueId, Window};
+use rockshard_graph::{Graph, HostOp, Op, Pool, Resize, Unary, ValueId, Window};
 use rockshard_onnx::Weights;
 use rockshard_onnx::schema::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
@@ -14,6 +14,7 @@ use rockshard_tensor::{DType, Tensor};
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
@@ -74,14 +75,21 @@ fn unique_names(graph: &Graph) -> Vec<String> {
 
 fn info(graph: &Graph, id: ValueId) -> ValueInfoProto {
     let value = graph.value(id);
-    let data_type = match value.dtype {
+    described(&value.name, value.dtype, &value.shape)
+}
+
+/// The element type that a value has in the file.
+fn data_type(dtype: DType) -> DataType {
+    match dtype {
         DType::F32 | DType::F16 => DataType::Float,
         DType::I64 => DataType::Int64,
         DType::I32 => DataType::Int32,
         DType::Bool => DataType::Bool,
-    };
-    let dim = value
-        .shape
+    }
+}
+
+fn described(name: &str, dtype: DType, shape: &[usize]) -> ValueInfoProto {
+    let dim = shape
         .iter()
         .map(|&d| Dimension {
             value: Some(dimension::Value::DimValue(d as i64)),
@@ -89,11 +97,11 @@ fn info(graph: &Graph, id: ValueId) -> ValueInfoProto {
         })
         .collect();
     let tensor = type_proto::Tensor {
-        elem_type: Some(data_type as i32),
+        elem_type: Some(data_type(dtype) as i32),
         shape: Some(TensorShapeProto { dim }),
     };
     ValueInfoProto {
-        name: Some(value.name.clone()),
+        name: Some(name.to_owned()),
         r#type: Some(TypeProto {
             value: Some(type_proto::Value::TensorType(tensor)),
             ..TypeProto::default()
@@ -222,6 +230,15 @@ impl Emit<'_> {
         self.literal(base, &Tensor::scalar(value))
     }
 
+    /// A limit in the type of the value that it is for.
+    fn bound(&mut self, base: &str, limit: f32, of: ValueId) -> String {
+        match self.graph.value(of).dtype {
+            DType::I64 => self.literal(base, &Tensor::from_i64([], vec![limit as i64])),
+            DType::I32 => self.literal(base, &Tensor::from_i32([], vec![limit as i32])),
+            _ => self.scalar(base, limit),
+        }
+    }
+
     fn sizes(&mut self, base: &str, values: &[usize]) -> String {
         self.literal(
             base,
@@ -259,19 +276,34 @@ impl Emit<'_> {
             }
             Op::Pool { kind, window } => {
                 let mut attribute = window_attributes(window);
+                if window.dilations != [1, 1] {
+                    attribute.push(ints("dilations", &window.dilations));
+                }
                 if let Pool::Average(count) = kind {
                     attribute.push(int("count_include_pad", i64::from(*count)));
                 }
                 last(self, op.name(), names, attribute);
             }
-            Op::Unary(rockshard_graph::Unary::LeakyRelu(alpha)) => {
-                last(self, "LeakyRelu", names, vec![float("alpha", *alpha)])
+            Op::ConvTranspose { window, group, more } => {
+                let mut attribute = window_attributes(window);
+                attribute.extend([
+                    ints("dilations", &window.dilations),
+                    int("group", *group as i64),
+                    ints("output_padding", more),
+                ]);
+                last(self, "ConvTranspose", names, attribute);
+            }
+            Op::Unary(Unary::LeakyRelu(alpha) | Unary::Elu(alpha)) => {
+                last(self, op.name(), names, vec![float("alpha", *alpha)])
+            }
+            Op::Unary(Unary::HardSigmoid { alpha, beta }) => {
+                last(self, op.name(), names, vec![float("alpha", *alpha), float("beta", *beta)])
             }
             Op::MatMul | Op::Unary(_) | Op::Binary(_) | Op::Where => {
                 last(self, op.name(), names, vec![])
             }
             Op::Clip { min, max } => {
-                let bounds = [self.scalar(&base, *min), self.scalar(&base, *max)];
+                let bounds = [*min, *max].map(|bound| self.bound(&base, bound, inputs[0]));
                 last(self, "Clip", [vec![x], bounds.to_vec()].concat(), vec![]);
             }
             Op::Softmax { axis } => last(self, "Softmax", names, vec![int("axis", *axis as i64)]),
@@ -401,15 +433,40 @@ impl Emit<'_> {
                 vec![int("axis", *axis as i64), int("keepdims", i64::from(*keep))],
             ),
             Op::Cast(to) => {
-                let code = match to {
-                    DType::F32 | DType::F16 => DataType::Float,
-                    DType::I64 => DataType::Int64,
-                    DType::I32 => DataType::Int32,
-                    DType::Bool => DataType::Bool,
-                };
-                last(self, "Cast", names, vec![int("to", code as i64)]);
+                last(self, "Cast", names, vec![int("to", data_type(*to) as i64)]);
+            }
+            Op::Host(host, _) => self.host(name, host, inputs, names),
+        }
+    }
+
+    /// An operator of the host's engine, once for all its outputs. What they are is written down, as whoever reads the file could not tell.
+    fn host(&mut self, name: &str, host: &Arc<HostOp>, inputs: &[ValueId], names: Vec<String>) {
+        let same = |op: &Op| matches!(op, Op::Host(other, _) if Arc::ptr_eq(other, host));
+        let mut output = vec![String::new(); host.outputs.len()];
+        for node in self.graph.nodes().iter().filter(|n| same(&n.op) && n.inputs == inputs) {
+            if let Op::Host(_, index) = node.op {
+                output[index] = self.name(node.output);
             }
         }
+        let first = output.iter().find(|o| !o.is_empty());
+        if self.proto.value_info.iter().any(|known| known.name.as_ref() == first) {
+            return;
+        }
+        let forms = output.iter().zip(&host.outputs).filter(|(o, _)| !o.is_empty());
+        let known = forms.map(|(o, (dtype, shape))| described(o, *dtype, shape));
+        self.proto.value_info.extend(known);
+        let mut given = names.into_iter();
+        let place =
+            |&there: &bool| if there { given.next().unwrap_or_default() } else { "".into() };
+        let kept = rockshard_onnx::decode_node(&host.attributes);
+        self.proto.node.push(NodeProto {
+            name: Some(name.to_owned()),
+            op_type: Some(host.name.to_owned()),
+            input: host.places.iter().map(place).collect(),
+            output,
+            attribute: kept.attribute,
+            ..NodeProto::default()
+        });
     }
 
     /// A constant under another shape: as a constant where it is one.

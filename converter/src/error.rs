@@ -54,9 +54,9 @@ pub enum ConvertError {
         /// First node that uses it.
         node: String,
     },
-    /// An operator the NPU has not, after work that it has.
+    /// Work of the host after the NPU's, in a placement that has a place for it at the start only.
     #[error(
-        "{part}: node {node:?} ({op}) runs on the host only, but needs {before:?}, which is NPU work; move it to the start of the model or replace it"
+        "{part}: placement split needs the host's work at the start, but node {node:?} ({op}) comes after NPU work; another placement takes it"
     )]
     HostAfterNpu {
         /// Part of the model.
@@ -65,8 +65,6 @@ pub enum ConvertError {
         node: String,
         /// Operator.
         op: &'static str,
-        /// A heavy node before it.
-        before: String,
     },
     /// A limit of the NPU.
     #[error("shard {shard}: {source}; smaller tiles, more shards or a lower resolution may fit")]

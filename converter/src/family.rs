@@ -1,6 +1,7 @@
 //! What is being converted, by family: each module knows the files and names of one kind of model, and takes it apart into networks
 //! with roles, and companion files.
 
+mod fixed;
 mod network;
 mod text_to_image;
 mod vision_language;
@@ -9,6 +10,7 @@ use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::schema::{ValueInfoProto, tensor_shape_proto::dimension, type_proto};
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One network of the source.
@@ -22,6 +24,8 @@ pub struct Part {
     pub path: PathBuf,
     /// Shapes for inputs with open dimensions.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Extents of named open dimensions.
+    pub dims: BTreeMap<String, usize>,
     /// Outputs to keep; all when empty.
     pub outputs: Vec<String>,
     /// Picture size `[width, height]` the shapes are for.

@@ -31,5 +31,6 @@ pub use family::{CompanionFile, Part, Source};
 pub use golden::Recording;
 pub use lora::{LoraError, LoraFile};
 pub use pack::PackWriter;
-pub use request::{ConvertProgress, ConvertRequest};
+pub use request::{ConvertProgress, ConvertRequest, Fixed};
+pub use rockshard_import::ImportError;
 pub use toolkit::{Failure, Toolkit};

@@ -2,6 +2,7 @@
 
 use crate::ConvertError;
 use crate::family::Part;
+use rockshard_device::{Device, OnnxModel};
 use rockshard_graph::Graph;
 use rockshard_import::{ImportOptions, import_model};
 use rockshard_tensor::{MappedFile, Tensor};
@@ -20,15 +21,21 @@ pub(crate) fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> 
 }
 
 /// The part's graph, and the model whose files hold its weights.
-pub(crate) fn import(part: &Part) -> Result<(rockshard_onnx::Model, Graph), ConvertError> {
+pub(crate) fn import(
+    part: &Part,
+    reference: &dyn Device,
+) -> Result<(rockshard_onnx::Model, Graph), ConvertError> {
     let wrap = in_part(part);
     let model = rockshard_onnx::load(&part.path).map_err(|e| wrap(e.into()))?;
     let options = ImportOptions {
         shapes: part.shapes.iter().cloned().collect(),
+        dims: part.dims.clone(),
         outputs: part.outputs.clone(),
-        ..ImportOptions::default()
     };
-    let graph = import_model(&model, &options).map_err(wrap)?;
+    let engine = |model: &[u8], inputs: &[(&str, &Tensor)], outputs: &[&str]| {
+        reference.evaluate(OnnxModel::Bytes(model), inputs, outputs)
+    };
+    let graph = import_model(&model, &options, Some(&engine)).map_err(wrap)?;
     Ok((model, graph))
 }
 

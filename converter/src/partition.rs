@@ -2,12 +2,14 @@
 //!
 //! Cuts follow the graph's own structure, so that they do not depend on an exporter's names: a *residual branch* ends at the
 //! addition of two equally shaped flowing values, which in diffusion and vision models closes each resnet, attention and
-//! feed-forward. Integer look-ups and functions the NPU has not go to a shard of their own on the host, before everything else.
+//! feed-forward. Integer look-ups and functions the NPU has not go to shards of their own on the host, wherever they stand.
 
 mod host;
 mod levels;
 mod naming;
 
+pub use host::host_nodes;
+use host::{Turn, turns};
 pub use levels::levels;
 
 use crate::ConvertError;
@@ -37,7 +39,7 @@ const WORTH_CUTTING: f64 = 30.0;
 /// Cut a graph into segments in an order in which they can run.
 ///
 /// # Errors
-/// Host-only work after NPU work, or more shards asked for than nodes.
+/// More shards asked for than nodes.
 pub fn partition(
     graph: &Graph,
     part: &str,
@@ -46,58 +48,87 @@ pub fn partition(
     npu: &Rk3588,
 ) -> Result<Vec<Segment>, ConvertError> {
     let links = graph.links();
-    let host = host_nodes(graph, part)?;
-    let npu_nodes: Vec<NodeId> = graph.node_ids().filter(|n| !host.contains(n)).collect();
-    let pieces = blocks(graph, &links, &npu_nodes, shards == Shards::Block);
+    let turns = turns(graph, &host_nodes(graph));
     let cost = |nodes: &[NodeId]| {
         nodes.iter().map(|&n| npu.node(graph, graph.node(n)).micros).sum::<f64>()
     };
-    let pieces = match shards {
-        Shards::Block | Shards::Layer => pieces,
-        Shards::Count(n) if n > npu_nodes.len() => {
-            return Err(ConvertError::TooManyShards {
-                part: part.to_owned(),
-                asked: n,
-                nodes: npu_nodes.len(),
-            });
+    let own: Vec<&Turn> = turns.iter().filter(|turn| !turn.host).collect();
+    let nodes = own.iter().map(|turn| turn.nodes.len()).sum();
+    if let Shards::Count(asked) = shards
+        && asked > nodes
+    {
+        return Err(ConvertError::TooManyShards { part: part.to_owned(), asked, nodes });
+    }
+    let mut counts = shares(&own, shards, cost).into_iter();
+    let mut found: Vec<(bool, Vec<NodeId>)> = Vec::new();
+    for turn in &turns {
+        if turn.host {
+            found.push((true, turn.nodes.clone()));
+            continue;
         }
-        Shards::Count(n) if n > pieces.len() => {
-            joined(npu_nodes.iter().map(|&n| vec![n]).collect(), n, cost)
+        let pieces = blocks(graph, &links, &turn.nodes, shards == Shards::Block);
+        let worthwhile = || {
+            optimise == Optimise::Throughput
+                && cost(&turn.nodes) > WORTH_CUTTING * npu.run_overhead_micros
+        };
+        let pieces = match (shards, counts.next()) {
+            (Shards::Block | Shards::Layer, _) | (_, None) => pieces,
+            (Shards::Count(_), Some(n)) if n > pieces.len() => {
+                joined(turn.nodes.iter().map(|&n| vec![n]).collect(), n, cost)
+            }
+            (Shards::Count(_), Some(n)) => joined(pieces, n, cost),
+            // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
+            // keeps several cores busy.
+            (Shards::Auto, _) => {
+                let count = if worthwhile() { usize::from(npu.cores).min(pieces.len()) } else { 1 };
+                joined(pieces, count, cost)
+            }
+        };
+        found.extend(pieces.into_iter().map(|piece| (false, piece)));
+    }
+    let count = found.iter().filter(|(host, _)| !host).count();
+    let mut number = 0;
+    let named = |(host, nodes): (bool, Vec<NodeId>)| {
+        if host {
+            return Segment { name: "host".into(), nodes, host, core: None };
         }
-        Shards::Count(n) => joined(pieces, n, cost),
-        // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
-        // keeps several cores busy.
-        Shards::Auto => {
-            let worthwhile = optimise == Optimise::Throughput
-                && cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
-            let count = if worthwhile { usize::from(npu.cores).min(pieces.len()) } else { 1 };
-            joined(pieces, count, cost)
-        }
+        number += 1;
+        let name = naming::segment_name(graph, &nodes, number - 1, count);
+        Segment { name, nodes, host, core: None }
     };
-    let mut segments = Vec::new();
-    if !host.is_empty() {
-        let nodes = graph.node_ids().filter(|n| host.contains(n)).collect();
-        segments.push(Segment { name: "host".into(), nodes, host: true, core: None });
-    }
-    let count = pieces.len();
-    for (i, nodes) in pieces.into_iter().enumerate() {
-        let name = naming::segment_name(graph, &nodes, i, count);
-        segments.push(Segment { name, nodes, host: false, core: None });
-    }
-    Ok(segments)
+    Ok(found.into_iter().map(named).collect())
 }
 
-/// Nodes that the host runs, with everything they need.
+/// How many shards each turn of the NPU gets of those asked for: one at least, and the dearest the most.
+fn shares(turns: &[&Turn], shards: Shards, cost: impl Fn(&[NodeId]) -> f64) -> Vec<usize> {
+    let mut counts = vec![1; turns.len()];
+    let Shards::Count(asked) = shards else { return counts };
+    for _ in turns.len()..asked {
+        let room = |&i: &usize| counts[i] < turns[i].nodes.len();
+        let each = |i: usize| cost(&turns[i].nodes) / counts[i] as f64;
+        let dearest = (0..turns.len()).filter(room).max_by(|&a, &b| each(a).total_cmp(&each(b)));
+        let Some(dearest) = dearest else { break };
+        counts[dearest] += 1;
+    }
+    counts
+}
+
+/// Nodes that the host runs, where all of them come before the NPU's.
 ///
 /// # Errors
-/// Host-only work after NPU work.
-pub fn host_nodes(graph: &Graph, part: &str) -> Result<BTreeSet<NodeId>, ConvertError> {
-    host::host_nodes(graph, &graph.links()).map_err(|(node, before)| ConvertError::HostAfterNpu {
-        part: part.to_owned(),
-        node: graph.node(node).name.clone(),
-        op: graph.node(node).op.name(),
-        before: graph.node(before).name.clone(),
-    })
+/// Host work after NPU work.
+pub fn first_host_nodes(graph: &Graph, part: &str) -> Result<BTreeSet<NodeId>, ConvertError> {
+    let host = host_nodes(graph);
+    let turns = turns(graph, &host);
+    let after = turns.iter().skip_while(|turn| turn.host).find(|turn| turn.host);
+    match after.and_then(|turn| turn.nodes.first()) {
+        None => Ok(host),
+        Some(&node) => Err(ConvertError::HostAfterNpu {
+            part: part.to_owned(),
+            node: graph.node(node).name.clone(),
+            op: graph.node(node).op.name(),
+        }),
+    }
 }
 
 /// Residual branches, with the stem before the first and the head after the last; `samplers` cuts at changes of resolution as

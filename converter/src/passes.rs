@@ -24,7 +24,7 @@ pub use tile::{AttentionShape, attention_shape, tile_attention};
 
 use crate::ConvertError;
 use crate::options::{Placement, Tile};
-use crate::partition::{Segment, host_nodes, levels};
+use crate::partition::{Segment, first_host_nodes, levels};
 
 use rockshard_cost::Rk3588;
 use rockshard_graph::{Graph, Log};
@@ -110,7 +110,7 @@ fn divide_over_cores(graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), 
     if c.placement != Placement::Split {
         return Ok((graph, Log::default()));
     }
-    let divided = split(&graph, &host_nodes(&graph, c.part)?, c.chip.cores)?;
+    let divided = split(&graph, &first_host_nodes(&graph, c.part)?, c.chip.cores)?;
     c.segments = Some(levels(&divided));
     let SplitGraph { graph, declined, .. } = divided;
     Ok((graph, Log { declined, ..Log::default() }))

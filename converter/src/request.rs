@@ -8,9 +8,20 @@ use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use crate::toolkit::Toolkit;
 use rockshard_cost::Rk3588;
 use rockshard_manifest::Companion;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+
+/// What the caller fixes about a model's inputs and outputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fixed {
+    /// Extents of named open dimensions.
+    pub dims: BTreeMap<String, usize>,
+    /// Whole shapes of inputs, by `INPUT` or `PART.INPUT`.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Outputs to keep; all when empty.
+    pub outputs: Vec<String>,
+}
 
 /// What to convert and how.
 #[derive(Clone, Debug)]
@@ -25,6 +36,8 @@ pub struct ConvertRequest {
     pub resolutions: Vec<[u32; 2]>,
     /// Items a network takes at once.
     pub batch: usize,
+    /// Extents and outputs that the caller fixes.
+    pub fixed: Fixed,
     /// Scaling of values.
     pub sandwich: Sandwich,
     /// Lowering of attention.
@@ -58,6 +71,7 @@ impl ConvertRequest {
             chip: Rk3588::default(),
             resolutions: Vec::new(),
             batch: 1,
+            fixed: Fixed::default(),
             sandwich: Sandwich::Auto,
             tile: Tile::Auto,
             shards: Shards::Auto,

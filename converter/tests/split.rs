@@ -28,7 +28,7 @@ fn on_planes(graph: &Graph, npu: &Rk3588) -> Graph {
 }
 
 fn divided(graph: &Graph, cores: u8) -> SplitGraph {
-    split(graph, &host_nodes(graph, "test").unwrap(), cores).unwrap()
+    split(graph, &host_nodes(graph), cores).unwrap()
 }
 
 fn assert_equal(found: &Named, expected: &Named, what: &str) {

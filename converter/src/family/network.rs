@@ -3,6 +3,7 @@
 use super::{Part, Source};
 use crate::ConvertError;
 use rockshard_manifest::{Family, Role};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The network of a file; it is named after the file's stem.
@@ -17,6 +18,7 @@ pub(super) fn open(path: &Path, batch: usize) -> Result<Source, ConvertError> {
         role: Role::Network,
         path: path.to_owned(),
         shapes: Vec::new(),
+        dims: BTreeMap::new(),
         outputs: Vec::new(),
         resolution: None,
     };

@@ -8,6 +8,7 @@ use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::{OnnxError, load};
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Networks in running order, in folders named after their roles, and whether a text-to-image model must have them.
@@ -118,6 +119,7 @@ pub(super) fn open(
                 role,
                 path: file.clone(),
                 shapes,
+                dims: BTreeMap::new(),
                 outputs: outputs.clone(),
                 resolution,
             });

@@ -6,6 +6,7 @@ use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::schema::ValueInfoProto;
 use rockshard_onnx::{OnnxError, load};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Part name of the vision encoder.
@@ -85,6 +86,7 @@ pub(super) fn open(
         role: Role::VisionEncoder,
         path: file,
         shapes,
+        dims: BTreeMap::new(),
         outputs: Vec::new(),
         resolution: Some([side as u32; 2]),
     };

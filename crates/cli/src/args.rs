@@ -131,6 +131,15 @@ pub struct ConvertArgs {
     /// Items that a network takes at once (a stream's steps, or both halves of guidance); `generate` needs 1.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub batch: u16,
+    /// Extent of an open dimension, by its name in the file; repeatable.
+    #[arg(long, value_name = "NAME=N", value_parser = dim)]
+    pub dim: Vec<(String, usize)>,
+    /// Whole shape of an input; repeatable. In a directory's parts, also PART.NAME.
+    #[arg(long, value_name = "NAME=AxBxC", value_parser = input_shape)]
+    pub input_shape: Vec<(String, Vec<usize>)>,
+    /// Keep this output, which may be any value of the file; repeatable. Default: all that the file declares.
+    #[arg(long, value_name = "NAME")]
+    pub output: Vec<String>,
     /// Store values scaled so that float16 holds them: off, auto, or a factor.
     #[arg(long, default_value = "auto")]
     pub sandwich: Sandwich,
@@ -356,6 +365,24 @@ fn size(text: &str) -> Result<[u32; 2], String> {
     let parse = |t: &str| t.parse::<u32>().ok().filter(|&n| n > 0);
     let parsed = text.split_once('x').and_then(|(w, h)| Some([parse(w)?, parse(h)?]));
     parsed.ok_or_else(|| format!("{text:?} is not WIDTHxHEIGHT, e.g. 512x512"))
+}
+
+/// `NAME=N`.
+fn dim(text: &str) -> Result<(String, usize), String> {
+    let parsed =
+        text.rsplit_once('=').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+    parsed
+        .filter(|(name, n)| !name.is_empty() && *n > 0)
+        .ok_or_else(|| format!("{text:?} is not NAME=N with N of 1 and more, e.g. batch=1"))
+}
+
+/// `NAME=AxBxC`; nothing behind the sign is the shape of a single number.
+fn input_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let wrong = || format!("{text:?} is not NAME=AxBxC, e.g. x=1x3x224x224");
+    let (name, shape) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let extents = shape.split('x').filter(|_| !shape.is_empty()).map(|d| d.parse().ok());
+    let extents: Vec<usize> = extents.collect::<Option<_>>().ok_or_else(wrong)?;
+    if name.is_empty() { Err(wrong()) } else { Ok((name.to_owned(), extents)) }
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

@@ -43,7 +43,7 @@ impl Rk3588 {
             return stream(self.host_bytes_per_second);
         }
         match &node.op {
-            Op::Conv { .. } | Op::MatMul => {
+            Op::Conv { .. } | Op::MatMul | Op::ConvTranspose { .. } => {
                 self.array_cost(&self.array(graph, node, &inputs, output), dram_bytes)
             }
             Op::Attention { .. } => {
@@ -84,7 +84,8 @@ impl Rk3588 {
             | Op::Reduce { .. }
             | Op::Pool { .. }
             | Op::ArgMax { .. }
-            | Op::Cast(_) => stream(self.elementwise_bytes_per_second),
+            | Op::Cast(_)
+            | Op::Host(..) => stream(self.elementwise_bytes_per_second),
         }
     }
 
@@ -128,6 +129,20 @@ impl Rk3588 {
                 },
                 factor: self.factor(output.shape[2] == 1, depth * taps),
                 bias: if inputs.len() > 2 { 2 * w[0] as u64 } else { 0 },
+            };
+        }
+        if let Op::ConvTranspose { window, group, .. } = &node.op {
+            // Every output takes the taps that meet an input: the whole kernel over the strides.
+            let taps = (window.kernel[0] * window.kernel[1]) as u64;
+            let group = *group as u64;
+            let depth = x[1] as u64 / group.max(1);
+            return Array {
+                batch: x[0] as u64 * group,
+                positions: (x[2] * x[3]) as u64,
+                steps: depth.div_ceil(self.depth_step).max(self.least_steps) * taps,
+                channels: w[1] as u64,
+                factor: self.factor(false, depth * taps),
+                bias: if inputs.len() > 2 { 2 * w[1] as u64 * group } else { 0 },
             };
         }
         let depth = x.last().copied().unwrap_or(1) as u64;
@@ -185,6 +200,9 @@ impl Rk3588 {
                 | Unary::Exp
                 | Unary::Log
                 | Unary::Floor
+                | Unary::Ceil
+                | Unary::Round
+                | Unary::Sign
                 | Unary::Not,
             ) => Some("the NPU does not have this function"),
             Op::Binary(Binary::Mod) => Some("the NPU does not have this function"),
@@ -195,7 +213,7 @@ impl Rk3588 {
             {
                 Some("the NPU has the exponents 0, 1, 2, 3, 0.5 and -0.5 only")
             }
-            Op::Reduce { .. } | Op::Where | Op::ArgMax { .. } => {
+            Op::Reduce { .. } | Op::Where | Op::ArgMax { .. } | Op::Host(..) => {
                 Some("the NPU does not have this operator")
             }
             Op::Slice { step, .. } if step.iter().any(|&s| s > 1) => {

@@ -9,10 +9,12 @@
 //! int32: int64 inputs are range-checked, int64 initializers saturate (ONNX uses the extremes of int64 only to mean "to the end").
 
 mod convert;
+mod evaluate;
 mod session;
 
-use rockshard_device::{Device, DeviceError, DeviceErrorKind, Session, ShardFile};
+use rockshard_device::{Device, DeviceError, DeviceErrorKind, OnnxModel, Session, ShardFile};
 use rockshard_manifest::CoreId;
+use rockshard_tensor::Tensor;
 use rten::ThreadPool;
 use std::sync::Arc;
 
@@ -56,5 +58,14 @@ impl Device for CpuDevice {
                 Ok(Box::new(session::CpuSession::open(shard, core, self.threads.clone())?))
             }
         }
+    }
+
+    fn evaluate(
+        &self,
+        model: OnnxModel<'_>,
+        inputs: &[(&str, &Tensor)],
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>, String> {
+        evaluate::evaluate(model, inputs, outputs, self.threads.clone())
     }
 }

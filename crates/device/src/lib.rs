@@ -9,7 +9,11 @@ pub use kept::{Kept, Value};
 
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;
-use std::{fmt::Debug, path::PathBuf, time::Duration};
+use std::{
+    fmt::Debug,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// A shard ready to be opened: its graph's file, already checked against the manifest's digest.
 #[derive(Clone, Debug)]
@@ -60,6 +64,15 @@ impl std::fmt::Display for Version {
     }
 }
 
+/// A whole ONNX model as somebody else made it.
+#[derive(Clone, Copy, Debug)]
+pub enum OnnxModel<'a> {
+    /// A file, with its external data beside it.
+    File(&'a Path),
+    /// One in memory, which needs no other files.
+    Bytes(&'a [u8]),
+}
+
 /// What a finished run gives.
 #[derive(Clone, Debug)]
 pub struct Completion<T = Tensor> {
@@ -89,6 +102,21 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// The graph cannot be read, does not suit the device, or does not match the boundary the manifest states.
     fn open(&self, shard: &ShardFile, core: CoreId) -> Result<Box<dyn Session>, DeviceError>;
+
+    /// Run a model that is no shard, by the device's own reading of ONNX: inputs by name, and the outputs wanted. For judging how models
+    /// are read, and for what only such an engine knows.
+    ///
+    /// # Errors
+    /// Why it cannot; a device without an engine of its own never can.
+    fn evaluate(
+        &self,
+        model: OnnxModel<'_>,
+        inputs: &[(&str, &Tensor)],
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>, String> {
+        let _ = (model, inputs, outputs);
+        Err(format!("device {} reads no ONNX models by itself", self.name()))
+    }
 }
 
 /// One loaded shard.

@@ -33,6 +33,13 @@ fn window_size(size: usize, w: &Window, axis: usize) -> Option<usize> {
     Some(padded.checked_sub(reach)? / w.strides[axis].max(1) + 1)
 }
 
+/// Extent that a transposed convolution gives.
+fn spread_size(size: usize, w: &Window, more: usize, axis: usize) -> Option<usize> {
+    let reach = w.dilations[axis].checked_mul(w.kernel[axis].checked_sub(1)?)?.checked_add(1)?;
+    let whole = w.strides[axis].checked_mul(size.checked_sub(1)?)?.checked_add(reach)?;
+    whole.checked_add(more)?.checked_sub(w.pads[axis])?.checked_sub(w.pads[axis + 2])
+}
+
 /// Type and shape of an operator's output.
 ///
 /// # Errors
@@ -40,15 +47,25 @@ fn window_size(size: usize, w: &Window, axis: usize) -> Option<usize> {
 pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeError> {
     let fail = |problem: String| Err(ShapeError { op: op.name(), problem });
     let arity = match op {
-        Op::Conv { .. } => 2..=3,
+        Op::Conv { .. } | Op::ConvTranspose { .. } => 2..=3,
         Op::Attention { .. } => 3..=4,
         Op::MatMul | Op::Binary(_) | Op::Gather { .. } => 2..=2,
         Op::Where | Op::LayerNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. } => 3..=3,
         Op::Concat { .. } => 1..=usize::MAX,
+        Op::Host(host, _) => host.inputs.len()..=host.inputs.len(),
         _ => 1..=1,
     };
     if !arity.contains(&inputs.len()) {
         return fail(format!("takes {arity:?} inputs, got {}", inputs.len()));
+    }
+    if let Op::Host(host, output) = op {
+        let alike = |(value, (dtype, shape)): (&&Value, &(DType, Vec<usize>))| {
+            value.dtype == *dtype && value.shape == *shape
+        };
+        return match host.outputs.get(*output) {
+            Some(form) if inputs.iter().zip(&host.inputs).all(alike) => Ok(form.clone()),
+            _ => fail(format!("was made for inputs {:?}", host.inputs)),
+        };
     }
     let shapes: Vec<&[usize]> = inputs.iter().map(|v| v.shape.as_slice()).collect();
     let x = shapes[0];
@@ -73,6 +90,26 @@ pub fn infer(op: &Op, inputs: &[&Value]) -> Result<(DType, Vec<usize>), ShapeErr
                         window.kernel
                     ));
                 }
+            }
+        }
+        Op::ConvTranspose { window, group, more } => {
+            let w = shapes[1];
+            let fits = x.len() == 4
+                && w.len() == 4
+                && *group > 0
+                && x[1] == w[0]
+                && x[1].is_multiple_of(*group)
+                && w[2..] == window.kernel;
+            let filters = w.get(1).copied().unwrap_or(0).checked_mul(*group);
+            let (Some(filters), true) = (filters, fits) else {
+                return fail(format!("shapes {shapes:?} with {group} groups"));
+            };
+            let spread = |axis| spread_size(x[axis + 2], window, more[axis], axis);
+            match (spread(0), spread(1)) {
+                (Some(h), Some(w_out)) if shapes.get(2).is_none_or(|b| **b == [filters]) => {
+                    vec![x[0], filters, h, w_out]
+                }
+                _ => return fail(format!("shapes {shapes:?} and padding {:?}", window.pads)),
             }
         }
         Op::Pool { window, .. } => {

@@ -17,7 +17,7 @@ mod verify;
 pub use fuse::{Fusion, fusion_rules};
 pub use graph::{Graph, Links, Node, NodeId, Value, ValueId};
 pub use infer::{ShapeError, broadcast, infer};
-pub use op::{Binary, Op, Pool, Reduce, Resize, Unary, Window};
+pub use op::{Binary, HostOp, Op, Pool, Reduce, Resize, Unary, Window};
 pub use patch::Patch;
 pub use rebuild::Rebuild;
 pub use rewrite::{Log, Rule, rewrite};

@@ -1,6 +1,7 @@
 //! The operators, with their attributes resolved.
 
 use rockshard_tensor::DType;
+use std::sync::Arc;
 
 /// Sliding-window geometry of convolutions and pools over `[N, C, H, W]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,22 @@ pub enum Unary {
     Relu,
     /// Slope of the negative side.
     LeakyRelu(f32),
+    /// `x` where positive, else the factor times `exp(x) - 1`.
+    Elu(f32),
+    /// `log(1 + exp(x))`.
+    Softplus,
+    /// `min(max(alpha x + beta, 0), 1)`.
+    HardSigmoid {
+        alpha: f32,
+        beta: f32,
+    },
+    /// `x min(max(x / 6 + 1/2, 0), 1)`.
+    HardSwish,
     Floor,
+    Ceil,
+    /// To the nearest whole number, halves to the even one.
+    Round,
+    Sign,
     Not,
 }
 
@@ -95,6 +111,21 @@ pub enum Resize {
     Linear,
 }
 
+/// An operator that only the host's engine knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostOp {
+    /// ONNX's name, of the standard domain.
+    pub name: &'static str,
+    /// Its attributes, as an encoded ONNX `NodeProto`.
+    pub attributes: Vec<u8>,
+    /// For each of ONNX's input places, whether it has an input.
+    pub places: Vec<bool>,
+    /// Types and shapes of its inputs.
+    pub inputs: Vec<(DType, Vec<usize>)>,
+    /// Types and shapes of all its outputs.
+    pub outputs: Vec<(DType, Vec<usize>)>,
+}
+
 /// An operator. Inputs are positional; constants are ordinary values.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -104,6 +135,16 @@ pub enum Op {
         window: Window,
         /// Channel groups.
         group: usize,
+    },
+    /// `x [N,C,H,W], weight [C,O/group,kh,kw], bias [O]?`: each input value times the kernel, added up in the output, of which `pads`
+    /// are cut off.
+    ConvTranspose {
+        /// Geometry; strides and pads are the output's.
+        window: Window,
+        /// Channel groups.
+        group: usize,
+        /// Rows and columns more at the end.
+        more: [usize; 2],
     },
     /// Matrix product with numpy batch broadcasting.
     MatMul,
@@ -234,6 +275,8 @@ pub enum Op {
     },
     /// Convert the element type (between integers, bool and float32).
     Cast(DType),
+    /// An output of an operator that only the host's engine knows. Nodes with the same operator and inputs are one.
+    Host(Arc<HostOp>, usize),
 }
 
 impl Op {
@@ -241,6 +284,7 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Op::Conv { .. } => "Conv",
+            Op::ConvTranspose { .. } => "ConvTranspose",
             Op::MatMul => "MatMul",
             Op::Unary(u) => match u {
                 Unary::Neg => "Neg",
@@ -256,7 +300,14 @@ impl Op {
                 Unary::Erf => "Erf",
                 Unary::Relu => "Relu",
                 Unary::LeakyRelu(_) => "LeakyRelu",
+                Unary::Elu(_) => "Elu",
+                Unary::Softplus => "Softplus",
+                Unary::HardSigmoid { .. } => "HardSigmoid",
+                Unary::HardSwish => "HardSwish",
                 Unary::Floor => "Floor",
+                Unary::Ceil => "Ceil",
+                Unary::Round => "Round",
+                Unary::Sign => "Sign",
                 Unary::Not => "Not",
             },
             Op::Binary(b) => match b {
@@ -304,6 +355,7 @@ impl Op {
             Op::Pool { kind: Pool::Average(_), .. } => "AveragePool",
             Op::ArgMax { .. } => "ArgMax",
             Op::Cast(_) => "Cast",
+            Op::Host(host, _) => host.name,
         }
     }
 }

@@ -19,6 +19,14 @@ impl<'a> Attributes<'a> {
         self.get(name).and_then(|a| a.f).unwrap_or(default)
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    pub fn graph(&self, name: &str) -> Option<&'a rockshard_onnx::schema::GraphProto> {
+        self.get(name).and_then(|a| a.g.as_ref())
+    }
+
     pub fn ints(&self, name: &str) -> Option<&'a [i64]> {
         self.get(name).map(|a| a.ints.as_slice())
     }

@@ -37,6 +37,8 @@ pub enum ImportError {
         dimension: String,
         /// Names that are fixed.
         known: String,
+        /// The declared extents, where they are fixed.
+        shape: Vec<Option<usize>>,
     },
     /// An input without a usable type.
     #[error("input {input:?}: {problem}")]
@@ -52,6 +54,9 @@ pub enum ImportError {
     /// The graph has a cycle.
     #[error("the graph is cyclic: node {0:?} needs its own output")]
     Cycle(String),
+    /// A function of the model that calls itself, or is too large.
+    #[error("function {0:?} calls itself, or makes more nodes than can be read")]
+    Function(String),
     /// A rewrite broke the graph.
     #[error("after a rewrite: {0}")]
     Rewrite(#[from] VerifyError),
@@ -66,6 +71,16 @@ pub enum Problem {
     /// An operator of another domain.
     #[error("operator domain {0:?} is not supported")]
     Domain(String),
+    /// An operator that ONNX Runtime's optimiser makes and nothing else reads.
+    #[error(
+        "is made by ONNX Runtime's optimiser; export the model without it, or optimise it at level basic only"
+    )]
+    Optimised,
+    /// An operator of a quantised model.
+    #[error(
+        "belongs to a quantised model; export the float model, since the NPU's compiler quantises by itself"
+    )]
+    Quantised,
     /// A supported operator with an attribute or input that is not.
     #[error("{0}")]
     Form(String),
@@ -86,4 +101,7 @@ pub enum Problem {
     /// Folding failed.
     #[error("constant folding: {0}")]
     Fold(String),
+    /// The host's engine does not run the operator as it stands.
+    #[error("the host's engine: {0}")]
+    Engine(String),
 }

@@ -5,24 +5,42 @@
 //! Element types collapse: every real-valued value is float32, and casts between real types disappear. Weights keep the
 //! type they are stored in.
 
+mod attention;
 mod attributes;
+mod contrib;
+mod control;
+mod convolution;
+mod einsum;
+mod elementwise;
 mod error;
+mod host;
+mod indexing;
+mod inline;
 mod movement;
 mod nan;
+mod norm;
 mod operators;
 mod order;
+mod reduce;
+mod resize;
+mod shape;
 mod walk;
 
 pub use error::{ImportError, Problem};
 
 use rockshard_graph::{Graph, Log, fusion_rules, rewrite};
+use rockshard_tensor::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Oldest operator set that is read.
-pub const OLDEST_OPSET: i64 = 14;
-/// Newest operator set that is read (the vendor's compiler takes no newer one).
-pub const NEWEST_OPSET: i64 = 19;
+pub const OLDEST_OPSET: i64 = 11;
+/// Newest operator set that is read. Shards are written with an older one, which the vendor's compiler takes.
+pub const NEWEST_OPSET: i64 = 26;
+
+/// Runs a small ONNX model on the host: its encoding, its inputs by name, and the outputs that are wanted. For constants and shapes of
+/// operators that only the host's engine knows.
+pub type Engine<'a> = &'a dyn Fn(&[u8], &[(&str, &Tensor)], &[&str]) -> Result<Vec<Tensor>, String>;
 
 /// How open shapes are closed and what is kept.
 #[derive(Clone, Debug, Default)]
@@ -48,20 +66,21 @@ impl ImportOptions {
 /// The file cannot be read; an operator, opset, type or shape is not supported (the node is named); the graph is cyclic.
 pub fn import_file(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let model = rockshard_onnx::load(path)?;
-    let mut graph = import_model(&model, options)?;
+    let mut graph = import_model(&model, options, None)?;
     fuse(&mut graph, None)?;
     Ok(graph)
 }
 
-/// Import a decoded model as it stands, without fusing.
+/// Import a decoded model as it stands, without fusing. Without an engine, what only the host can run needs declared shapes.
 ///
 /// # Errors
 /// As [`import_file`].
 pub fn import_model(
     model: &rockshard_onnx::Model,
     options: &ImportOptions,
+    engine: Option<Engine<'_>>,
 ) -> Result<Graph, ImportError> {
-    walk::import(model, options)
+    walk::import(model, options, engine)
 }
 
 /// Apply the fusions of the NPU's compiler until none is left, or `stop_at` were made.

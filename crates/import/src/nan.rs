@@ -18,12 +18,7 @@ pub(crate) fn is_nan(c: &mut Context<'_, '_>) -> Result<(), Problem> {
             values.iter().map(|v| v.is_nan()).collect()
         }
         None if is_softmax_of_seen_rows(c, x)? => vec![false; count],
-        None => {
-            return Err(Problem::Form(
-                "is supported behind a softmax whose mask is constant and hides no whole row"
-                    .into(),
-            ));
-        }
+        None => return Err(Problem::Unsupported),
     };
     c.walk.bind_constant(c.output, Tensor::from_bool(shape, answer))
 }

@@ -1,7 +1,8 @@
 //! Nodes in an order in which they can run.
 
 use crate::ImportError;
-use rockshard_onnx::schema::{GraphProto, NodeProto};
+use crate::inline::captured;
+use rockshard_onnx::schema::NodeProto;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -32,31 +33,32 @@ pub(crate) fn node_name(node: &NodeProto) -> String {
 
 /// The nodes that the outputs need, in a running order that keeps the file's where it can.
 pub(crate) fn running_order<'a>(
-    graph: &'a GraphProto,
+    nodes: &'a [NodeProto],
     outputs: &[String],
 ) -> Result<Vec<&'a NodeProto>, ImportError> {
     let mut producer: HashMap<&str, usize> = HashMap::new();
-    for (i, node) in graph.node.iter().enumerate() {
+    for (i, node) in nodes.iter().enumerate() {
         for output in node.output.iter().filter(|o| !o.is_empty()) {
             producer.insert(output, i);
         }
     }
     let made_by = |node: &'a NodeProto| {
-        node.input.iter().filter_map(|i| producer.get(i.as_str()).copied()).collect::<Vec<_>>()
+        let read = node.input.iter().map(String::as_str).chain(captured(node));
+        read.filter_map(|i| producer.get(i).copied()).collect::<Vec<_>>()
     };
-    let mut live = vec![false; graph.node.len()];
+    let mut live = vec![false; nodes.len()];
     let mut open: Vec<usize> =
         outputs.iter().filter_map(|o| producer.get(o.as_str()).copied()).collect();
     while let Some(i) = open.pop() {
         if !std::mem::replace(&mut live[i], true) {
-            open.extend(made_by(&graph.node[i]));
+            open.extend(made_by(&nodes[i]));
         }
     }
-    let mut waiting = vec![0usize; graph.node.len()];
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
+    let mut waiting = vec![0usize; nodes.len()];
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     let mut ready = BinaryHeap::new();
-    for i in (0..graph.node.len()).filter(|&i| live[i]) {
-        let needs = made_by(&graph.node[i]);
+    for i in (0..nodes.len()).filter(|&i| live[i]) {
+        let needs = made_by(&nodes[i]);
         waiting[i] = needs.len();
         needs.iter().for_each(|&n| users[n].push(i));
         if needs.is_empty() {
@@ -65,7 +67,7 @@ pub(crate) fn running_order<'a>(
     }
     let mut order = Vec::new();
     while let Some(Reverse(i)) = ready.pop() {
-        order.push(&graph.node[i]);
+        order.push(&nodes[i]);
         for &user in &users[i] {
             waiting[user] -= 1;
             if waiting[user] == 0 {
@@ -74,13 +76,13 @@ pub(crate) fn running_order<'a>(
         }
     }
     let stuck = |i: usize| live[i] && waiting[i] > 0;
-    let Some(mut at) = (0..graph.node.len()).find(|&i| stuck(i)) else { return Ok(order) };
+    let Some(mut at) = (0..nodes.len()).find(|&i| stuck(i)) else { return Ok(order) };
     // A node may be stuck because it comes after the cycle: go back until one comes twice.
     let mut seen = HashSet::new();
     while seen.insert(at)
-        && let Some(before) = made_by(&graph.node[at]).into_iter().find(|&i| stuck(i))
+        && let Some(before) = made_by(&nodes[at]).into_iter().find(|&i| stuck(i))
     {
         at = before;
     }
-    Err(ImportError::Cycle(node_name(&graph.node[at])))
+    Err(ImportError::Cycle(node_name(&nodes[at])))
 }

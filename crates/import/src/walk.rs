@@ -1,12 +1,16 @@
 //! From an ONNX graph to ours: one node after the other, constants folded on the way.
 
+use crate::inline::inlined;
 use crate::order::{node_name, running_order};
-use crate::{ImportError, ImportOptions, NEWEST_OPSET, OLDEST_OPSET, Problem, operators};
+use crate::{Engine, ImportError, ImportOptions, NEWEST_OPSET, OLDEST_OPSET, Problem, operators};
 use rockshard_graph::{Graph, Op, Value, ValueId, infer};
 use rockshard_kernels::{Precision, evaluate};
 use rockshard_onnx::Model;
 use rockshard_onnx::schema::{
-    TensorProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension, type_proto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_proto::DataType,
+    tensor_shape_proto::{Dimension, dimension},
+    type_proto,
 };
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -49,9 +53,36 @@ fn work(op: &Op, inputs: &[&Value], elements: usize) -> u64 {
     (elements.saturating_mul(each.max(1)) as u64).saturating_add(read as u64)
 }
 
+/// A value's name, type and shape as a file has them.
+pub(crate) fn declared(name: &str, dtype: DType, shape: &[usize]) -> ValueInfoProto {
+    let code = match dtype {
+        DType::F32 | DType::F16 => DataType::Float,
+        DType::I64 => DataType::Int64,
+        DType::I32 => DataType::Int32,
+        DType::Bool => DataType::Bool,
+    };
+    let extent = |&d: &usize| Dimension {
+        value: Some(dimension::Value::DimValue(d as i64)),
+        ..Dimension::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(code as i32),
+        shape: Some(TensorShapeProto { dim: shape.iter().map(extent).collect() }),
+    };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
 /// The graph being made and the values known by their ONNX names.
 pub(crate) struct Walk<'a> {
     pub model: &'a Model,
+    pub engine: Option<Engine<'a>>,
     pub graph: Graph,
     initializers: HashMap<&'a str, &'a TensorProto>,
     known: HashMap<String, ValueId>,
@@ -59,7 +90,11 @@ pub(crate) struct Walk<'a> {
     work: u64,
 }
 
-pub(crate) fn import(model: &Model, options: &ImportOptions) -> Result<Graph, ImportError> {
+pub(crate) fn import(
+    model: &Model,
+    options: &ImportOptions,
+    engine: Option<Engine<'_>>,
+) -> Result<Graph, ImportError> {
     let opset = model.opset();
     if !(OLDEST_OPSET..=NEWEST_OPSET).contains(&opset) {
         return Err(ImportError::Opset(opset));
@@ -72,8 +107,11 @@ pub(crate) fn import(model: &Model, options: &ImportOptions) -> Result<Graph, Im
     let declared = proto.output.iter().filter_map(|o| o.name.clone());
     let outputs: Vec<String> =
         if options.outputs.is_empty() { declared.collect() } else { options.outputs.clone() };
+    let inlined = inlined(&model.proto)?;
+    let nodes = inlined.as_deref().unwrap_or(&proto.node);
     let mut walk = Walk {
         model,
+        engine,
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
         initializers: proto
             .initializer
@@ -97,7 +135,7 @@ pub(crate) fn import(model: &Model, options: &ImportOptions) -> Result<Graph, Im
             walk.graph.inputs.push(id);
         }
     }
-    for node in running_order(proto, &outputs)? {
+    for node in running_order(nodes, &outputs)? {
         operators::import_node(&mut walk, node).map_err(|problem| ImportError::Node {
             node: node_name(node),
             op: node.op_type.clone().unwrap_or_default(),
@@ -120,6 +158,14 @@ pub(crate) fn import(model: &Model, options: &ImportOptions) -> Result<Graph, Im
     Ok(graph)
 }
 
+/// A declared extent, where it is a number.
+fn fixed_extent(dim: &Dimension) -> Option<usize> {
+    match dim.value {
+        Some(dimension::Value::DimValue(v)) => usize::try_from(v).ok(),
+        _ => None,
+    }
+}
+
 fn input_type(
     input: &ValueInfoProto,
     options: &ImportOptions,
@@ -136,8 +182,15 @@ fn input_type(
         Ok(DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16) => {
             DType::F32
         }
-        Ok(DataType::Int64) => DType::I64,
-        Ok(DataType::Int32) => DType::I32,
+        Ok(DataType::Int64 | DataType::Uint64) => DType::I64,
+        Ok(
+            DataType::Int32
+            | DataType::Uint32
+            | DataType::Int16
+            | DataType::Uint16
+            | DataType::Int8
+            | DataType::Uint8,
+        ) => DType::I32,
         Ok(DataType::Bool) => DType::Bool,
         _ => {
             return Err(fail(
@@ -158,6 +211,7 @@ fn input_type(
             axis,
             dimension: dimension.to_owned(),
             known: known.clone(),
+            shape: dims.iter().map(fixed_extent).collect(),
         };
         shape.push(match &dim.value {
             Some(dimension::Value::DimValue(v)) => {
@@ -209,6 +263,26 @@ impl Walk<'_> {
             .to_i64()
             .map(std::borrow::Cow::into_owned)
             .map_err(|e| Problem::Form(format!("{what}: {e}")))
+    }
+
+    /// The number of a constant of one element.
+    pub fn number(&self, id: ValueId) -> Option<f64> {
+        let tensor = self.constant(id).filter(|t| t.len() == 1)?;
+        if tensor.dtype().is_float() {
+            return tensor.to_f32().ok()?.first().map(|&v| f64::from(v));
+        }
+        tensor.to_i64().ok()?.first().map(|&v| v as f64)
+    }
+
+    /// The shape that the file declares for a value made by a node.
+    pub fn declared_shape(&self, name: &str) -> Option<Vec<usize>> {
+        let graph = self.model.proto.graph.as_ref()?;
+        let mut known = graph.value_info.iter().chain(&graph.output);
+        let info = known.find(|info| info.name.as_deref() == Some(name))?;
+        let type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()? else {
+            return None;
+        };
+        tensor.shape.as_ref()?.dim.iter().map(fixed_extent).collect()
     }
 
     /// Let an ONNX name mean a value.
@@ -275,6 +349,21 @@ impl Walk<'_> {
             };
             return Ok(self.graph.add_constant(output, folded.map_err(Problem::Fold)?));
         }
+        let id = self.graph.add_value(output, dtype, shape);
+        self.graph.add_node(node, op, inputs.to_vec(), id);
+        Ok(id)
+    }
+
+    /// Add an operator that is not folded.
+    pub fn append(
+        &mut self,
+        node: &str,
+        op: Op,
+        inputs: &[ValueId],
+        output: &str,
+    ) -> Result<ValueId, Problem> {
+        let values: Vec<&Value> = inputs.iter().map(|&i| self.graph.value(i)).collect();
+        let (dtype, shape) = infer(&op, &values)?;
         let id = self.graph.add_value(output, dtype, shape);
         self.graph.add_node(node, op, inputs.to_vec(), id);
         Ok(id)

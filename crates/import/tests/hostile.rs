@@ -113,7 +113,7 @@ impl Build {
         let opset_import = vec![OperatorSetIdProto { domain: None, version: Some(opset) }];
         let proto = ModelProto { graph: Some(self.0), opset_import, ..ModelProto::default() };
         let model = Model::decode(proto.encode_to_vec().into(), Path::new("hostile.onnx")).unwrap();
-        import_model(&model, &ImportOptions::fixed()).map_err(|e| e.to_string())
+        import_model(&model, &ImportOptions::fixed(), None).map_err(|e| e.to_string())
     }
 }
 

@@ -57,7 +57,7 @@ fn import(mask: &[f32], dims: &[i64]) -> Result<Graph, ImportError> {
         vec![OperatorSetIdProto { version: Some(18), ..OperatorSetIdProto::default() }];
     let proto = ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() };
     let model = Model::decode(Bytes::from(proto.encode_to_vec()), Path::new("nan.onnx")).unwrap();
-    import_model(&model, &ImportOptions::fixed())
+    import_model(&model, &ImportOptions::fixed(), None)
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn model(opset: i64) -> Model {
 #[test]
 fn every_supported_opset_imports_alike() {
     for opset in OLDEST_OPSET..=NEWEST_OPSET {
-        let graph = import_model(&model(opset), &ImportOptions::fixed())
+        let graph = import_model(&model(opset), &ImportOptions::fixed(), None)
             .unwrap_or_else(|e| panic!("opset {opset}: {e}"));
         assert_eq!(graph.value(graph.outputs[0]).shape, [3, 3], "opset {opset}");
         assert_eq!(
@@ -103,7 +103,8 @@ fn every_supported_opset_imports_alike() {
 #[test]
 fn other_opsets_are_refused_by_number() {
     for opset in [OLDEST_OPSET - 1, NEWEST_OPSET + 1] {
-        let error = import_model(&model(opset), &ImportOptions::fixed()).unwrap_err().to_string();
+        let error =
+            import_model(&model(opset), &ImportOptions::fixed(), None).unwrap_err().to_string();
         assert!(
             error.contains(&format!("opset {opset} is not supported"))
                 && error.contains("from 14 to 19"),

@@ -67,7 +67,30 @@ pub(crate) fn unary(
         Unary::LeakyRelu(slope) => {
             map(op, x, precision, each!(|v| if v < 0.0 { slope * v } else { v }))
         }
+        Unary::Elu(alpha) => {
+            map(op, x, precision, each!(|v| if v < 0.0 { alpha * v.exp_m1() } else { v }))
+        }
+        // Without overflow for large values.
+        Unary::Softplus => map(op, x, precision, each!(|v| v.max(0.0) + (-v.abs()).exp().ln_1p())),
+        Unary::HardSigmoid { alpha, beta } => {
+            map(op, x, precision, each!(|v| (alpha * v + beta).clamp(0.0, 1.0)))
+        }
+        Unary::HardSwish => map(op, x, precision, each!(|v| v * (v / 6.0 + 0.5).clamp(0.0, 1.0))),
         Unary::Floor => map(op, x, precision, each!(|v| v.floor())),
+        Unary::Ceil => map(op, x, precision, each!(|v| v.ceil())),
+        Unary::Round => map(op, x, precision, each!(|v| v.round_ties_even())),
+        Unary::Sign => map(
+            op,
+            x,
+            precision,
+            each!(|v| if v > 0.0 {
+                1.0
+            } else if v < 0.0 {
+                -1.0
+            } else {
+                v
+            }),
+        ),
         Unary::Not => Err(KernelError::Type { op, input: 0, found: x.dtype(), expected: "bool" }),
     }
 }
@@ -77,7 +100,8 @@ fn integer_unary(op: &'static str, function: Unary, x: &Tensor) -> Result<Tensor
         Unary::Neg => i64::wrapping_neg,
         Unary::Abs => i64::wrapping_abs,
         Unary::Relu => |v| v.max(0),
-        Unary::Floor => |v| v,
+        Unary::Floor | Unary::Ceil | Unary::Round => |v| v,
+        Unary::Sign => i64::signum,
         Unary::Not if x.dtype() == DType::Bool => |v| 1 - v,
         _ => {
             return Err(KernelError::Type {

@@ -39,6 +39,9 @@ pub enum KernelError {
         /// What is wrong with them.
         problem: String,
     },
+    /// An operator that only the host's engine knows.
+    #[error("{0}: runs on the host's engine only")]
+    Host(&'static str),
     /// An output of more than 2^31 elements.
     #[error("{op}: an output of shape {shape:?} has more than 2^31 elements")]
     TooLarge {

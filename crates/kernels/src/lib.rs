@@ -24,6 +24,7 @@ mod reduce;
 mod reuse;
 mod round;
 mod tile;
+mod transposed;
 mod walk;
 mod winograd;
 
@@ -72,6 +73,9 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor], precision: Precision) -> Result<Ten
     }
     match op {
         Op::Conv { window, group } => conv::conv(inputs, window, *group, &[], shape, precision),
+        Op::ConvTranspose { window, group, .. } => {
+            transposed::conv_transpose(inputs, window, *group, shape, precision)
+        }
         Op::MatMul => matmul::matmul(inputs[0], inputs[1], None, &[], precision),
         Op::Attention { scale } => attention::attention(inputs, *scale, shape, precision),
         Op::Unary(function) => elementwise::unary(name, *function, inputs[0], precision),
@@ -100,6 +104,7 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor], precision: Precision) -> Result<Ten
         Op::ArgMax { axis, .. } => reduce::arg_max(inputs[0], *axis, shape),
         Op::Pool { kind, window } => pool::pool(name, inputs[0], *kind, window, shape, precision),
         Op::Resize { mode, .. } => pool::resize(inputs[0], *mode, shape, precision),
+        Op::Host(..) => Err(KernelError::Host(name)),
     }
 }
 

@@ -9,5 +9,15 @@ mod save;
 #[rustfmt::skip]
 pub mod schema;
 
+/// The bytes of a message.
+pub fn encode(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
+/// A node from its bytes; an empty one where they are none.
+pub fn decode_node(bytes: &[u8]) -> schema::NodeProto {
+    prost::Message::decode(bytes).unwrap_or_default()
+}
+
 pub use load::{Model, OnnxError, load};
 pub use save::{DATA_SUFFIX, Weights, save};

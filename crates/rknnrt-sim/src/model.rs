@@ -47,7 +47,8 @@ impl Model {
                 "tensor {name:?} is in another file: give rknn_init the model's path"
             )));
         }
-        let mut graph = import_model(&model, &ImportOptions::fixed()).map_err(|e| refuse(&e))?;
+        let mut graph =
+            import_model(&model, &ImportOptions::fixed(), None).map_err(|e| refuse(&e))?;
         fuse(&mut graph, None).map_err(|e| refuse(&e))?;
         Self::of(graph, path)
     }

@@ -30,7 +30,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     let Some(model) = decode(data) else { return Corpus::Reject };
-    match import_model(&model, &ImportOptions::fixed()) {
+    match import_model(&model, &ImportOptions::fixed(), None) {
         Ok(mut graph) => {
             graph.verify().expect("an imported graph verifies");
             fuse(&mut graph, None).expect("a fused graph verifies");

@@ -6,8 +6,8 @@ use crate::interrupt;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
 use rockshard::{
-    ConvertProgress, ConvertRequest, CoreId, DType, Footprint, Manifest, Recording, Rk3588, Sample,
-    Source, Toolkit,
+    ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, Manifest, Recording, Rk3588,
+    Sample, Source, Toolkit,
 };
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -20,6 +20,11 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         chip: chip.clone(),
         resolutions: args.resolution.clone(),
         batch: args.batch.into(),
+        fixed: Fixed {
+            dims: args.dim.iter().cloned().collect(),
+            shapes: args.input_shape.iter().cloned().collect(),
+            outputs: args.output.clone(),
+        },
         sandwich: args.sandwich,
         tile: args.tile,
         shards: args.shards,
@@ -112,8 +117,9 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
         let weights: u64 = model.shards.iter().map(|s| s.weight_bytes).sum();
         let scaled = npu.iter().filter(|s| !s.sandwich.is_empty()).count();
         let mut line = format!("{}{resolution}: {} NPU shards", model.name, npu.len());
-        if npu.len() < model.shards.len() {
-            line += " and 1 on the host";
+        let host = model.shards.len() - npu.len();
+        if host > 0 {
+            line += &format!(" and {host} on the host");
         }
         line +=
             &format!(", weights {}, modelled {} a run on one core", size(weights), time(micros));

@@ -1,6 +1,6 @@
 //! Remedies for conversions.
 
-use rockshard::ConvertError;
+use rockshard::{ConvertError, ImportError};
 
 pub fn convert(error: &ConvertError) -> Option<String> {
     match error {
@@ -16,6 +16,25 @@ pub fn convert(error: &ConvertError) -> Option<String> {
             Some("name its interpreter with --rknn-python DIR/bin/python".into())
         }
         ConvertError::Exists(_) => Some("remove it or choose another --out".into()),
+        ConvertError::Import { source, .. } => import(source),
         _ => None,
     }
+}
+
+fn import(error: &ImportError) -> Option<String> {
+    let ImportError::Dynamic { input, dimension, shape, .. } = error else { return None };
+    let extents: Vec<String> =
+        shape.iter().map(|d| d.map_or_else(|| "N".to_owned(), |d| d.to_string())).collect();
+    let whole = format!("--input-shape {input}={}", extents.join("x"));
+    if dimension == "?" || dimension.parse::<i64>().is_ok() {
+        return Some(format!("fix the shape with {whole}"));
+    }
+    let extent = if dimension.contains("batch") { "1" } else { "N" };
+    Some(format!("fix it with --dim {}={extent}, or the whole shape with {whole}", word(dimension)))
+}
+
+/// A name as it is typed in a shell.
+fn word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    if name.chars().all(plain) { name.to_owned() } else { format!("'{name}'") }
 }

@@ -1,0 +1,109 @@
+//! Operators that choose elements by index.
+
+use crate::Problem;
+use crate::attributes::axis;
+use crate::operators::Context;
+use rockshard_graph::{Binary, Op, ValueId};
+use rockshard_tensor::{DType, Tensor};
+
+/// Whether an operator of the standard domain is imported here.
+pub(crate) fn is_one(op: &str) -> bool {
+    matches!(op, "Gather" | "GatherND" | "Trilu")
+}
+
+pub(crate) fn import(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
+    match op {
+        "Gather" => gather(c),
+        "GatherND" => gather_nd(c),
+        _ => trilu(c),
+    }
+}
+
+fn gather(c: &mut Context<'_, '_>) -> Result<(), Problem> {
+    let (x, indices) = (c.input(0)?, c.input(1)?);
+    let axis = axis(c.attributes.int("axis", 0), c.rank(x))?;
+    let indices = c.indices(indices)?;
+    c.finish(Op::Gather { axis }, &[x, indices])
+}
+
+/// Places in the flattened leading axes, which a Gather takes.
+fn gather_nd(c: &mut Context<'_, '_>) -> Result<(), Problem> {
+    if c.attributes.int("batch_dims", 0) != 0 {
+        return Err(Problem::Unsupported);
+    }
+    let (x, indices) = (c.input(0)?, c.input(1)?);
+    let dims = c.walk.shape(x).to_vec();
+    let (form, depth) = match c.walk.shape(indices) {
+        [form @ .., depth] if (1..=dims.len()).contains(depth) => (form.to_vec(), *depth),
+        other => {
+            return Err(Problem::Form(format!("indices of shape {other:?} into shape {dims:?}")));
+        }
+    };
+    let last = c.rank(indices) - 1;
+    let mut place: Option<ValueId> = None;
+    for (i, &extent) in dims[..depth].iter().enumerate() {
+        let column = c.part(indices, last, i, i + 1, 1)?;
+        let column = c.reshaped(column, form.clone())?;
+        let column = counted_from_start(c, column, extent)?;
+        place = Some(match place {
+            None => column,
+            Some(place) => {
+                let extent = number(c, extent as i64);
+                let scaled = c.binary("scaled", Binary::Mul, place, extent)?;
+                c.binary("place", Binary::Add, scaled, column)?
+            }
+        });
+    }
+    let place = place.ok_or(Problem::Unsupported)?;
+    let flat = [vec![dims[..depth].iter().product()], dims[depth..].to_vec()].concat();
+    let flat = c.reshaped(x, flat)?;
+    c.finish(Op::Gather { axis: 0 }, &[flat, place])
+}
+
+fn number(c: &mut Context<'_, '_>, value: i64) -> ValueId {
+    c.constant("number", Tensor::from_i64([], vec![value]))
+}
+
+/// Indices without those that count from the end.
+fn counted_from_start(
+    c: &mut Context<'_, '_>,
+    index: ValueId,
+    extent: usize,
+) -> Result<ValueId, Problem> {
+    let (zero, extent) = (number(c, 0), number(c, extent as i64));
+    let index = match c.walk.value(index).dtype {
+        DType::I64 => index,
+        _ => c.step("index", Op::Cast(DType::I64), &[index])?,
+    };
+    let behind = c.binary("behind", Binary::Less, index, zero)?;
+    let moved = c.binary("moved", Binary::Add, index, extent)?;
+    c.step("from_start", Op::Where, &[behind, moved, index])
+}
+
+/// A triangle of a matrix: of a constant one at once, of another by a constant choice.
+fn trilu(c: &mut Context<'_, '_>) -> Result<(), Problem> {
+    let x = c.input(0)?;
+    let k = match c.optional(1) {
+        Some(k) => c.walk.integers(k, "the diagonal")?.first().copied().unwrap_or(0),
+        None => 0,
+    };
+    let upper = c.attributes.int("upper", 1) != 0;
+    let &[.., rows, columns] = c.walk.shape(x) else {
+        return Err(Problem::Form("needs a matrix".into()));
+    };
+    c.walk.spend(rows.saturating_mul(columns))?;
+    let keep = |i: usize| {
+        let distance = ((i % columns) as i64).saturating_sub((i / columns) as i64);
+        if upper { distance >= k } else { distance <= k }
+    };
+    let choice = Tensor::from_bool([rows, columns], (0..rows * columns).map(keep).collect());
+    let choice = c.constant("choice", choice);
+    let zero = match c.walk.value(x).dtype {
+        DType::I64 => Tensor::from_i64([], vec![0]),
+        DType::I32 => Tensor::from_i32([], vec![0]),
+        DType::Bool => Tensor::from_bool([], vec![false]),
+        _ => Tensor::scalar(0.0),
+    };
+    let zero = c.constant("zero", zero);
+    c.finish(Op::Where, &[choice, x, zero])
+}
