@@ -6,12 +6,13 @@ use crate::reference::Reference;
 use rockshard_graph::{Graph, ValueId};
 use rockshard_manifest::TensorSpec;
 use rockshard_tensor::{DType, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Inputs of one model: a tensor for each input name.
 pub type Sample = BTreeMap<String, Tensor>;
 
-/// Run the samples through a graph and record the range of every real value that flows.
+/// Run the samples through a graph and record the range of every real value that flows, and in `truth` what the outputs are, a tensor a
+/// sample.
 ///
 /// # Errors
 /// A sample does not fit the model's inputs, the reference fails, or scratch files cannot be written.
@@ -20,6 +21,7 @@ pub(crate) fn calibrate(
     part: &str,
     samples: &[Sample],
     reference: &Reference,
+    truth: &mut HashMap<String, Vec<Tensor>>,
 ) -> Result<Ranges, ConvertError> {
     let mut ranges = Ranges::new();
     for sample in samples {
@@ -29,7 +31,14 @@ pub(crate) fn calibrate(
             record(&mut ranges, name, &sample[name]);
         }
     }
-    reference.run(graph, part, samples, &mut |name, tensor| record(&mut ranges, name, tensor))?;
+    let outputs: HashSet<&str> =
+        graph.outputs.iter().map(|&v| graph.value(v).name.as_str()).collect();
+    reference.run(graph, part, samples, &mut |name, tensor| {
+        record(&mut ranges, name, tensor);
+        if outputs.contains(name) {
+            truth.entry(name.to_owned()).or_default().push(tensor.clone());
+        }
+    })?;
     Ok(ranges)
 }
 

@@ -1,28 +1,24 @@
 //! The conversion from end to end. A part goes through named steps, each a function: import, passes, cut, scales, emit, price.
 
-use crate::calibrate::{Sample, calibrate, unscaled};
+use crate::calibrate::{Sample, unscaled};
 use crate::compile::compile_models;
 use crate::family::{Part, Source};
 use crate::golden::record_golden;
 use crate::lora::Loras;
+use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
-use crate::part::{import, in_part, label, stored};
+use crate::part::{check_weights, import, in_part, label, stored};
 use crate::partition::{Segment, partition};
-use crate::passes::{PartContext, Ranges, Scales, choose_scales, rewrite_part, uniform_scales};
+use crate::passes::{PartContext, rewrite_part};
 use crate::recipe::recipe;
-use crate::reference::Reference;
 use crate::request::Teller;
 use crate::shards::{Cut, emit_shards, price_together};
-use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter};
-use rockshard_device::Device;
+use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling};
 use rockshard_graph::Graph;
-use rockshard_manifest::{Companion, Conversion, Generator, Manifest, Model, SCHEMA, TensorSpec};
+use rockshard_manifest::{Companion, Conversion, Generator, Manifest, Model, SCHEMA};
 use rockshard_tensor::MappedFile;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-
-/// Samples of noise that an automatic sandwich calibrates on when none are given.
-const NOISE_SAMPLES: usize = 2;
 
 /// Convert a model to a pack. `progress` is told of every stage and stops the conversion by breaking.
 ///
@@ -31,7 +27,7 @@ const NOISE_SAMPLES: usize = 2;
 /// [`ConvertRequest::resume`].
 pub fn convert(
     request: &ConvertRequest,
-    reference: &dyn Device,
+    engines: Engines,
     progress: &mut dyn FnMut(ConvertProgress) -> ControlFlow<()>,
 ) -> Result<Manifest, ConvertError> {
     check_options(request)?;
@@ -40,12 +36,15 @@ pub fn convert(
     let mut loras = Loras::open(&request.loras)?;
     if !request.loras.is_empty() {
         loras.check(
-            source.parts.iter().map(|p| Ok((lora_part(request, p), import(p, reference)?.1))),
+            source
+                .parts
+                .iter()
+                .map(|p| Ok((lora_part(request, p), import(p, engines.reference)?.1))),
         )?;
     }
     let mut writer = PackWriter::start(&request.out, &recipe(request, &source)?, request.resume)?;
     let mut teller = Teller(progress);
-    let models = convert_parts(request, &source, &mut loras, reference, &mut writer, &mut teller);
+    let models = convert_parts(request, &source, &mut loras, engines, &mut writer, &mut teller);
     if matches!(models, Err(ConvertError::Stopped)) {
         writer.keep_remains();
     }
@@ -93,14 +92,10 @@ fn lora_part<'a>(request: &ConvertRequest, part: &'a Part) -> Option<&'a str> {
 }
 
 /// The samples given for a part, or `count` of seeded noise.
-fn samples(
-    request: &ConvertRequest,
-    part: &Part,
-    inputs: &[TensorSpec],
-    count: usize,
-) -> Vec<Sample> {
+fn samples(request: &ConvertRequest, part: &Part, graph: &Graph, count: usize) -> Vec<Sample> {
     let given = request.calibration.get(&part.name).cloned();
-    given.unwrap_or_else(|| crate::noise::samples(inputs, count))
+    let inputs = unscaled(graph, &graph.inputs);
+    given.unwrap_or_else(|| crate::noise::samples(graph, &inputs, count))
 }
 
 /// All parts as models, with what was asked for besides: golden tensors, compiled shards.
@@ -108,20 +103,20 @@ fn convert_parts(
     request: &ConvertRequest,
     source: &Source,
     loras: &mut Loras,
-    reference: &dyn Device,
+    engines: Engines,
     writer: &mut PackWriter,
     teller: &mut Teller,
 ) -> Result<Vec<Model>, ConvertError> {
     let mut models = Vec::new();
     for part in &source.parts {
         teller.tell(ConvertProgress::Import(part.name.clone()))?;
-        let mut model = convert_part(request, part, loras, reference, writer, teller)?;
+        let (mut model, graph) = convert_part(request, part, loras, engines, writer, teller)?;
         if let Some(recording) = request.golden {
             teller.tell(ConvertProgress::Golden(part.name.clone()))?;
-            let mut samples = samples(request, part, &model.inputs, recording.steps);
+            let mut samples = samples(request, part, &graph, recording.steps);
             samples.truncate(recording.steps);
             let (label, dtype) = (label(part), recording.dtype);
-            record_golden(&mut model, &label, &samples, dtype, reference, writer)?;
+            record_golden(&mut model, &label, &samples, dtype, engines.reference, writer)?;
         }
         models.push(model);
     }
@@ -150,16 +145,16 @@ fn add_companions(
     Ok(added)
 }
 
-/// One network, from its file to shards in the pack.
+/// One network, from its file to shards in the pack; with its graph.
 fn convert_part(
     request: &ConvertRequest,
     part: &Part,
     loras: &mut Loras,
-    reference: &dyn Device,
+    engines: Engines,
     writer: &mut PackWriter,
     teller: &mut Teller,
-) -> Result<Model, ConvertError> {
-    let (model, mut graph) = import(part, reference)?;
+) -> Result<(Model, Graph), ConvertError> {
+    let (model, mut graph) = import(part, engines.reference)?;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let scratch = writer.scratch();
     let mut moved = Vec::new();
@@ -174,6 +169,7 @@ fn convert_part(
     };
     let (graph, log) = rewrite_part(graph, &mut context)?;
     let segments = cut(request, part, &graph, context.segments.take())?;
+    check_weights(&graph, part, &model)?;
     let release = || {
         model.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
@@ -182,20 +178,18 @@ fn convert_part(
     if request.sandwich == Sandwich::Auto {
         teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
     }
-    let engine =
-        Reference { device: reference, npu: &request.chip, scratch: &scratch, release: &release };
-    let (scales, ranges) = scales(request, part, &graph, &engine)?;
+    let context = scaling::Context { request, part, engines, scratch: &scratch, release: &release };
+    let scaling = context.scaling(&graph)?;
     let mut declined = log.declined;
-    declined.extend(scales.declined.iter().cloned());
-    let scaled = !scales.is_identity();
+    declined.extend(scaling.declined.iter().cloned());
+    let scaled = !scaling.scales.is_identity();
     tracing::info!(part = part.name, shards = segments.len(), scaled, "cut");
     let cut = Cut {
         request,
         part,
         graph: &graph,
         segments: &segments,
-        scales: &scales,
-        ranges: &ranges,
+        scaling: &scaling,
         release: &release,
     };
     let (shards, boundaries) = emit_shards(&cut, writer, teller)?;
@@ -210,7 +204,7 @@ fn convert_part(
         golden: None,
     };
     price_together(&mut model, &boundaries);
-    Ok(model)
+    Ok((model, graph))
 }
 
 /// Where the graph is cut, unless a pass has divided it.
@@ -224,22 +218,4 @@ fn cut(
         Some(segments) => Ok(segments),
         None => partition(graph, &part.name, request.shards, request.optimise, &request.chip),
     }
-}
-
-/// The factors of values, and the ranges they were chosen by.
-fn scales(
-    request: &ConvertRequest,
-    part: &Part,
-    graph: &Graph,
-    reference: &Reference,
-) -> Result<(Scales, Ranges), ConvertError> {
-    Ok(match request.sandwich {
-        Sandwich::Off => (Scales::default(), Ranges::new()),
-        Sandwich::Factor(factor) => (uniform_scales(graph, factor), Ranges::new()),
-        Sandwich::Auto => {
-            let samples = samples(request, part, &unscaled(graph, &graph.inputs), NOISE_SAMPLES);
-            let ranges = calibrate(graph, &part.name, &samples, reference)?;
-            (choose_scales(graph, &ranges), ranges)
-        }
-    })
 }

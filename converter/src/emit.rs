@@ -1,14 +1,13 @@
 //! Graph to ONNX: opset 17, IR version 8, the patterns that the vendor's compiler fuses, weights in the type they are stored in.
 
-use rockshard_graph::{Graph, HostOp, Op, Pool, Resize, Unary, ValueId, Window};
+mod proto;
+
+use proto::{data_type, described, float, int, ints, text, window_attributes};
+use rockshard_graph::{Binary, Graph, HostOp, Op, Pool, Reduce, Resize, Unary, ValueId};
 use rockshard_onnx::Weights;
 use rockshard_onnx::schema::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
-    TypeProto, ValueInfoProto,
-    attribute_proto::AttributeType,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
     tensor_proto::DataType,
-    tensor_shape_proto::{Dimension, dimension},
-    type_proto,
 };
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashSet;
@@ -76,88 +75,6 @@ fn unique_names(graph: &Graph) -> Vec<String> {
 fn info(graph: &Graph, id: ValueId) -> ValueInfoProto {
     let value = graph.value(id);
     described(&value.name, value.dtype, &value.shape)
-}
-
-/// The element type that a value has in the file.
-fn data_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::F32 | DType::F16 => DataType::Float,
-        DType::I64 => DataType::Int64,
-        DType::I32 => DataType::Int32,
-        DType::Bool => DataType::Bool,
-    }
-}
-
-fn described(name: &str, dtype: DType, shape: &[usize]) -> ValueInfoProto {
-    let dim = shape
-        .iter()
-        .map(|&d| Dimension {
-            value: Some(dimension::Value::DimValue(d as i64)),
-            ..Dimension::default()
-        })
-        .collect();
-    let tensor = type_proto::Tensor {
-        elem_type: Some(data_type(dtype) as i32),
-        shape: Some(TensorShapeProto { dim }),
-    };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
-}
-
-fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.into()),
-        r#type: Some(AttributeType::Int as i32),
-        i: Some(value),
-        ..AttributeProto::default()
-    }
-}
-
-fn float(name: &str, value: f32) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.into()),
-        r#type: Some(AttributeType::Float as i32),
-        f: Some(value),
-        ..AttributeProto::default()
-    }
-}
-
-fn ints(name: &str, values: &[usize]) -> AttributeProto {
-    let ints = values.iter().map(|&v| v as i64).collect();
-    AttributeProto {
-        name: Some(name.into()),
-        r#type: Some(AttributeType::Ints as i32),
-        ints,
-        ..AttributeProto::default()
-    }
-}
-
-fn text(name: &str, value: &'static str) -> AttributeProto {
-    let s = Some(bytes_of(value));
-    AttributeProto {
-        name: Some(name.into()),
-        r#type: Some(AttributeType::String as i32),
-        s,
-        ..AttributeProto::default()
-    }
-}
-
-fn bytes_of(value: &'static str) -> bytes::Bytes {
-    bytes::Bytes::from_static(value.as_bytes())
-}
-
-fn window_attributes(window: &Window) -> Vec<AttributeProto> {
-    vec![
-        ints("kernel_shape", &window.kernel),
-        ints("strides", &window.strides),
-        ints("pads", &window.pads),
-    ]
 }
 
 struct Emit<'a> {
@@ -299,6 +216,13 @@ impl Emit<'_> {
             Op::Unary(Unary::HardSigmoid { alpha, beta }) => {
                 last(self, op.name(), names, vec![float("alpha", *alpha), float("beta", *beta)])
             }
+            Op::Unary(Unary::Sign) if self.graph.value(inputs[0]).dtype == DType::F32 => {
+                self.sign(name, &x, base);
+            }
+            Op::Binary(Binary::Add) => {
+                let names = inputs.iter().map(|&v| self.whole_bias(v, inputs, &base)).collect();
+                last(self, "Add", names, vec![]);
+            }
             Op::MatMul | Op::Unary(_) | Op::Binary(_) | Op::Where => {
                 last(self, op.name(), names, vec![])
             }
@@ -416,7 +340,7 @@ impl Emit<'_> {
                 let value = self.scalar(&base, *value);
                 last(self, "Pad", vec![x, pads, value], vec![]);
             }
-            Op::Reduce { kind: rockshard_graph::Reduce::Sum, axes, keep } => {
+            Op::Reduce { kind: Reduce::Sum, axes, keep } => {
                 let axes = self.sizes(&base, axes);
                 last(self, "ReduceSum", vec![x, axes], vec![int("keepdims", i64::from(*keep))]);
             }
@@ -426,12 +350,9 @@ impl Emit<'_> {
                 names,
                 vec![ints("axes", axes), int("keepdims", i64::from(*keep))],
             ),
-            Op::ArgMax { axis, keep } => last(
-                self,
-                "ArgMax",
-                names,
-                vec![int("axis", *axis as i64), int("keepdims", i64::from(*keep))],
-            ),
+            Op::ArgMax { axis, keep } => {
+                self.first_largest(name, inputs[0], *axis, *keep, base);
+            }
             Op::Cast(to) => {
                 last(self, "Cast", names, vec![int("to", data_type(*to) as i64)]);
             }
@@ -478,6 +399,50 @@ impl Emit<'_> {
                 let target = self.sizes(base, shape);
                 self.step(base, "Reshape", vec![self.name(id), target], vec![])
             }
+        }
+    }
+
+    /// The sign of real numbers, 0 of 0.
+    fn sign(&mut self, name: &str, x: &str, output: String) {
+        let zero = self.scalar(&output, 0.0);
+        let float = || vec![int("to", DataType::Float as i64)];
+        let mut sides = Vec::new();
+        for op in ["Greater", "Less"] {
+            let side = self.step(&output, op, vec![x.to_owned(), zero.clone()], vec![]);
+            sides.push(self.step(&output, "Cast", vec![side], float()));
+        }
+        self.push(name, "Sub", sides, output, vec![]);
+    }
+
+    /// ArgMax of whichever engine: of the places that hold the largest element, the first.
+    fn first_largest(&mut self, name: &str, x: ValueId, axis: usize, keep: bool, output: String) {
+        let shape = &self.graph.value(x).shape;
+        let count = shape[axis];
+        let along: Vec<usize> =
+            (0..shape.len()).map(|a| if a == axis { count } else { 1 }).collect();
+        let axes = || ints("axes", &[axis]);
+        let attributes = vec![axes(), int("keepdims", 1)];
+        let top = self.step(&output, "ReduceMax", vec![self.name(x)], attributes);
+        let largest = self.step(&output, "Equal", vec![self.name(x), top], vec![]);
+        let places = Tensor::from_i64(along, (0..count as i64).collect());
+        let places = self.literal(&output, &places);
+        // Where nothing is equal, which NaN makes so, the last place.
+        let last = self.literal(&output, &Tensor::from_i64([], vec![count as i64 - 1]));
+        let candidates = self.step(&output, "Where", vec![largest, places, last], vec![]);
+        let attributes = vec![axes(), int("keepdims", i64::from(keep))];
+        self.push(name, "ReduceMin", vec![candidates], output, attributes);
+    }
+
+    /// A single number added to a product, one for each column: rten joins the two and takes no other bias.
+    fn whole_bias(&mut self, id: ValueId, inputs: &[ValueId], base: &str) -> String {
+        let product =
+            |&v: &ValueId| self.graph.nodes().iter().any(|n| n.output == v && n.op == Op::MatMul);
+        let columns = inputs.iter().find(|v| product(v)).map(|&v| self.graph.value(v));
+        match (columns.and_then(|c| c.shape.last()), self.graph.scalar(id)) {
+            (Some(&columns), Some(value)) if self.graph.value(id).shape.len() < 2 => {
+                self.literal(base, &Tensor::from_f32([columns], vec![value; columns]))
+            }
+            _ => self.name(id),
         }
     }
 

@@ -44,15 +44,19 @@ pub enum ConvertError {
         /// Cause.
         source: ImportError,
     },
-    /// A weight that is not a number.
-    #[error("{part}: weight {weight:?} of node {node:?} contains NaN")]
-    NanWeight {
+    /// A weight that is not finite.
+    #[error(
+        "{part}: weight {weight:?} of node {node:?} contains {found}, which no device computes with"
+    )]
+    NotFinite {
         /// Part of the model.
         part: String,
         /// Initializer.
         weight: String,
         /// First node that uses it.
         node: String,
+        /// NaN or an infinity.
+        found: f32,
     },
     /// Work of the host after the NPU's, in a placement that has a place for it at the start only.
     #[error(

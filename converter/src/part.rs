@@ -2,10 +2,11 @@
 
 use crate::ConvertError;
 use crate::family::Part;
+use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
-use rockshard_graph::Graph;
+use rockshard_graph::{Binary, Graph, Op};
 use rockshard_import::{ImportOptions, import_model};
-use rockshard_tensor::{MappedFile, Tensor};
+use rockshard_tensor::{DType, MappedFile, Tensor};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -53,23 +54,53 @@ pub(crate) fn stored(
     tensor.map_err(ConvertError::tensor("weight"))
 }
 
-pub(crate) fn check_weights(graph: &Graph, part: &Part) -> Result<(), ConvertError> {
+/// Refuse weights that are not finite. What only chooses or limits may be infinite.
+///
+/// # Errors
+/// A weight with NaN or an infinity, by the name that the file has.
+pub(crate) fn check_weights(
+    graph: &Graph,
+    part: &Part,
+    model: &rockshard_onnx::Model,
+) -> Result<(), ConvertError> {
     let mut seen = BTreeSet::new();
     for node in graph.nodes() {
+        let chooses = matches!(
+            node.op,
+            Op::Where | Op::Binary(Binary::Min | Binary::Max) | Op::Host(..) | Op::Gather { .. }
+        ) || graph.value(node.output).dtype != DType::F32;
         for &id in node.inputs.iter().filter(|&&id| seen.insert(id)) {
-            let nan = graph
-                .constant(id)
-                .and_then(|t| t.to_f32().ok())
-                .is_some_and(|v| v.iter().any(|v| v.is_nan()));
-            if nan {
-                let weight = graph.value(id).name.clone();
-                return Err(ConvertError::NanWeight {
+            let Some(found) = graph.constant(id).and_then(not_finite) else { continue };
+            if found.is_nan() || !chooses {
+                return Err(ConvertError::NotFinite {
                     part: part.name.clone(),
-                    weight,
+                    weight: named_in_file(model, &graph.value(id).name),
                     node: node.name.clone(),
+                    found,
                 });
             }
         }
     }
     Ok(())
+}
+
+/// The first element that is no finite number.
+fn not_finite(tensor: &Tensor) -> Option<f32> {
+    let found = match tensor.dtype() {
+        DType::F16 => tensor.to_f16().ok()?.par_iter().find_first(|v| !v.is_finite())?.to_f32(),
+        DType::F32 => *tensor.to_f32().ok()?.par_iter().find_first(|v| !v.is_finite())?,
+        _ => return None,
+    };
+    Some(found)
+}
+
+/// A weight's name in the user's file: its own, or that of a weight that it was computed from.
+fn named_in_file(model: &rockshard_onnx::Model, name: &str) -> String {
+    let all = || model.proto.graph.iter().flat_map(|g| &g.initializer);
+    let own = all().any(|t| t.name.as_deref() == Some(name));
+    let broken = |t: &&rockshard_onnx::schema::TensorProto| {
+        model.tensor(t).ok().as_ref().and_then(not_finite).is_some()
+    };
+    let source = || all().find(broken).and_then(|t| t.name.clone());
+    if own { name.to_owned() } else { source().unwrap_or_else(|| name.to_owned()) }
 }

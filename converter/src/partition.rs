@@ -8,8 +8,9 @@ mod host;
 mod levels;
 mod naming;
 
+use host::Turn;
 pub use host::host_nodes;
-use host::{Turn, turns};
+pub(crate) use host::turns;
 pub use levels::levels;
 
 use crate::ConvertError;

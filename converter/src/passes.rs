@@ -5,6 +5,7 @@
 //! after it.
 
 mod heads;
+mod masks;
 mod plane;
 mod sandwich;
 mod scale;
@@ -15,9 +16,10 @@ mod tokens;
 
 pub(crate) use heads::GROUP_MARK;
 pub use heads::split_heads;
+pub use masks::legal_masks;
 pub use plane::planes;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
-pub use scale::apply_scales;
+pub use scale::{apply_scales, moderate_scales};
 pub use shuffle::shuffled_linears;
 pub use split::{SplitGraph, split};
 pub use tile::{AttentionShape, attention_shape, tile_attention};
@@ -50,7 +52,8 @@ pub(crate) struct PartContext<'a> {
 type PartPass = fn(Graph, &mut PartContext) -> Result<(Graph, Log), ConvertError>;
 
 /// The passes over a part's whole graph, in the order in which they run.
-const PART_PASSES: [PartPass; 5] = [
+const PART_PASSES: [PartPass; 6] = [
+    hide_by_masks,
     fuse_patterns,
     convolve_shuffled_linears,
     move_tokens_to_planes,
@@ -71,6 +74,12 @@ pub(crate) fn rewrite_part(
         all.declined.extend(log.declined);
     }
     Ok((graph, all))
+}
+
+/// What hides scores, in a form that float16 holds.
+fn hide_by_masks(mut graph: Graph, _: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
+    let log = legal_masks(&mut graph)?;
+    Ok((graph, log))
 }
 
 /// Patterns of nodes that are one operator of the NPU's compiler.

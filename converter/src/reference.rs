@@ -51,7 +51,7 @@ impl Reference<'_> {
             graph.inputs.iter().map(|&v| (v, s[&graph.value(v).name].clone())).collect()
         };
         let mut states: Vec<HashMap<ValueId, Tensor>> = samples.iter().map(start).collect();
-        let pieces = pieces(graph);
+        let pieces = pieces(graph, graph.node_ids());
         let last_use = last_uses(graph, &pieces);
         for (i, nodes) in pieces.iter().enumerate() {
             let later = |v: &ValueId| last_use.get(v).is_some_and(|&last| last > i);
@@ -117,10 +117,10 @@ impl Reference<'_> {
 }
 
 /// Runs of nodes that stay under the budget.
-fn pieces(graph: &Graph) -> Vec<Vec<NodeId>> {
+pub(crate) fn pieces(graph: &Graph, nodes: impl Iterator<Item = NodeId>) -> Vec<Vec<NodeId>> {
     let mut pieces: Vec<Vec<NodeId>> = Vec::new();
     let (mut weights, mut results) = (0, 0);
-    for id in graph.node_ids() {
+    for id in nodes {
         let node = graph.node(id);
         let more_weights: usize =
             node.inputs.iter().filter_map(|&v| graph.constant(v)).map(|t| t.bytes().len()).sum();
@@ -142,7 +142,7 @@ fn pieces(graph: &Graph) -> Vec<Vec<NodeId>> {
 }
 
 /// The last piece that reads each value.
-fn last_uses(graph: &Graph, pieces: &[Vec<NodeId>]) -> HashMap<ValueId, usize> {
+pub(crate) fn last_uses(graph: &Graph, pieces: &[Vec<NodeId>]) -> HashMap<ValueId, usize> {
     let mut last = HashMap::new();
     for (i, nodes) in pieces.iter().enumerate() {
         last.extend(nodes.iter().flat_map(|&n| &graph.node(n).inputs).map(|&v| (v, i)));
@@ -168,7 +168,7 @@ mod tests {
             graph.add_node(format!("n{i}"), Op::Unary(Unary::Neg), vec![values[i / 2]], value);
             values.push(value);
         }
-        let pieces = pieces(&graph);
+        let pieces = pieces(&graph, graph.node_ids());
         assert_eq!(
             pieces.iter().map(Vec::len).collect::<Vec<_>>(),
             [3, 1, 1],

@@ -2,10 +2,11 @@
 
 use crate::emit::write_onnx;
 use crate::family::Part;
-use crate::part::{check_weights, label};
+use crate::part::label;
 use crate::partition::Segment;
-use crate::passes::{Ranges, Rewritten, Scales, rewrite_shard};
+use crate::passes::{Rewritten, rewrite_shard};
 use crate::request::Teller;
+use crate::scaling::Scaling;
 use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter};
 use rockshard_cost::Boundary;
 use rockshard_graph::{Graph, NodeId, ValueId};
@@ -21,8 +22,7 @@ pub(crate) struct Cut<'a> {
     pub part: &'a Part,
     pub graph: &'a Graph,
     pub segments: &'a [Segment],
-    pub scales: &'a Scales,
-    pub ranges: &'a Ranges,
+    pub scaling: &'a Scaling,
     /// Gives back the memory that reading weights took.
     pub release: &'a dyn Fn(),
 }
@@ -33,7 +33,8 @@ pub(crate) fn emit_shards(
     writer: &mut PackWriter,
     teller: &mut Teller,
 ) -> Result<(Vec<Shard>, Vec<Boundary>), ConvertError> {
-    let &Cut { request, part, graph, segments, scales, ranges, release } = cut;
+    let &Cut { request, part, graph, segments, scaling, release } = cut;
+    let scales = &scaling.scales;
     let npu = &request.chip;
     let mut shards: Vec<Shard> = Vec::new();
     let mut boundaries: Vec<Boundary> = Vec::new();
@@ -43,7 +44,6 @@ pub(crate) fn emit_shards(
     for (i, segment) in segments.iter().enumerate() {
         let name = format!("{}-{i:02}-{}", label(part), segment.name);
         let original = graph.subgraph(&name, &segment.nodes, &outside.outputs[i]);
-        check_weights(&original, part)?;
         let Rewritten { graph: device, attention } = if segment.host {
             Rewritten::unchanged(original.clone())
         } else {
@@ -97,11 +97,7 @@ pub(crate) fn emit_shards(
             operators: device.operators(),
             weight_bytes: device.weight_bytes(),
             modelled: ModelledCost { micros, internal_bytes: cost.internal_bytes },
-            sandwich: if segment.host {
-                Vec::new()
-            } else {
-                regions(graph, segment, scales, ranges)
-            },
+            sandwich: if segment.host { Vec::new() } else { regions(graph, segment, scaling) },
             attention,
             golden: None,
             compiled: None,
@@ -161,12 +157,8 @@ impl Outside {
 }
 
 /// The scaled classes of values that a segment touches.
-fn regions(
-    graph: &Graph,
-    segment: &Segment,
-    scales: &Scales,
-    ranges: &Ranges,
-) -> Vec<SandwichRegion> {
+fn regions(graph: &Graph, segment: &Segment, scaling: &Scaling) -> Vec<SandwichRegion> {
+    let Scaling { scales, ranges, lost, .. } = scaling;
     let mut found: Vec<SandwichRegion> = Vec::new();
     for &id in &segment.nodes {
         let node = graph.node(id);
@@ -182,13 +174,13 @@ fn regions(
             region.nodes[1].clone_from(&node.name);
             continue;
         }
-        let range = ranges.get(&worst);
+        let [lost_before, lost_after] = lost.get(&worst).copied().unwrap_or_default();
         found.push(SandwichRegion {
             nodes: [node.name.clone(), node.name.clone()],
             factor,
-            worst_magnitude: range.map_or(0.0, |r| r.max),
-            lost_before: range.map_or(0.0, |r| r.lost(1.0)),
-            lost_after: range.map_or(0.0, |r| r.lost(factor)),
+            worst_magnitude: ranges.get(&worst).map_or(0.0, |r| r.max),
+            lost_before,
+            lost_after,
             worst_value: worst,
         });
     }

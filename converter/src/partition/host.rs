@@ -65,7 +65,10 @@ fn turns_of(graph: &Graph, links: &Links, host: &BTreeSet<NodeId>) -> Vec<Turn> 
 fn only_host(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
     let integer = |&v: &ValueId| graph.constant(v).is_none() && graph.value(v).dtype != DType::F32;
-    matches!(node.op, Op::Unary(Unary::Sin | Unary::Cos) | Op::ArgMax { .. } | Op::Host(..))
+    // Outputs made of constants need no NPU.
+    let fixed = node.inputs.iter().all(|&v| graph.constant(v).is_some());
+    fixed && graph.outputs.contains(&node.output)
+        || matches!(node.op, Op::Unary(Unary::Sin | Unary::Cos) | Op::ArgMax { .. } | Op::Host(..))
         || node.inputs.iter().any(integer)
         || graph.value(node.output).dtype != DType::F32
 }

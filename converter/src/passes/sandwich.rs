@@ -6,10 +6,8 @@
 
 use rockshard_graph::{Binary, Graph, Op, Reduce, Unary, ValueId};
 use rockshard_tensor::DType;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// log2 of the smallest normal float16.
-const SMALLEST_NORMAL: i32 = -14;
 /// log2 from which float16 is infinite.
 const OVERFLOW: i32 = 16;
 /// Magnitudes from two powers below overflow count as too large: calibration does not see every input.
@@ -18,6 +16,8 @@ const LARGE: i32 = OVERFLOW - 2;
 const SMALL: i32 = -10;
 /// Scaling leaves the largest magnitude below this power of two.
 const TARGET_LARGEST: i32 = 12;
+/// Factors are powers of two up to this one, either way: float16 holds them, and ordinary constants times them.
+const MOST: i32 = 14;
 const BINS: usize = 128;
 const BIN_ZERO: i32 = 64;
 
@@ -55,19 +55,13 @@ impl Range {
         self.count += values.len() as u64;
     }
 
-    fn rms(&self) -> f64 {
-        (self.square_sum / self.count.max(1) as f64).sqrt()
+    /// Elements that were zero.
+    pub fn zeros(&self) -> u64 {
+        self.count - self.bins.iter().sum::<u64>()
     }
 
-    /// Share of the elements that float16 would make subnormal, flush or overflow when stored times `factor`.
-    pub fn lost(&self, factor: f32) -> f32 {
-        let shift = factor.log2().round() as i32;
-        let outside = |bin: usize| {
-            let exponent = bin as i32 - BIN_ZERO + shift;
-            !(SMALLEST_NORMAL..OVERFLOW).contains(&exponent)
-        };
-        let lost: u64 = (0..BINS).filter(|&b| outside(b)).map(|b| self.bins[b]).sum();
-        lost as f32 / self.count.max(1) as f32
+    fn rms(&self) -> f64 {
+        (self.square_sum / self.count.max(1) as f64).sqrt()
     }
 }
 
@@ -84,12 +78,64 @@ pub struct Scales {
     worst: HashMap<String, String>,
     /// Classes that leave the range but cannot be scaled, and why.
     pub declined: Vec<String>,
+    /// Largest magnitudes, unscaled, where they are known.
+    tops: HashMap<String, f32>,
 }
 
 impl Scales {
     /// Stored value over real value.
     pub fn of(&self, name: &str) -> f32 {
         self.factors.get(name).copied().unwrap_or(1.0)
+    }
+
+    /// Largest magnitude of a value as it is stored; 0 where it is not known.
+    pub(super) fn top(&self, graph: &Graph, value: ValueId) -> f32 {
+        let name = &graph.value(value).name;
+        self.tops.get(name).copied().unwrap_or(0.0) * self.of(name)
+    }
+
+    /// Leave the class of a value at factor 1.
+    fn drop_class(&mut self, worst: &str) {
+        for name in self.members(worst) {
+            self.worst.remove(&name);
+            self.factors.remove(&name);
+        }
+    }
+
+    /// Bring the factor of a value's class nearer to 1.
+    pub(super) fn moderate(&mut self, worst: &str) {
+        const STEP: f32 = 4.0;
+        let factor = self.of(worst);
+        let next = if factor > 1.0 { factor / STEP } else { factor * STEP };
+        if (next > 1.0) == (factor > 1.0) && next != 1.0 {
+            for name in self.members(worst) {
+                self.factors.insert(name, next);
+            }
+            return;
+        }
+        self.declined
+            .push(format!("sandwich: {worst}: a factor makes a constant that float16 cannot hold"));
+        self.drop_class(worst);
+    }
+
+    fn members(&self, worst: &str) -> Vec<String> {
+        self.worst.iter().filter(|(_, w)| *w == worst).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The values that decided a class, each with its factor, in order.
+    pub fn classes(&self) -> BTreeMap<&str, f32> {
+        self.worst.values().map(|w| (w.as_str(), self.of(w))).collect()
+    }
+
+    /// Only what is scaled down, or only the classes of these values.
+    pub fn only(&self, keep: &dyn Fn(&str, f32) -> bool) -> Scales {
+        let mut kept = self.clone();
+        for (worst, factor) in self.classes() {
+            if !keep(worst, factor) {
+                kept.drop_class(worst);
+            }
+        }
+        kept
     }
 
     /// The value that decided the factor of a value's class.
@@ -134,7 +180,9 @@ impl Classes {
         self.fixed.entry(root).or_insert(why);
     }
 
-    fn of(graph: &Graph) -> Self {
+    /// The classes of a graph. `apart`: functions that are the identity near 0, or a value times a gate, may change the factor, at the
+    /// price of being written out.
+    fn of(graph: &Graph, apart: bool) -> Self {
         let mut classes =
             Classes { parent: (0..graph.values().len()).collect(), fixed: HashMap::new() };
         for node in graph.nodes() {
@@ -145,12 +193,19 @@ impl Classes {
             let constant = |i: usize| graph.constant(node.inputs[i]).is_some();
             match &node.op {
                 // The constants absorb any change of factor.
-                Op::Conv { .. } | Op::MatMul => {}
+                Op::Conv { .. } | Op::ConvTranspose { .. } | Op::MatMul => {}
                 Op::LayerNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. }
                     if constant(1) && constant(2) => {}
-                Op::Binary(Binary::Mul | Binary::Div) | Op::Unary(Unary::Sqrt) => {}
-                Op::Binary(Binary::Pow) if graph.scalar(node.inputs[1]) == Some(2.0) => {}
-                Op::Attention { .. } => classes.join(node.inputs[2], node.output),
+                Op::Binary(Binary::Mul | Binary::Div)
+                | Op::Unary(Unary::Sqrt | Unary::Reciprocal) => {}
+                Op::Binary(Binary::Pow) if graph.scalar(node.inputs[1]).is_some() => {}
+                Op::Unary(Unary::Tanh | Unary::HardSwish) | Op::Gelu { .. } if apart => {}
+                Op::Attention { .. } => {
+                    classes.join(node.inputs[2], node.output);
+                    if let Some(&mask) = node.inputs.get(3) {
+                        classes.fix(mask, "an attention's mask");
+                    }
+                }
                 Op::Binary(Binary::Add | Binary::Sub | Binary::Min | Binary::Max)
                 | Op::Where
                 | Op::Unary(Unary::Relu | Unary::LeakyRelu(_) | Unary::Neg | Unary::Abs)
@@ -201,8 +256,9 @@ impl Classes {
 
 /// Powers of two for the classes whose calibrated range leaves float16's normal range; 1 for all others.
 pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
-    let mut scales = Scales::default();
-    let mut classes = Classes::of(graph);
+    let tops = ranges.iter().map(|(name, range)| (name.clone(), range.max)).collect();
+    let mut scales = Scales { tops, ..Scales::default() };
+    let mut classes = Classes::of(graph, true);
     for (root, members) in classes.members(graph) {
         let known: Vec<(&str, &Range)> = members
             .iter()
@@ -219,7 +275,7 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
         };
         let top = high.max.log2().ceil() as i32;
         let bottom = low.rms().log2().floor() as i32;
-        let room = TARGET_LARGEST - top;
+        let room = TARGET_LARGEST.saturating_sub(top);
         let (power, worst) = if !high.max.is_finite() || top > LARGE {
             (room, largest)
         } else if bottom < SMALL && room > 0 {
@@ -244,7 +300,9 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
         for &v in &members {
             let name = graph.value(v).name.clone();
             scales.worst.insert(name.clone(), worst.to_owned());
-            scales.factors.insert(name, (power as f32).exp2());
+            // Even, so that roots and squares of it are powers of two as well.
+            let power = power.clamp(-MOST, MOST);
+            scales.factors.insert(name, ((power - power.rem_euclid(2)) as f32).exp2());
         }
     }
     scales
@@ -253,7 +311,7 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
 /// One factor for every class that can have one.
 pub fn uniform_scales(graph: &Graph, factor: f32) -> Scales {
     let mut scales = Scales::default();
-    let mut classes = Classes::of(graph);
+    let mut classes = Classes::of(graph, false);
     for (root, members) in classes.members(graph) {
         if !classes.fixed.contains_key(&root) {
             for &v in &members {

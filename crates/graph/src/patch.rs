@@ -75,6 +75,11 @@ impl Patch {
         &self.get(graph, id).shape
     }
 
+    /// The constant behind an existing or new value.
+    pub fn tensor<'a>(&'a self, graph: &'a Graph, id: ValueId) -> Option<&'a Tensor> {
+        self.get(graph, id).constant.as_ref()
+    }
+
     /// Whether every value that is replaced is so by one of its type and shape.
     pub fn keeps_shapes(&self, graph: &Graph) -> bool {
         let form = |id| (self.get(graph, id).dtype, &self.get(graph, id).shape);

@@ -2,11 +2,11 @@
 
 use crate::Problem;
 use crate::operators::Context;
-use rockshard_graph::{Binary, Op, Unary, ValueId};
+use rockshard_graph::{Binary, Op, Reduce, Unary, ValueId};
 use rockshard_tensor::{DType, Tensor};
 
-/// A score that hides a key.
-const HIDDEN: f32 = f32::MIN;
+/// What hides a key when it is added to its score.
+const HIDDEN: f32 = f32::NEG_INFINITY;
 
 /// Queries `[B,H,L,d]`, keys and values `[B,G,S,d]` and what else makes scores.
 pub(crate) struct Attention {
@@ -18,10 +18,10 @@ pub(crate) struct Attention {
     pub scale: f32,
     /// Scores are limited to this by a hyperbolic tangent; 0 for none.
     pub softcap: f32,
-    /// Queries see the keys up to their own place, of which the first one has this.
-    pub causal: Option<usize>,
-    /// Keys before the own place that a query sees; all when negative.
-    pub window: i64,
+    /// Place of the first query among the keys.
+    pub first: usize,
+    /// How many keys before and behind its own place a query sees; all where nothing is said.
+    pub seen: [Option<i64>; 2],
 }
 
 impl Attention {
@@ -42,30 +42,63 @@ impl Attention {
             let bent = c.step("bent", Op::Unary(Unary::Tanh), &[over])?;
             scores = c.with_number("capped", Binary::Mul, bent, self.softcap)?;
         }
-        seen[2] = scores;
-        for mask in [self.mask, self.places(c)?].into_iter().flatten() {
-            let mask = added(c, mask)?;
+        seen[1] = scores;
+        let bools = self.mask.is_some_and(|m| c.walk.value(m).dtype == DType::Bool);
+        let mut mask: Option<ValueId> = None;
+        for part in [self.mask, self.places(c)?].into_iter().flatten() {
+            let part = added(c, part)?;
+            mask = Some(match mask {
+                Some(mask) => c.binary("masks", Binary::Add, mask, part)?,
+                None => part,
+            });
+        }
+        if let Some(mask) = mask {
             scores = c.binary("masked", Binary::Add, scores, mask)?;
         }
-        seen[1] = scores;
+        seen[2] = scores;
         let weights = c.step("weights", Op::Softmax { axis: 3 }, &[scores])?;
         seen[3] = weights;
-        let result = c.step("attention", Op::MatMul, &[weights, v])?;
+        let mut result = c.step("attention", Op::MatMul, &[weights, v])?;
+        if let Some(mask) = mask.filter(|_| bools) {
+            result = without_hidden_rows(c, result, mask)?;
+        }
         Ok((result, stage.and_then(|s| seen.get(s).copied())))
     }
 
     /// What hides keys by their place.
     fn places(&self, c: &mut Context<'_, '_>) -> Result<Option<ValueId>, Problem> {
-        let Some(first) = self.causal else { return Ok(None) };
+        let [before, behind] = self.seen;
+        if before.is_none() && behind.is_none() {
+            return Ok(None);
+        }
         let (rows, keys) = (c.walk.shape(self.q)[2], c.walk.shape(self.k)[2]);
         c.walk.spend(rows.saturating_mul(keys))?;
         let shown = |i: usize| {
-            let (row, key) = ((i / keys + first) as i64, (i % keys) as i64);
-            key <= row && (self.window < 0 || row - key < self.window)
+            let distance = (i / keys + self.first) as i64 - (i % keys) as i64;
+            before.is_none_or(|most| distance <= most)
+                && behind.is_none_or(|most| -distance <= most)
         };
         let mask = (0..rows * keys).map(|i| if shown(i) { 0.0 } else { HIDDEN });
-        Ok(Some(c.constant("causal", Tensor::from_f32([rows, keys], mask.collect()))))
+        Ok(Some(c.constant("places", Tensor::from_f32([rows, keys], mask.collect()))))
     }
+}
+
+/// Zero where the mask hides all keys.
+fn without_hidden_rows(
+    c: &mut Context<'_, '_>,
+    result: ValueId,
+    mask: ValueId,
+) -> Result<ValueId, Problem> {
+    let axes = vec![c.rank(mask).saturating_sub(1)];
+    let top = c.step("top", Op::Reduce { kind: Reduce::Max, axes, keep: true }, &[mask])?;
+    let nothing = c.with_number("nothing", Binary::Less, top, f32::MIN)?;
+    if c.walk.constant(nothing).is_some_and(|t| t.to_i64().is_ok_and(|v| v.iter().all(|&v| v == 0)))
+    {
+        return Ok(result);
+    }
+    let (zero, one) = (c.filled(&[], 0.0)?, c.filled(&[], 1.0)?);
+    let factor = c.step("factor", Op::Where, &[nothing, zero, one])?;
+    c.binary("seen", Binary::Mul, result, factor)
 }
 
 /// Each head as often as makes `heads` of them.
@@ -155,7 +188,11 @@ pub(crate) fn attention(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     c.bind_output(1, k);
     c.bind_output(2, v);
     let width = c.walk.shape(q)[3].max(1) as f32;
-    let causal = c.attributes.int("is_causal", 0) != 0;
+    let most = |name: &str| Some(c.attributes.int(name, -1)).filter(|&n| n >= 0);
+    let mut seen = [most("left_window_size"), most("right_window_size")];
+    if c.attributes.int("is_causal", 0) != 0 {
+        seen[1] = Some(0);
+    }
     let lowered = Attention {
         q,
         k,
@@ -163,9 +200,8 @@ pub(crate) fn attention(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         mask: widened(c, c.optional(3), k)?,
         scale: c.attributes.float("scale", 1.0 / width.sqrt()),
         softcap: c.attributes.float("softcap", 0.0),
-        // The past counts as the queries' own from opset 24 on.
-        causal: causal.then_some(if c.opset >= 24 { past } else { 0 }),
-        window: -1,
+        first: past,
+        seen,
     };
     let stage = c.has_output(3).then(|| count(c, "qk_matmul_output_mode"));
     let (result, scores) = lowered.lower(c, stage)?;
@@ -183,11 +219,11 @@ fn widened(
     k: ValueId,
 ) -> Result<Option<ValueId>, Problem> {
     let Some(mask) = mask else { return Ok(None) };
-    let mask = added(c, mask)?;
     let keys = c.walk.shape(k)[2];
     let shape = c.walk.shape(mask).to_vec();
     match shape.last() {
         Some(&last) if last < keys && last > 1 => {
+            let mask = added(c, mask)?;
             let mut after = vec![0; shape.len()];
             after[shape.len() - 1] = keys - last;
             let op = Op::Pad { before: vec![0; shape.len()], after, value: HIDDEN };

@@ -202,8 +202,8 @@ fn multi_head(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         mask,
         scale: scale(c, width),
         softcap: 0.0,
-        causal: (c.attributes.int("unidirectional", 0) != 0).then_some(past),
-        window: -1,
+        first: past,
+        seen: [None, (c.attributes.int("unidirectional", 0) != 0).then_some(0)],
     };
     let (result, _) = lowered.lower(c, None)?;
     let result = heads_last(c, result)?;
@@ -270,8 +270,9 @@ fn group_query(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         mask: None,
         scale: scale(c, width),
         softcap: c.attributes.float("softcap", 0.0),
-        causal: Some(past),
-        window: c.attributes.int("local_window_size", -1),
+        first: past,
+        // The window counts the own place.
+        seen: [Some(c.attributes.int("local_window_size", -1) - 1).filter(|&n| n >= 0), Some(0)],
     };
     let (result, _) = lowered.lower(c, None)?;
     let result = heads_last(c, result)?;

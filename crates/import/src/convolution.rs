@@ -51,6 +51,27 @@ pub(crate) fn gemm(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     c.finish(Op::Binary(Binary::Add), &[product, bias])
 }
 
+/// A product of matrices; a vector is a row on the left and a column on the right.
+pub(crate) fn matmul(c: &mut Context<'_, '_>) -> Result<(), Problem> {
+    let (a, b) = (c.input(0)?, c.input(1)?);
+    let (row, column) = (c.rank(a) == 1, c.rank(b) == 1);
+    if !row && !column {
+        return c.apply(Op::MatMul);
+    }
+    let (depth, width) = (c.walk.value(a).count(), c.walk.value(b).count());
+    let a = if row { c.reshaped(a, vec![1, depth])? } else { a };
+    let b = if column { c.reshaped(b, vec![width, 1])? } else { b };
+    let product = c.step("product", Op::MatMul, &[a, b])?;
+    let mut shape = c.walk.shape(product).to_vec();
+    if column {
+        shape.pop();
+    }
+    if row {
+        shape.remove(shape.len() - usize::from(!column) - 1);
+    }
+    c.finish(Op::Reshape { shape }, &[product])
+}
+
 /// A list of two of the node's attributes; the second one alone for one-dimensional ones.
 fn pair(
     c: &Context<'_, '_>,

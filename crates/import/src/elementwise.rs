@@ -216,6 +216,9 @@ fn dropout(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     {
         return Err(Problem::Form("training mode has no meaning here".into()));
     }
+    if c.has_output(1) && c.opset < 12 {
+        return Err(Problem::Form("its mask is not supported before opset 12".into()));
+    }
     if c.has_output(1) {
         let shape = c.walk.shape(x).to_vec();
         let count = shape.iter().product();
@@ -258,16 +261,21 @@ fn xor(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     c.finish(Op::Unary(Unary::Not), &[same])
 }
 
-/// `a - b trunc(a / b)`: the remainder with the sign of the dividend.
+/// The remainder with the sign of the dividend: that of the magnitudes, with its sign.
 fn truncated_rest(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (a, b) = (c.input(0)?, c.input(1)?);
-    if c.walk.value(a).dtype.is_float() {
-        return c.finish(Op::Binary(Binary::Mod), &[a, b]);
-    }
-    // Division of integers truncates.
-    let quotient = c.binary("quotient", Binary::Div, a, b)?;
-    let whole = c.binary("whole", Binary::Mul, quotient, b)?;
-    c.finish(Op::Binary(Binary::Sub), &[a, whole])
+    let (size, by) =
+        (c.step("size", Op::Unary(Unary::Abs), &[a])?, c.step("by", Op::Unary(Unary::Abs), &[b])?);
+    let rest = c.binary("rest", Binary::Mod, size, by)?;
+    let opposite = c.step("opposite", Op::Unary(Unary::Neg), &[rest])?;
+    let zero = match c.walk.value(a).dtype {
+        DType::I64 => Tensor::from_i64([], vec![0]),
+        DType::I32 => Tensor::from_i32([], vec![0]),
+        _ => Tensor::scalar(0.0),
+    };
+    let zero = c.constant("zero", zero);
+    let negative = c.binary("negative", Binary::Less, a, zero)?;
+    c.finish(Op::Where, &[negative, opposite, rest])
 }
 
 /// The exponent may have another type than the base; the result has the base's.

@@ -55,6 +55,10 @@ const OPERATORS: [(&str, &[Type]); 27] = [
 /// Operators whose result's shape depends on the values of their inputs.
 const DATA_DEPENDENT: [&str; 2] = ["NonMaxSuppression", "NonZero"];
 
+/// Inputs that decide the shape of the result and must be constant.
+const SHAPING: [(&str, usize); 5] =
+    [("CumSum", 1), ("TopK", 1), ("OneHot", 1), ("DFT", 1), ("STFT", 1)];
+
 /// Opset that host operators are run and written with.
 const OPSET: i64 = 17;
 
@@ -65,6 +69,11 @@ pub(crate) fn import(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
     let constant = given.iter().all(|&v| c.walk.constant(v).is_some());
     if DATA_DEPENDENT.contains(&op) && !constant {
         return Err(Problem::DataDependent("its number of results"));
+    }
+    for (_, place) in SHAPING.iter().filter(|(name, _)| *name == op) {
+        if c.optional(*place).is_some_and(|v| c.walk.constant(v).is_none()) {
+            return Err(Problem::DataDependent("an input that shapes the result"));
+        }
     }
     let types: Vec<DType> = known.1.iter().map(|t| type_of(c, *t)).collect::<Result<_, _>>()?;
     if node.output.len() > types.len() {

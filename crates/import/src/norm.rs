@@ -220,8 +220,13 @@ fn lp_norm(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         }
         p => return Err(Problem::Form(format!("p of {p} is not supported"))),
     };
+    // Zeros stay zeros, in float16 too.
+    let size = c.step("not_zero", Op::Clip { min: SMALLEST, max: f32::INFINITY }, &[size])?;
     c.finish(Op::Binary(Binary::Div), &[x, size])
 }
+
+/// float16's smallest number.
+const SMALLEST: f32 = 5.960_464_5e-8;
 
 /// `(x - mean) / deviation` over the axes.
 fn standardise(c: &mut Context<'_, '_>) -> Result<(), Problem> {

@@ -193,7 +193,7 @@ fn import_standard(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
         "If" => control::choose_branch(c),
         "Where" => nan::choose(c),
         "IsNaN" => nan::is_nan(c),
-        "MatMul" => c.apply(Op::MatMul),
+        "MatMul" => convolution::matmul(c),
         "Gemm" => convolution::gemm(c),
         "Einsum" => einsum::import(c),
         "Attention" => attention::attention(c),

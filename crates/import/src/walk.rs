@@ -145,10 +145,8 @@ pub(crate) fn import(
     }
     for output in outputs {
         let id = walk.get(&output).map_err(|_| ImportError::Output(output.clone()))?;
-        // A value that is already given under another name, an input or a constant needs a node of its own to be an output.
-        let direct = walk.graph.value(id).name == output
-            && !walk.graph.inputs.contains(&id)
-            && walk.graph.constant(id).is_none();
+        // A value that is already given under another name, or a constant, needs a node of its own to be an output.
+        let direct = walk.graph.value(id).name == output && walk.graph.constant(id).is_none();
         let id = if direct { id } else { walk.copy(id, &output) };
         walk.graph.outputs.push(id);
     }
@@ -182,15 +180,8 @@ fn input_type(
         Ok(DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16) => {
             DType::F32
         }
-        Ok(DataType::Int64 | DataType::Uint64) => DType::I64,
-        Ok(
-            DataType::Int32
-            | DataType::Uint32
-            | DataType::Int16
-            | DataType::Uint16
-            | DataType::Int8
-            | DataType::Uint8,
-        ) => DType::I32,
+        Ok(DataType::Int64) => DType::I64,
+        Ok(DataType::Int32) => DType::I32,
         Ok(DataType::Bool) => DType::Bool,
         _ => {
             return Err(fail(
@@ -370,6 +361,9 @@ impl Walk<'_> {
     }
 
     fn copy(&mut self, id: ValueId, name: &str) -> ValueId {
+        if self.value(id).name == name {
+            self.graph.value_mut(id).name = self.fresh(name);
+        }
         let value = self.value(id);
         let (dtype, shape) = (value.dtype, value.shape.clone());
         let out = self.graph.add_value(name, dtype, shape.clone());

@@ -293,7 +293,11 @@ fn float_binary(function: Binary, left: &mut [f32], right: &[f32]) {
         // Comparisons, so that a NaN on the left stays and one on the right is taken.
         Binary::Min => zip(left, right, |a, b| if a < b || a.is_nan() { a } else { b }),
         Binary::Max => zip(left, right, |a, b| if a > b || a.is_nan() { a } else { b }),
-        Binary::Mod => zip(left, right, |a, b| a % b),
+        // The remainder takes the divisor's sign.
+        Binary::Mod => zip(left, right, |a, b| {
+            let rest = a % b;
+            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+        }),
         Binary::Equal => zip(left, right, |a, b| truth(a == b)),
         Binary::Less => zip(left, right, |a, b| truth(a < b)),
         Binary::LessOrEqual => zip(left, right, |a, b| truth(a <= b)),

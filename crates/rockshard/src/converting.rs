@@ -1,8 +1,9 @@
 //! Conversion with what a model's family needs besides its networks: a text-to-image model's sampler.
 
 use crate::Error;
-use rockshard_converter::{ConvertProgress, ConvertRequest, Source};
+use rockshard_converter::{ConvertProgress, ConvertRequest, Engines, Source};
 use rockshard_device_cpu::CpuDevice;
+use rockshard_devices::DeviceName;
 use rockshard_diffusion::PipelineConfig;
 use rockshard_manifest::{Companion, Family, Manifest};
 use std::ops::ControlFlow;
@@ -25,5 +26,7 @@ pub fn convert(
         let text = config.map_err(|source| Error::Sampler { source })?;
         request.companions.push((Companion::Sampler, SAMPLER.to_owned(), text.into_bytes()));
     }
-    Ok(rockshard_converter::convert(&request, &CpuDevice::new(), progress)?)
+    let simulator = rockshard_devices::open(DeviceName::Sim)?;
+    let engines = Engines { reference: &CpuDevice::new(), simulator: &*simulator.npu };
+    Ok(rockshard_converter::convert(&request, engines, progress)?)
 }

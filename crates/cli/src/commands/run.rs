@@ -50,11 +50,8 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     interrupt::end_here_if_asked("; nothing was written");
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut files = Vec::new();
-    for (name, tensor) in &outputs {
-        let file: String = name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
-            .collect();
+    let names: Vec<&str> = outputs.keys().map(String::as_str).collect();
+    for (file, tensor) in file_names(&names).into_iter().zip(outputs.values()) {
         let path = args.out.join(format!("{file}.npy"));
         let mut bytes = Vec::new();
         write_npy(tensor, &mut bytes)?;
@@ -77,4 +74,36 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
         format!("{list}\n{}", times(modelled, host))
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file's name for each output: its own, plainly spelled; where two are spelled alike, with a number behind.
+fn file_names(outputs: &[&str]) -> Vec<String> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let mut names: Vec<String> = Vec::new();
+    for output in outputs {
+        let name: String = output.chars().map(plain).collect();
+        let mut free = name.clone();
+        // Names that need no other spelling keep theirs.
+        let taken = |free: &String, names: &[String]| {
+            names.contains(free) || (*free != **output && outputs.contains(&free.as_str()))
+        };
+        for number in 2.. {
+            if !taken(&free, &names) {
+                break;
+            }
+            free = format!("{name}-{number}");
+        }
+        names.push(free);
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_names;
+
+    #[test]
+    fn outputs_that_are_spelled_alike_have_files_of_their_own() {
+        assert_eq!(file_names(&["a/b", "a_b", "a:b", "c"]), ["a_b-2", "a_b", "a_b-3", "c"]);
+    }
 }

@@ -1,0 +1,194 @@
+//! `--sandwich auto`: factors are chosen by the calibrated ranges, tried on the simulator, and kept only where they do no harm.
+
+use crate::ConvertError;
+use crate::calibrate::{Sample, calibrate, unscaled};
+use crate::family::Part;
+use crate::measure::{Bench, Engines, Measured};
+use crate::options::Sandwich;
+use crate::passes::{Ranges, Scales, choose_scales, moderate_scales, uniform_scales};
+use crate::reference::{Reference, pieces};
+use crate::{ConvertRequest, noise};
+use rockshard_graph::Graph;
+use rockshard_tensor::Tensor;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+/// Samples of noise that an automatic sandwich calibrates on when none are given.
+const NOISE_SAMPLES: usize = 2;
+/// Share of a value's elements that a warning is worth.
+const WORTH_SAYING: f32 = 0.01;
+/// Values that are named in a warning.
+const NAMED: usize = 3;
+
+/// The factors of a part's values, and what they were chosen by.
+#[derive(Default)]
+pub(crate) struct Scaling {
+    pub scales: Scales,
+    pub ranges: Ranges,
+    /// Shares of elements lost without and with scaling, by the value that decided a class.
+    pub lost: HashMap<String, [f32; 2]>,
+    /// What could not be helped, a line each.
+    pub declined: Vec<String>,
+}
+
+/// What a part is scaled with.
+pub(crate) struct Context<'a> {
+    pub request: &'a ConvertRequest,
+    pub part: &'a Part,
+    pub engines: Engines<'a>,
+    pub scratch: &'a Path,
+    pub release: &'a dyn Fn(),
+}
+
+impl Context<'_> {
+    /// Decide the factors.
+    ///
+    /// # Errors
+    /// Samples that were given do not fit, the reference fails on them, or scratch files cannot be written.
+    pub fn scaling(&self, graph: &Graph) -> Result<Scaling, ConvertError> {
+        match self.request.sandwich {
+            Sandwich::Off => Ok(Scaling::default()),
+            Sandwich::Factor(factor) => {
+                Ok(Scaling { scales: uniform_scales(graph, factor), ..Scaling::default() })
+            }
+            Sandwich::Auto => self.automatic(graph),
+        }
+    }
+
+    fn automatic(&self, graph: &Graph) -> Result<Scaling, ConvertError> {
+        let given = self.request.calibration.get(&self.part.name);
+        let samples = match given {
+            Some(samples) => samples.clone(),
+            None => noise::samples(graph, &unscaled(graph, &graph.inputs), NOISE_SAMPLES),
+        };
+        let mut truth: HashMap<String, Vec<Tensor>> = HashMap::new();
+        let ranges = match self.calibrated(graph, &samples, &mut truth) {
+            Ok(ranges) => ranges,
+            // Noise is not what every model takes.
+            Err(ConvertError::Reference(error)) if given.is_none() => {
+                let why = format!(
+                    "sandwich: not calibrated, as noise is no input for this model: {error}"
+                );
+                return Ok(Scaling { declined: vec![why], ..Scaling::default() });
+            }
+            Err(error) => return Err(error),
+        };
+        let mut scales = choose_scales(graph, &ranges);
+        for piece in pieces(graph, graph.node_ids()) {
+            let made: Vec<_> = piece.iter().map(|&n| graph.node(n).output).collect();
+            moderate_scales(&graph.subgraph("piece", &piece, &made), &mut scales);
+        }
+        let bench = Bench {
+            engines: self.engines,
+            graph,
+            part: &self.part.name,
+            samples: &samples,
+            truth: &truth,
+            ranges: &ranges,
+            scratch: self.scratch,
+            release: self.release,
+        };
+        let mut scaling = chosen(&bench, scales)?;
+        scaling.declined.extend(beyond_float16(graph, &scaling.scales, &ranges));
+        scaling.ranges = ranges;
+        Ok(scaling)
+    }
+
+    fn calibrated(
+        &self,
+        graph: &Graph,
+        samples: &[Sample],
+        truth: &mut HashMap<String, Vec<Tensor>>,
+    ) -> Result<Ranges, ConvertError> {
+        let reference = Reference {
+            device: self.engines.reference,
+            npu: &self.request.chip,
+            scratch: self.scratch,
+            release: self.release,
+        };
+        calibrate(graph, &self.part.name, samples, &reference, truth)
+    }
+}
+
+/// Of the factors, those scaled down alone, and none: what the simulator measures as nearest to the reference.
+fn chosen(bench: &Bench, mut scales: Scales) -> Result<Scaling, ConvertError> {
+    let mut declined = std::mem::take(&mut scales.declined);
+    if scales.is_identity() {
+        return Ok(Scaling { declined, ..Scaling::default() });
+    }
+    let watched: HashSet<String> = scales.classes().keys().map(|&w| w.to_owned()).collect();
+    let off = bench.measure(&Scales::default(), &watched)?;
+    let mut best: Option<(Scales, Measured)> = None;
+    let down = scales.only(&|_, factor| factor < 1.0);
+    let differs = down.classes().len() < scales.classes().len() && !down.is_identity();
+    let tried = [Some(scales), differs.then_some(down)];
+    for scales in tried.into_iter().flatten() {
+        if let Some(measured) = bench.measure(&scales, &watched)?
+            && best.as_ref().is_none_or(|(_, b)| measured.error < b.error)
+        {
+            let helped = off.as_ref().is_none_or(|off| measured.error <= off.error);
+            best = Some((scales, measured));
+            if helped {
+                break;
+            }
+        }
+    }
+    let (Some(off), Some((scales, auto))) = (off, best) else {
+        declined.push(
+            "sandwich: not scaled, as the simulator cannot run the model to measure it".into(),
+        );
+        return Ok(Scaling { declined, ..Scaling::default() });
+    };
+    if auto.error > off.error {
+        declined.push(format!(
+            "sandwich: not scaled, as it measured no better: outputs off by {:.1e} with it, {:.1e} without",
+            auto.error, off.error
+        ));
+        return Ok(Scaling { declined, ..Scaling::default() });
+    }
+    let mut lost = HashMap::new();
+    for worst in scales.classes().keys().map(|&w| w.to_owned()) {
+        let of = |m: &Measured| m.lost.get(&worst).copied().unwrap_or(0.0);
+        let shares = [of(&off), of(&auto)];
+        if shares[1] > WORTH_SAYING {
+            declined.push(format!(
+                "sandwich: {worst}: times {}, {:.1} % of its elements are still lost to float16 ({:.1} % without)",
+                scales.of(&worst),
+                shares[1] * 100.0,
+                shares[0] * 100.0
+            ));
+        }
+        lost.insert(worst, shares);
+    }
+    Ok(Scaling { scales, lost, declined, ..Scaling::default() })
+}
+
+/// Values that overflow float16 on the calibration inputs as they are stored.
+fn beyond_float16(graph: &Graph, scales: &Scales, ranges: &Ranges) -> Vec<String> {
+    const LARGEST: f32 = 65504.0;
+    let over = |node: &&rockshard_graph::Node| {
+        let name = &graph.value(node.output).name;
+        ranges.get(name).is_some_and(|r| r.max * scales.of(name) > LARGEST)
+    };
+    let mut nodes = graph.nodes().iter().filter(over);
+    let mut lines: Vec<String> = nodes
+        .by_ref()
+        .take(NAMED)
+        .map(|node| {
+            let name = &graph.value(node.output).name;
+            format!(
+                "sandwich: {}: node {:?} ({}) overflows float16: up to {:.1e} stored times {}",
+                name,
+                node.name,
+                node.op.name(),
+                ranges[name].max,
+                scales.of(name)
+            )
+        })
+        .collect();
+    match nodes.count() {
+        0 => {}
+        more => lines.push(format!("sandwich: {more} more values overflow float16")),
+    }
+    lines
+}
