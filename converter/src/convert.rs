@@ -7,17 +7,19 @@ use crate::golden::record_golden;
 use crate::lora::Loras;
 use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
+use crate::original::check_original;
 use crate::part::{check_weights, import, in_part, label, stored};
 use crate::partition::{Segment, partition};
 use crate::passes::{PartContext, rewrite_part};
 use crate::recipe::recipe;
+use crate::reference::Reference;
 use crate::request::Teller;
 use crate::shards::{Cut, emit_shards, price_together};
 use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling};
-use rockshard_graph::Graph;
-use rockshard_manifest::{Companion, Conversion, Generator, Manifest, Model, SCHEMA};
-use rockshard_tensor::MappedFile;
-use std::collections::BTreeMap;
+use rockshard_graph::{Graph, ValueId};
+use rockshard_manifest::{Companion, Conversion, Generator, ImportCheck, Manifest, Model, SCHEMA};
+use rockshard_tensor::{MappedFile, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// Convert a model to a pack. `progress` is told of every stage and stops the conversion by breaking.
@@ -118,12 +120,50 @@ fn convert_parts(
             let (label, dtype) = (label(part), recording.dtype);
             record_golden(&mut model, &label, &samples, dtype, engines.reference, writer)?;
         }
+        if request.check {
+            teller.tell(ConvertProgress::Check(part.name.clone()))?;
+            model.import = Some(checked(request, part, &graph, engines, writer)?);
+        }
         models.push(model);
     }
     if let Some(toolkit) = &request.toolkit {
         compile_models(toolkit, &mut models, writer, teller)?;
     }
     Ok(models)
+}
+
+/// The original file against the imported graph, on one sample.
+fn checked(
+    request: &ConvertRequest,
+    part: &Part,
+    graph: &Graph,
+    engines: Engines,
+    writer: &PackWriter,
+) -> Result<ImportCheck, ConvertError> {
+    let mut samples = samples(request, part, graph, 1);
+    samples.truncate(1);
+    let Some(sample) = samples.first() else {
+        return Ok(ImportCheck::Unchecked { reason: "there are no inputs to run it on".into() });
+    };
+    let reference = Reference {
+        device: engines.reference,
+        npu: &request.chip,
+        scratch: &writer.scratch(),
+        release: &|| (),
+    };
+    let named = |v: &ValueId| graph.value(*v).name.clone();
+    let outputs: BTreeSet<String> = graph.outputs.iter().map(named).collect();
+    let mut found: BTreeMap<String, Tensor> = BTreeMap::new();
+    let ran = reference.run(graph, &part.name, &samples, &mut |name, tensor| {
+        if outputs.contains(name) {
+            found.insert(name.to_owned(), tensor.clone());
+        }
+    });
+    match ran {
+        Ok(()) => Ok(check_original(engines.reference, &part.path, sample, &found)),
+        Err(ConvertError::Reference(e)) => Ok(ImportCheck::Unchecked { reason: e.to_string() }),
+        Err(other) => Err(other),
+    }
 }
 
 /// Files of the source and of the caller that go along, by what they are for.
@@ -202,6 +242,7 @@ fn convert_part(
         shards,
         declined,
         golden: None,
+        import: None,
     };
     price_together(&mut model, &boundaries);
     Ok((model, graph))

@@ -56,6 +56,8 @@ pub struct ConvertRequest {
     pub loras: Vec<LoraFile>,
     /// Reference tensors to record at every boundary.
     pub golden: Option<Recording>,
+    /// Compare the original files, run whole by the reference engine, with the reference.
+    pub check: bool,
     /// The vendor's toolkit, to compile the shards with.
     pub toolkit: Option<Toolkit>,
     /// Go on with an interrupted conversion.
@@ -81,6 +83,7 @@ impl ConvertRequest {
             companions: Vec::new(),
             loras: Vec::new(),
             golden: None,
+            check: false,
             toolkit: None,
             resume: false,
         }
@@ -98,6 +101,8 @@ pub enum ConvertProgress {
     Shard(String, usize, usize),
     /// A part's golden tensors are being recorded.
     Golden(String),
+    /// A part's original file is being run.
+    Check(String),
     /// A shard was compiled: part, number done, number in all.
     Compile(String, usize, usize),
 }

@@ -1,7 +1,7 @@
 //! Validating a whole pack: against the reference engine, or against the tensors that the conversion recorded.
 
 use crate::validate::{Criteria, LayerFiles, ValidateProgress, validate_model};
-use crate::{ModelReport, Recorded, Report, ValidationError, random_inputs};
+use crate::{ModelReport, Recorded, Report, ValidationError, Verdict, random_inputs};
 use rockshard_device::Device;
 use rockshard_manifest::{Golden, Model, TensorSpec};
 use rockshard_pack::{Devices, Pack, Variant};
@@ -91,7 +91,11 @@ fn validate_one(
     let outputs = model.outputs.iter().map(|o| o.name.clone()).collect();
     let (npu, host) = (&*devices.npu, &*devices.host);
     let criteria = Criteria { threshold, outputs };
-    validate_model(&layers, inputs, npu, host, reference, &criteria, progress)
+    let mut report = validate_model(&layers, inputs, npu, host, reference, &criteria, progress)?;
+    if let Some(check) = &model.import {
+        report.judge_import(Verdict::from(check));
+    }
+    Ok(report)
 }
 
 /// The values of a recorded run, read when they are asked for, and its inputs.

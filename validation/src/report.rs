@@ -1,7 +1,7 @@
 //! What a validation found, as data.
 
 use crate::Metrics;
-use rockshard_manifest::{AttentionTiling, CoreId, SandwichRegion};
+use rockshard_manifest::{AttentionTiling, CoreId, ImportCheck, SandwichRegion};
 use rockshard_tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,6 +72,16 @@ impl Verdict {
             Some(reason) => Verdict::Unchecked { reason },
             None if any => Verdict::Pass,
             None => Verdict::Unchecked { reason: "nothing was compared".into() },
+        }
+    }
+}
+
+impl From<&ImportCheck> for Verdict {
+    fn from(check: &ImportCheck) -> Self {
+        match check {
+            ImportCheck::Pass { .. } => Verdict::Pass,
+            ImportCheck::Fail { reason } => Verdict::Fail { reason: reason.clone() },
+            ImportCheck::Unchecked { reason } => Verdict::Unchecked { reason: reason.clone() },
         }
     }
 }
@@ -191,11 +201,23 @@ pub struct ModelReport {
     pub first_divergence: Option<Divergence>,
     /// Outputs of the whole model.
     pub outputs: Vec<OutputReport>,
+    /// Whether the model was read right: its original file, run whole, against the reference. Unchecked, it does not count in the verdict.
+    pub import: Verdict,
     /// All layers in running order.
     pub layers: Vec<LayerReport>,
 }
 
 impl ModelReport {
+    /// Enter what comparing the original file found; a difference fails the model.
+    pub fn judge_import(&mut self, import: Verdict) {
+        if let Verdict::Fail { reason } = &import
+            && !self.verdict.is_fail()
+        {
+            self.verdict = Verdict::Fail { reason: format!("import: {reason}") };
+        }
+        self.import = import;
+    }
+
     /// The layer and mode with the lowest agreement; `None` when nothing was compared.
     pub fn worst(&self) -> Option<(&LayerReport, Feeding, &TensorReport, &Metrics)> {
         let modes = [Feeding::TeacherForced, Feeding::Cumulative];
@@ -235,6 +257,11 @@ pub struct Report {
     pub models: Vec<ModelReport>,
 }
 
+/// What is known of an import where the original was not run.
+pub(crate) fn not_imported() -> Verdict {
+    Verdict::Unchecked { reason: "the original file was not compared".into() }
+}
+
 impl Report {
     /// A report over models that were validated with this threshold.
     pub fn new(
@@ -245,6 +272,17 @@ impl Report {
     ) -> Self {
         let verdict = Verdict::of_parts(models.iter().map(|m| (m.model.as_str(), &m.verdict)));
         Report { threshold, device: device.into(), reference: reference.into(), verdict, models }
+    }
+
+    /// Enter what comparing the original files found, by model.
+    pub fn judge_imports(&mut self, mut imports: BTreeMap<String, Verdict>) {
+        for model in &mut self.models {
+            if let Some(import) = imports.remove(&model.model) {
+                model.judge_import(import);
+            }
+        }
+        self.verdict =
+            Verdict::of_parts(self.models.iter().map(|m| (m.model.as_str(), &m.verdict)));
     }
 
     /// Whether every layer of every model was compared and agrees.
@@ -292,6 +330,11 @@ impl Report {
                     layer.verdict.reason()
                 ));
             }
+            let import = match model.import.reason() {
+                "" => String::new(),
+                reason => format!(", {reason}"),
+            };
+            lines.push(format!("{name}: import {}{import}", model.import.word()));
             for output in &model.outputs {
                 lines.push(format!("{name}: output {:?} {}", output.name, output.describe()));
             }

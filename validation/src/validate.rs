@@ -112,6 +112,7 @@ pub fn validate_model(
         verdict: Verdict::of_parts(reports.iter().map(|l| (l.name.as_str(), &l.verdict))),
         first_divergence: first_divergence(&reports, criteria.threshold),
         outputs,
+        import: crate::report::not_imported(),
         layers: reports,
     })
 }

@@ -169,6 +169,9 @@ pub struct ConvertArgs {
     /// Runs to record with --golden, each with inputs of its own.
     #[arg(long, default_value_t = 1, requires = "golden", value_parser = clap::value_parser!(u16).range(1..))]
     pub golden_steps: u16,
+    /// Run the original files whole in the reference engine, by its own reading of them, and compare: a judge of what was read.
+    #[arg(long)]
+    pub check: bool,
     /// Compile every NPU shard with Rockchip's rknn-toolkit2.
     #[arg(long)]
     pub compile: bool,
@@ -332,6 +335,10 @@ pub struct ValidateArgs {
     /// An input instead: [PART.]NAME=FILE.npy; repeatable. Parts without any get seeded noise.
     #[arg(long = "input", value_name = "[PART.]NAME=FILE.npy")]
     pub inputs: Vec<String>,
+    /// The model that the pack was made from, to be run whole by the reference engine's own reading of it and compared: a judge of what
+    /// `convert` read. Default: what `convert --check` found.
+    #[arg(long, value_name = "MODEL")]
+    pub original: Option<PathBuf>,
     /// Compare with the tensors that `convert --golden` recorded, on the inputs recorded with them, instead of running the reference.
     #[arg(long, conflicts_with_all = ["prompt", "inputs"])]
     pub golden: bool,

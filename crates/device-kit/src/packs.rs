@@ -47,6 +47,7 @@ pub fn model(name: &str, shards: Vec<Shard>, output: &str) -> Model {
         shards,
         declined: vec![],
         golden: None,
+        import: None,
     }
 }
 

@@ -89,6 +89,32 @@ pub struct Model {
     /// Tensors of a reference run, with `--golden`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub golden: Option<Golden>,
+    /// How the original file, run whole by the reference engine's own reading of it, compares with the reference; absent where that was
+    /// not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportCheck>,
+}
+
+/// Whether a model was read right: the original file, run whole by another engine's own importer, against the reference that is cut from
+/// the imported graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ImportCheck {
+    /// All outputs agree.
+    Pass {
+        /// The largest relative L2 distance of an output.
+        distance: f64,
+    },
+    /// An output differs.
+    Fail {
+        /// The output, and how it differs.
+        reason: String,
+    },
+    /// The engine cannot run the file.
+    Unchecked {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Where a shard runs: one of the NPU's cores, or the host processor.

@@ -3,8 +3,8 @@
 
 use rockshard_manifest::{
     AttentionTiling, Compiled, CompiledLayer, Conversion, CoreId, Family, FileEntry, FusedLora,
-    Generator, Golden, Manifest, Model, ModelledCost, Optimise, Placement, Role, SCHEMA,
-    SandwichRegion, Shard, TensorSpec, Verified,
+    Generator, Golden, ImportCheck, Manifest, Model, ModelledCost, Optimise, Placement, Role,
+    SCHEMA, SandwichRegion, Shard, TensorSpec, Verified,
 };
 use rockshard_tensor::DType;
 use serde_json::{Value, json};
@@ -128,6 +128,7 @@ fn sample() -> Manifest {
                 steps: 2,
                 dtype: DType::F16,
             }),
+            import: Some(ImportCheck::Pass { distance: 2e-7 }),
         }],
         companions: Default::default(),
         files,

@@ -89,7 +89,8 @@ pub use rockshard_diffusion::{
     DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request,
 };
 pub use rockshard_manifest::{
-    Companion, CoreId, Family, Manifest, Model, Optimise, Placement, Role, Shard, TensorSpec,
+    Companion, CoreId, Family, ImportCheck, Manifest, Model, Optimise, Placement, Role, Shard,
+    TensorSpec,
 };
 pub use rockshard_pack::{Devices, Footprint, Mode, Pack, PackError, Variant};
 pub use rockshard_runtime::{
@@ -98,10 +99,10 @@ pub use rockshard_runtime::{
 };
 pub use rockshard_tensor::{DType, Tensor};
 pub use rockshard_validation::{
-    Report, ReportExtras, ValidateProgress, ValidationError, random_inputs, validate_golden,
-    write_report,
+    Report, ReportExtras, ValidateProgress, ValidationError, Verdict, random_inputs,
+    validate_golden, write_report,
 };
-pub use validating::{recorded_inputs, validate};
+pub use validating::{check_import, recorded_inputs, validate};
 
 /// Tensors by name.
 pub type TensorMap = std::collections::BTreeMap<String, Tensor>;

@@ -1,15 +1,18 @@
 //! Validation with what a pack's family gives: a text-to-image pack's networks are judged on the inputs of a real drawing.
 
 use crate::{Error, ModelInputs, Painter, PainterOptions, take_cores_with};
+use rockshard_converter::{Part, Source, check_original};
 use rockshard_device_cpu::CpuDevice;
 use rockshard_devices::{DeviceDefaults, DeviceName};
 use rockshard_diffusion::{DrawProgress, Request};
 use rockshard_manifest::{Family, Role};
-use rockshard_pack::{Devices, Pack};
+use rockshard_pack::{Devices, Mode, Pack};
 use rockshard_runtime::{CoresOptions, RunOptions};
 use rockshard_tensor::Tensor;
-use rockshard_validation::{Report, ValidateProgress};
+use rockshard_validation::{Report, ValidateProgress, Verdict, random_inputs};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// Seed of the picture that inputs are recorded from.
 const SEED: u64 = 1;
@@ -43,6 +46,43 @@ pub fn recorded_inputs(
         inputs.insert(encoder.name.clone(), [(spec.name.clone(), planes)].into());
     }
     Ok(inputs)
+}
+
+/// Compare a pack's reference with the model that it was made from, which the reference engine runs whole by its own reading of the files;
+/// gives what was found by model. `inputs` are by model; models without any get seeded noise.
+///
+/// # Errors
+/// The original is no model that is known, or the pack cannot be run on the reference.
+pub fn check_import(
+    pack: &Pack,
+    original: &Path,
+    inputs: &ModelInputs,
+) -> Result<BTreeMap<String, Verdict>, Error> {
+    let resolutions: Vec<[u32; 2]> = pack.manifest().resolutions().into_iter().flatten().collect();
+    let source = Source::open(original, &resolutions, 1)?;
+    let reference = CpuDevice::new();
+    let cores = take_cores_with(&rockshard_devices::open(DeviceName::Cpu)?, CoresOptions::new(1))?;
+    let mut verdicts = BTreeMap::new();
+    for model in &pack.manifest().models {
+        let same = |p: &&Part| p.name == model.name && p.resolution == model.resolution;
+        let only = (source.parts.len() == 1).then(|| &source.parts[0]);
+        let Some(part) = source.parts.iter().find(same).or(only) else {
+            let reason = format!("{} has no part {:?}", original.display(), model.name);
+            verdicts.insert(model.name.clone(), Verdict::Unchecked { reason });
+            continue;
+        };
+        let mut given = random_inputs(&model.inputs, SEED);
+        given.extend(inputs.get(&model.name).cloned().unwrap_or_default());
+        given.retain(|name, _| model.inputs.iter().any(|spec| spec.name == *name));
+        let loaded = cores.load(pack, Mode::Pipeline, |m| {
+            m.name == model.name && m.resolution == model.resolution
+        })?;
+        let outcome = loaded.run(&model.name, vec![given.clone()], &RunOptions::default())?;
+        let outputs = outcome.outputs?.pop().unwrap_or_default();
+        let check = check_original(&reference, &part.path, &given, &outputs);
+        verdicts.insert(model.name.clone(), Verdict::from(&check));
+    }
+    Ok(verdicts)
 }
 
 /// Compare every layer of a pack on devices with the float32 reference. `inputs` are by model; models without any get seeded noise.

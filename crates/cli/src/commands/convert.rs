@@ -1,13 +1,14 @@
 //! `convert`: arguments to a request, progress, and a few lines about the pack.
 
 use crate::args::{ConvertArgs, GoldenType};
+use crate::commands::validate::BELOW_THRESHOLD;
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
 use rockshard::{
-    ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, Manifest, Recording, Rk3588,
-    Sample, Source, Toolkit,
+    ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck, Manifest, Model,
+    Recording, Rk3588, Sample, Source, Toolkit,
 };
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         calibration: calibration(args)?,
         loras: args.lora.clone(),
         golden: golden(args),
+        check: args.check,
         toolkit: args.compile.then(|| Toolkit {
             python: args.rknn_python.clone(),
             jobs: args.jobs.into(),
@@ -43,8 +45,20 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         ..ConvertRequest::new(&args.model, &args.out)
     };
     let manifest = convert(request, "; the same command with --resume goes on", out)?;
+    for model in &manifest.models {
+        for line in &model.declined {
+            if let Some(warning) = line.strip_prefix("sandwich: ") {
+                tracing::warn!("{}: {warning}", model.name);
+            }
+        }
+    }
     out.result(&manifest, || summary(&manifest, &chip, &args.out.display().to_string()));
-    Ok(ExitCode::SUCCESS)
+    let wrong = |m: &Model| matches!(m.import, Some(ImportCheck::Fail { .. }));
+    Ok(if manifest.models.iter().any(wrong) {
+        ExitCode::from(BELOW_THRESHOLD)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// What to record: what was asked for, or what verification needs.
@@ -68,6 +82,9 @@ pub fn convert(request: ConvertRequest, hint: &str, out: &Output) -> Result<Mani
             ConvertProgress::Shard(part, done, total) => display.at(&part, done, total, &part),
             ConvertProgress::Golden(part) => {
                 display.at(&part, 0, 1, &format!("{part}: recording golden tensors"))
+            }
+            ConvertProgress::Check(part) => {
+                display.at(&part, 0, 1, &format!("{part}: running the original"))
             }
             ConvertProgress::Compile(part, done, total) => {
                 display.at(&format!("compiling {part}"), done, total, &format!("compiling {part}"))
@@ -126,6 +143,14 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
         if scaled > 0 {
             line += &format!(", {scaled} sandwiched");
         }
+        line += &match &model.import {
+            None => String::new(),
+            Some(ImportCheck::Pass { distance }) => {
+                format!(", import checked: off by {distance:.0e}")
+            }
+            Some(ImportCheck::Fail { reason }) => format!(", IMPORT DIFFERS: {reason}"),
+            Some(ImportCheck::Unchecked { reason }) => format!(", import unchecked: {reason}"),
+        };
         let compiled: Vec<_> = npu.iter().filter_map(|s| s.compiled.as_ref()).collect();
         if !compiled.is_empty() {
             let on_cpu: usize = compiled.iter().map(|c| c.on_cpu().count()).sum();
@@ -136,6 +161,7 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
             line += &format!(", lowest cosine of Rockchip's simulator {worst:.6}");
         }
         lines.push(line);
+        lines.extend(host_work(model));
     }
     let space = chip.address_space;
     for resolution in manifest.resolutions() {
@@ -150,4 +176,26 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
     }
     lines.push(format!("pack: {path}"));
     lines.join("\n")
+}
+
+/// What the host runs between the NPU's shards, and what the turns cost.
+fn host_work(model: &Model) -> Option<String> {
+    let first = model.shards.iter().position(|s| s.core != CoreId::Host)?;
+    let later: Vec<_> = model.shards[first..].iter().filter(|s| s.core == CoreId::Host).collect();
+    if later.is_empty() {
+        return None;
+    }
+    let operators: std::collections::BTreeSet<&str> =
+        later.iter().flat_map(|s| s.operators.keys()).map(String::as_str).collect();
+    let names: Vec<&str> = operators.into_iter().collect();
+    let crossings =
+        later.iter().flat_map(|s| &s.inputs).chain(later.iter().flat_map(|s| &s.outputs));
+    let bytes: usize = crossings.map(|t| t.shape.iter().product::<usize>() * 2).sum();
+    Some(format!(
+        "{}: {} turns of the host behind NPU work ({}), for which {} cross between them in each run",
+        model.name,
+        later.len(),
+        names.join(", "),
+        size(bytes as u64)
+    ))
 }

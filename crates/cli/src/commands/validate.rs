@@ -23,9 +23,14 @@ pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
         rockshard::validate_golden(&pack, &devices, args.threshold, &mut shown(out))
     } else {
         let inputs = inputs(args, &pack, out)?;
-        return finish(args, &judge(&pack, &devices, &inputs, args.threshold, out)?, out);
+        let mut report = judge(&pack, &devices, &inputs, args.threshold, out)?;
+        if let Some(original) = &args.original {
+            let verdicts = rockshard::check_import(&pack, original, &inputs)?;
+            report.judge_imports(verdicts);
+        }
+        return finish(args, &pack, &report, out);
     };
-    finish(args, &ended(report)?, out)
+    finish(args, &pack, &ended(report)?, out)
 }
 
 /// Compare with the reference, showing progress.
@@ -47,12 +52,39 @@ fn ended<E: Into<anyhow::Error>>(report: Result<Report, E>) -> Result<Report> {
     report.map_err(Into::into)
 }
 
-fn finish(args: &ValidateArgs, report: &Report, out: &Output) -> Result<ExitCode> {
+fn finish(args: &ValidateArgs, pack: &Pack, report: &Report, out: &Output) -> Result<ExitCode> {
     if let Some(path) = &args.report {
         write_report(report, &ReportExtras::default(), path)?;
     }
-    out.result(report, || report.summary().join("\n"));
+    out.result(report, || {
+        let mut lines = report.summary();
+        lines.extend(next_step(pack, report).map(|step| format!("try next: {step}")));
+        lines.join("\n")
+    });
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(BELOW_THRESHOLD) })
+}
+
+/// What to try when layers fail.
+fn next_step(pack: &Pack, report: &Report) -> Option<String> {
+    let failed = report.models.iter().find(|m| m.verdict.is_fail())?;
+    if failed.import.is_fail() {
+        return Some(
+            "the model was read wrong; please report it with the node that `convert --output` narrows it down to"
+                .into(),
+        );
+    }
+    let model = pack.manifest().models.iter().find(|m| m.name == failed.model)?;
+    let helpless = model.declined.iter().find(|line| line.starts_with("sandwich: "));
+    Some(match (pack.manifest().conversion.sandwich.as_str(), helpless) {
+        ("auto", Some(line)) => format!(
+            "{}; give real inputs with `convert --calibrate INPUT=FILE.npy`, or leave the node to the host",
+            line.trim_start_matches("sandwich: ")
+        ),
+        ("auto", None) => {
+            "convert again with `--calibrate INPUT=FILE.npy` and the inputs that fail here".into()
+        }
+        _ => "convert again with `--sandwich auto`, calibrated on these inputs with `--calibrate INPUT=FILE.npy`".into(),
+    })
 }
 
 /// What a drawing gives the networks, and over it what was typed.
