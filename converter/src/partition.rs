@@ -7,6 +7,7 @@
 mod host;
 mod levels;
 mod naming;
+mod regions;
 
 pub use levels::levels;
 
@@ -48,12 +49,18 @@ pub fn partition(
     let links = graph.links();
     let host = host_nodes(graph, part)?;
     let npu_nodes: Vec<NodeId> = graph.node_ids().filter(|n| !host.contains(n)).collect();
-    let pieces = blocks(graph, &links, &npu_nodes, shards == Shards::Block);
+    let spans: Vec<Vec<Vec<NodeId>>> = regions::spans(graph, &links, &npu_nodes)
+        .into_iter()
+        .map(|span| match span {
+            regions::Span::Bands(nodes) => vec![nodes],
+            regions::Span::Free(nodes) => blocks(graph, &links, &nodes, shards == Shards::Block),
+        })
+        .collect();
     let cost = |nodes: &[NodeId]| {
         nodes.iter().map(|&n| npu.node(graph, graph.node(n)).micros).sum::<f64>()
     };
-    let pieces = match shards {
-        Shards::Block | Shards::Layer => pieces,
+    let count = match shards {
+        Shards::Block | Shards::Layer => usize::MAX,
         Shards::Count(n) if n > npu_nodes.len() => {
             return Err(ConvertError::TooManyShards {
                 part: part.to_owned(),
@@ -61,19 +68,24 @@ pub fn partition(
                 nodes: npu_nodes.len(),
             });
         }
-        Shards::Count(n) if n > pieces.len() => {
-            joined(npu_nodes.iter().map(|&n| vec![n]).collect(), n, cost)
+        Shards::Count(n) if n < spans.len() => {
+            return Err(ConvertError::TooFewShards {
+                part: part.to_owned(),
+                asked: n,
+                least: spans.len(),
+            });
         }
-        Shards::Count(n) => joined(pieces, n, cost),
+        Shards::Count(n) => n,
         // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
         // keeps several cores busy.
         Shards::Auto => {
             let worthwhile = optimise == Optimise::Throughput
                 && cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
-            let count = if worthwhile { usize::from(npu.cores).min(pieces.len()) } else { 1 };
-            joined(pieces, count, cost)
+            if worthwhile { usize::from(npu.cores) } else { 1 }
         }
     };
+    let exact = matches!(shards, Shards::Count(_));
+    let pieces = spread(spans, count, exact, cost);
     let mut segments = Vec::new();
     if !host.is_empty() {
         let nodes = graph.node_ids().filter(|n| host.contains(n)).collect();
@@ -181,6 +193,34 @@ fn is_strided(node: &Node) -> bool {
 fn head_group(node: &Node) -> Option<&str> {
     let (_, rest) = node.name.rsplit_once(GROUP_MARK)?;
     Some(rest.split('/').next().unwrap_or(rest))
+}
+
+/// Join the pieces of each span into as many runs as it gets of `count`: one each, and the others where a run would cost most. Exactly as many
+/// as asked for (`exact`) may need spans of more pieces than they have: those are cut between nodes.
+fn spread(
+    spans: Vec<Vec<Vec<NodeId>>>,
+    count: usize,
+    exact: bool,
+    cost: impl Fn(&[NodeId]) -> f64,
+) -> Vec<Vec<NodeId>> {
+    let pieces: usize = spans.iter().map(Vec::len).sum();
+    let alone = |span: Vec<Vec<NodeId>>| span.into_iter().flatten().map(|n| vec![n]).collect();
+    let spans: Vec<Vec<Vec<NodeId>>> =
+        if exact && count > pieces { spans.into_iter().map(alone).collect() } else { spans };
+    let costs: Vec<f64> =
+        spans.iter().map(|span| span.iter().map(|piece| cost(piece)).sum()).collect();
+    let mut shares = vec![1; spans.len()];
+    for _ in spans.len()..count.min(spans.iter().map(Vec::len).sum()) {
+        let open = (0..spans.len()).filter(|&i| shares[i] < spans[i].len());
+        let dearest = |a: &usize, b: &usize| {
+            (costs[*a] / shares[*a] as f64).total_cmp(&(costs[*b] / shares[*b] as f64))
+        };
+        // Of equals the first.
+        let Some(next) = open.rev().max_by(dearest) else { break };
+        shares[next] += 1;
+    }
+    let runs = spans.into_iter().zip(shares);
+    runs.flat_map(|(span, share)| joined(span, share, &cost)).collect()
 }
 
 /// Join neighbouring pieces into `count` runs whose dearest is as cheap as possible (binary search over the dearest).

@@ -5,6 +5,7 @@
 //! after it.
 
 mod heads;
+mod parts;
 mod plane;
 mod sandwich;
 mod scale;
@@ -15,6 +16,8 @@ mod tokens;
 
 pub(crate) use heads::GROUP_MARK;
 pub use heads::split_heads;
+pub use parts::in_parts;
+pub(crate) use parts::{BAND_MARK, ROWS_MARK};
 pub use plane::planes;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::apply_scales;
@@ -50,9 +53,10 @@ pub(crate) struct PartContext<'a> {
 type PartPass = fn(Graph, &mut PartContext) -> Result<(Graph, Log), ConvertError>;
 
 /// The passes over a part's whole graph, in the order in which they run.
-const PART_PASSES: [PartPass; 5] = [
+const PART_PASSES: [PartPass; 6] = [
     fuse_patterns,
     convolve_shuffled_linears,
+    cut_long_axes,
     move_tokens_to_planes,
     spread_heads,
     divide_over_cores,
@@ -86,6 +90,12 @@ fn convolve_shuffled_linears(
 ) -> Result<(Graph, Log), ConvertError> {
     let log = shuffled_linears(&mut graph)?;
     Ok((graph, log))
+}
+
+/// What has more tokens than an axis may have, in bands.
+fn cut_long_axes(graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
+    let (graph, edits) = in_parts(graph, c.chip)?;
+    Ok((graph, Log { edits, ..Log::default() }))
 }
 
 /// Deep linear layers on planes, where a whole item is to be fast.
