@@ -40,6 +40,7 @@ pub fn convert(
     if !request.loras.is_empty() {
         loras.check(source.parts.iter().map(|p| Ok((lora_part(request, p), import(p)?.1))))?;
     }
+    crate::sizes::check(request, &source)?;
     let mut writer = PackWriter::start(&request.out, &recipe(request, &source)?, request.resume)?;
     let mut teller = Teller(progress);
     let models = convert_parts(request, &source, &mut loras, reference, &mut writer, &mut teller);

@@ -21,6 +21,7 @@ mod recipe;
 mod reference;
 mod request;
 mod shards;
+mod sizes;
 mod toolkit;
 
 pub use calibrate::Sample;
