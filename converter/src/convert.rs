@@ -41,9 +41,10 @@ pub fn convert(
             source
                 .parts
                 .iter()
-                .map(|p| Ok((lora_part(request, p), import(p, engines.reference)?.1))),
+                .map(|p| Ok((lora_part(request, p), import(p, Some(engines.reference))?.1))),
         )?;
     }
+    crate::sizes::check(request, &source, engines.reference)?;
     let mut writer = PackWriter::start(&request.out, &recipe(request, &source)?, request.resume)?;
     let mut teller = Teller(progress);
     let models = convert_parts(request, &source, &mut loras, engines, &mut writer, &mut teller);
@@ -194,7 +195,7 @@ fn convert_part(
     writer: &mut PackWriter,
     teller: &mut Teller,
 ) -> Result<(Model, Graph), ConvertError> {
-    let (model, mut graph) = import(part, engines.reference)?;
+    let (model, mut graph) = import(part, Some(engines.reference))?;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let scratch = writer.scratch();
     let mut moved = Vec::new();

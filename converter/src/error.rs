@@ -94,6 +94,18 @@ pub enum ConvertError {
         /// Nodes there are.
         nodes: usize,
     },
+    /// Fewer shards than the cuts that bands of tokens need.
+    #[error(
+        "{part}: {asked} shards asked for, but at this size it needs at least {least}: the compiler must not see planes and their bands of tokens in one"
+    )]
+    TooFewShards {
+        /// Part of the model.
+        part: String,
+        /// Asked for.
+        asked: usize,
+        /// Shards it needs.
+        least: usize,
+    },
     /// Calibration inputs that do not fit.
     #[error("calibration of {part}: {problem}")]
     Calibration {

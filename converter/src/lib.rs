@@ -24,6 +24,7 @@ mod reference;
 mod request;
 mod scaling;
 mod shards;
+mod sizes;
 mod toolkit;
 
 pub use calibrate::Sample;

@@ -2,6 +2,7 @@
 
 use crate::ConvertError;
 use crate::family::Part;
+use crate::partition::host_nodes;
 use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
 use rockshard_graph::{Binary, Graph, Op};
@@ -24,7 +25,7 @@ pub(crate) fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> 
 /// The part's graph, and the model whose files hold its weights.
 pub(crate) fn import(
     part: &Part,
-    reference: &dyn Device,
+    reference: Option<&dyn Device>,
 ) -> Result<(rockshard_onnx::Model, Graph), ConvertError> {
     let wrap = in_part(part);
     let model = rockshard_onnx::load(&part.path).map_err(|e| wrap(e.into()))?;
@@ -33,10 +34,16 @@ pub(crate) fn import(
         dims: part.dims.clone(),
         outputs: part.outputs.clone(),
     };
-    let engine = |model: &[u8], inputs: &[(&str, &Tensor)], outputs: &[&str]| {
-        reference.evaluate(OnnxModel::Bytes(model), inputs, outputs)
+    let graph = match reference {
+        None => import_model(&model, &options, None),
+        Some(reference) => {
+            let engine = |model: &[u8], inputs: &[(&str, &Tensor)], outputs: &[&str]| {
+                reference.evaluate(OnnxModel::Bytes(model), inputs, outputs)
+            };
+            import_model(&model, &options, Some(&engine))
+        }
     };
-    let graph = import_model(&model, &options, Some(&engine)).map_err(wrap)?;
+    let graph = graph.map_err(wrap)?;
     Ok((model, graph))
 }
 
@@ -54,7 +61,7 @@ pub(crate) fn stored(
     tensor.map_err(ConvertError::tensor("weight"))
 }
 
-/// Refuse weights that are not finite. What only chooses or limits may be infinite.
+/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads.
 ///
 /// # Errors
 /// A weight with NaN or an infinity, by the name that the file has.
@@ -63,12 +70,11 @@ pub(crate) fn check_weights(
     part: &Part,
     model: &rockshard_onnx::Model,
 ) -> Result<(), ConvertError> {
+    let host = host_nodes(graph);
     let mut seen = BTreeSet::new();
-    for node in graph.nodes() {
-        let chooses = matches!(
-            node.op,
-            Op::Where | Op::Binary(Binary::Min | Binary::Max) | Op::Host(..) | Op::Gather { .. }
-        ) || graph.value(node.output).dtype != DType::F32;
+    for (id, node) in graph.node_ids().zip(graph.nodes()) {
+        let chooses = matches!(node.op, Op::Where | Op::Binary(Binary::Min | Binary::Max))
+            || host.contains(&id);
         for &id in node.inputs.iter().filter(|&&id| seen.insert(id)) {
             let Some(found) = graph.constant(id).and_then(not_finite) else { continue };
             if found.is_nan() || !chooses {

@@ -7,6 +7,7 @@
 mod host;
 mod levels;
 mod naming;
+mod regions;
 
 use host::Turn;
 pub use host::host_nodes;
@@ -40,7 +41,7 @@ const WORTH_CUTTING: f64 = 30.0;
 /// Cut a graph into segments in an order in which they can run.
 ///
 /// # Errors
-/// More shards asked for than nodes.
+/// More shards asked for than nodes, or fewer than there must be.
 pub fn partition(
     graph: &Graph,
     part: &str,
@@ -53,39 +54,47 @@ pub fn partition(
     let cost = |nodes: &[NodeId]| {
         nodes.iter().map(|&n| npu.node(graph, graph.node(n)).micros).sum::<f64>()
     };
-    let own: Vec<&Turn> = turns.iter().filter(|turn| !turn.host).collect();
-    let nodes = own.iter().map(|turn| turn.nodes.len()).sum();
-    if let Shards::Count(asked) = shards
-        && asked > nodes
-    {
-        return Err(ConvertError::TooManyShards { part: part.to_owned(), asked, nodes });
-    }
-    let mut counts = shares(&own, shards, cost).into_iter();
+    let spans_of = |turn: &Turn| -> Vec<Vec<Vec<NodeId>>> {
+        let pieces = |span| match span {
+            regions::Span::Bands(nodes) => vec![nodes],
+            regions::Span::Free(nodes) => blocks(graph, &links, &nodes, shards == Shards::Block),
+        };
+        match turn.host {
+            true => Vec::new(),
+            false => regions::spans(graph, &links, &turn.nodes).into_iter().map(pieces).collect(),
+        }
+    };
+    let of_turns: Vec<Vec<Vec<Vec<NodeId>>>> = turns.iter().map(spans_of).collect();
+    let spans: Vec<Vec<Vec<NodeId>>> = of_turns.iter().flatten().cloned().collect();
+    let npu_nodes: Vec<NodeId> = spans.iter().flatten().flatten().copied().collect();
+    let count = match shards {
+        Shards::Block | Shards::Layer => usize::MAX,
+        Shards::Count(asked) if asked > npu_nodes.len() => {
+            let nodes = npu_nodes.len();
+            return Err(ConvertError::TooManyShards { part: part.to_owned(), asked, nodes });
+        }
+        Shards::Count(asked) if asked < spans.len() => {
+            let least = spans.len();
+            return Err(ConvertError::TooFewShards { part: part.to_owned(), asked, least });
+        }
+        Shards::Count(n) => n,
+        // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
+        // keeps several cores busy.
+        Shards::Auto => {
+            let worthwhile = optimise == Optimise::Throughput
+                && cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
+            if worthwhile { usize::from(npu.cores) } else { 1 }
+        }
+    };
+    let exact = matches!(shards, Shards::Count(_));
+    let mut runs = spread(spans, count, exact, cost).into_iter();
     let mut found: Vec<(bool, Vec<NodeId>)> = Vec::new();
-    for turn in &turns {
+    for (turn, spans) in turns.iter().zip(&of_turns) {
         if turn.host {
             found.push((true, turn.nodes.clone()));
-            continue;
         }
-        let pieces = blocks(graph, &links, &turn.nodes, shards == Shards::Block);
-        let worthwhile = || {
-            optimise == Optimise::Throughput
-                && cost(&turn.nodes) > WORTH_CUTTING * npu.run_overhead_micros
-        };
-        let pieces = match (shards, counts.next()) {
-            (Shards::Block | Shards::Layer, _) | (_, None) => pieces,
-            (Shards::Count(_), Some(n)) if n > pieces.len() => {
-                joined(turn.nodes.iter().map(|&n| vec![n]).collect(), n, cost)
-            }
-            (Shards::Count(_), Some(n)) => joined(pieces, n, cost),
-            // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
-            // keeps several cores busy.
-            (Shards::Auto, _) => {
-                let count = if worthwhile() { usize::from(npu.cores).min(pieces.len()) } else { 1 };
-                joined(pieces, count, cost)
-            }
-        };
-        found.extend(pieces.into_iter().map(|piece| (false, piece)));
+        let own = runs.by_ref().take(spans.len()).flatten();
+        found.extend(own.map(|nodes| (false, nodes)));
     }
     let count = found.iter().filter(|(host, _)| !host).count();
     let mut number = 0;
@@ -98,20 +107,6 @@ pub fn partition(
         Segment { name, nodes, host, core: None }
     };
     Ok(found.into_iter().map(named).collect())
-}
-
-/// How many shards each turn of the NPU gets of those asked for: one at least, and the dearest the most.
-fn shares(turns: &[&Turn], shards: Shards, cost: impl Fn(&[NodeId]) -> f64) -> Vec<usize> {
-    let mut counts = vec![1; turns.len()];
-    let Shards::Count(asked) = shards else { return counts };
-    for _ in turns.len()..asked {
-        let room = |&i: &usize| counts[i] < turns[i].nodes.len();
-        let each = |i: usize| cost(&turns[i].nodes) / counts[i] as f64;
-        let dearest = (0..turns.len()).filter(room).max_by(|&a, &b| each(a).total_cmp(&each(b)));
-        let Some(dearest) = dearest else { break };
-        counts[dearest] += 1;
-    }
-    counts
 }
 
 /// Nodes that the host runs, where all of them come before the NPU's.
@@ -213,6 +208,34 @@ fn is_strided(node: &Node) -> bool {
 fn head_group(node: &Node) -> Option<&str> {
     let (_, rest) = node.name.rsplit_once(GROUP_MARK)?;
     Some(rest.split('/').next().unwrap_or(rest))
+}
+
+/// Join the pieces of each span into as many runs as it gets of `count`: one each, and the others where a run would cost most. Exactly as many
+/// as asked for (`exact`) may need spans of more pieces than they have: those are cut between nodes.
+fn spread(
+    spans: Vec<Vec<Vec<NodeId>>>,
+    count: usize,
+    exact: bool,
+    cost: impl Fn(&[NodeId]) -> f64,
+) -> Vec<Vec<Vec<NodeId>>> {
+    let pieces: usize = spans.iter().map(Vec::len).sum();
+    let alone = |span: Vec<Vec<NodeId>>| span.into_iter().flatten().map(|n| vec![n]).collect();
+    let spans: Vec<Vec<Vec<NodeId>>> =
+        if exact && count > pieces { spans.into_iter().map(alone).collect() } else { spans };
+    let costs: Vec<f64> =
+        spans.iter().map(|span| span.iter().map(|piece| cost(piece)).sum()).collect();
+    let mut shares = vec![1; spans.len()];
+    for _ in spans.len()..count.min(spans.iter().map(Vec::len).sum()) {
+        let open = (0..spans.len()).filter(|&i| shares[i] < spans[i].len());
+        let dearest = |a: &usize, b: &usize| {
+            (costs[*a] / shares[*a] as f64).total_cmp(&(costs[*b] / shares[*b] as f64))
+        };
+        // Of equals the first.
+        let Some(next) = open.rev().max_by(dearest) else { break };
+        shares[next] += 1;
+    }
+    let runs = spans.into_iter().zip(shares);
+    runs.map(|(span, share)| joined(span, share, &cost)).collect()
 }
 
 /// Join neighbouring pieces into `count` runs whose dearest is as cheap as possible (binary search over the dearest).

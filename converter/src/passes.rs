@@ -6,6 +6,7 @@
 
 mod heads;
 mod masks;
+mod parts;
 mod plane;
 mod sandwich;
 mod scale;
@@ -17,6 +18,8 @@ mod tokens;
 pub(crate) use heads::GROUP_MARK;
 pub use heads::split_heads;
 pub use masks::legal_masks;
+pub use parts::in_parts;
+pub(crate) use parts::{BAND_MARK, ROWS_MARK};
 pub use plane::planes;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::{apply_scales, moderate_scales};
@@ -52,10 +55,11 @@ pub(crate) struct PartContext<'a> {
 type PartPass = fn(Graph, &mut PartContext) -> Result<(Graph, Log), ConvertError>;
 
 /// The passes over a part's whole graph, in the order in which they run.
-const PART_PASSES: [PartPass; 6] = [
+const PART_PASSES: [PartPass; 7] = [
     hide_by_masks,
     fuse_patterns,
     convolve_shuffled_linears,
+    cut_long_axes,
     move_tokens_to_planes,
     spread_heads,
     divide_over_cores,
@@ -95,6 +99,12 @@ fn convolve_shuffled_linears(
 ) -> Result<(Graph, Log), ConvertError> {
     let log = shuffled_linears(&mut graph)?;
     Ok((graph, log))
+}
+
+/// What has more tokens than an axis may have, in bands.
+fn cut_long_axes(graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
+    let (graph, edits) = in_parts(graph, c.chip)?;
+    Ok((graph, Log { edits, ..Log::default() }))
 }
 
 /// Deep linear layers on planes, where a whole item is to be fast.

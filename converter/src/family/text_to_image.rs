@@ -2,9 +2,11 @@
 //! and the tokenizer. A directory with some of the networks only is converted too, as networks.
 
 use super::{
-    Part, Source, check_batch, check_sides, declared, folder_companions, read_json, refused,
+    Part, SMALLEST, Source, check_batch, check_sides, declared, folder_companions, read_json,
+    refused,
 };
 use crate::ConvertError;
+use crate::sizes::refusal;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::{OnnxError, load};
 use serde_json::Value as Json;
@@ -72,10 +74,17 @@ pub(super) fn open(
         check_sides(path, own[0])?;
     }
     let resolutions = if resolutions.is_empty() { &own[..] } else { resolutions };
-    if let Some([width, height]) = resolutions.iter().find(|r| r.iter().any(|s| s % scale != 0)) {
-        let problem =
-            format!("resolution {width}x{height}: width and height must be divisible by {scale}");
-        return Err(refused(path, problem));
+    if let Some(&asked) = resolutions.iter().find(|r| r.iter().any(|s| s % scale != 0)) {
+        let near = asked.map(|side| (side / scale * scale).max(scale).max(SMALLEST));
+        let source = open(path, &[near], batch)?;
+        let parts: Vec<&Part> = source.parts.iter().filter(|p| p.resolution.is_some()).collect();
+        let [width, height] = asked;
+        return Err(refusal(path, asked, &parts, scale).unwrap_or_else(|| {
+            let problem = format!(
+                "resolution {width}x{height}: width and height must be divisible by {scale}"
+            );
+            refused(path, problem)
+        }));
     }
     let number = |json: &Option<Json>, key: &str, default: usize| {
         json.as_ref()

@@ -154,7 +154,7 @@ impl Planes<'_> {
         let forms = self.forms.get(&value).copied().unwrap_or_default();
         let id = match (forms.plain, forms.plane) {
             (Some(id), _) => return id,
-            (None, Some(plane)) => {
+            (None, Some(plane)) if self.source.constant(value).is_none() => {
                 let shape = self.source.value(value).shape.clone();
                 let name = self.source.value(value).name.clone();
                 let id = if let &[batch, tokens, channels] = &shape[..] {
@@ -178,7 +178,7 @@ impl Planes<'_> {
                 self.out.graph.value_mut(id).name = name;
                 id
             }
-            (None, None) => {
+            (None, _) => {
                 let constant = self.source.value(value);
                 let tensor = constant
                     .constant

@@ -26,19 +26,7 @@ impl Rk3588 {
     /// Limits that the graph exceeds: extents of tensors that NPU operators read or write, and the address space. The vendor's
     /// compiler goes on regardless and its model returns zeros (docs/rk3588.md 2.5), so these are errors.
     pub fn limits(&self, graph: &Graph) -> Vec<LimitError> {
-        let mut found = Vec::new();
-        for node in graph.nodes().iter().filter(|node| self.fallback(graph, node).is_none()) {
-            let value = (node.inputs.iter().chain([&node.output]))
-                .map(|&v| graph.value(v))
-                .find(|v| self.too_long(v));
-            if let Some(value) = value {
-                let limit = format!(
-                    "value {:?} of shape {:?} has an axis longer than {} (channels: {})",
-                    value.name, value.shape, self.largest_extent, self.most_channels
-                );
-                found.push(LimitError { node: node.name.clone(), limit });
-            }
-        }
+        let mut found = self.long_axes(graph);
         let cost = self.graph(graph);
         let total = cost.weight_bytes.saturating_add(cost.internal_bytes);
         if total > self.address_space {
@@ -50,6 +38,21 @@ impl Rk3588 {
             found.push(LimitError { node: graph.name.clone(), limit });
         }
         found
+    }
+
+    /// Extents of tensors that NPU operators read or write which are too long, one for each node.
+    pub fn long_axes(&self, graph: &Graph) -> Vec<LimitError> {
+        let on_npu = graph.nodes().iter().filter(|node| self.fallback(graph, node).is_none());
+        let too_long = on_npu.filter_map(|node| {
+            let values = node.inputs.iter().chain([&node.output]).map(|&v| graph.value(v));
+            let value = values.into_iter().find(|v| self.too_long(v))?;
+            let limit = format!(
+                "value {:?} of shape {:?} has an axis longer than {} (channels: {})",
+                value.name, value.shape, self.largest_extent, self.most_channels
+            );
+            Some(LimitError { node: node.name.clone(), limit })
+        });
+        too_long.collect()
     }
 
     /// Nodes that fall back to the CPU: slower (their time is modelled so), but not an error.

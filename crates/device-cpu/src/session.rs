@@ -6,7 +6,7 @@ use rockshard_device::{
 };
 use rockshard_manifest::{CoreId, TensorSpec};
 use rockshard_tensor::Tensor;
-use rten::{Dimension, Model, NodeId, RunOptions, ThreadPool};
+use rten::{Dimension, Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,13 @@ impl CpuSession {
                 "the cpu device runs .onnx graphs; name the shard's .onnx file".into(),
             ));
         }
-        let model = Model::load_file(&shard.path).map_err(|e| fail(e.to_string()))?;
+        let mut options = ModelOptions::with_all_ops();
+        let mut model = options.load_file(&shard.path).map_err(|e| fail(e.to_string()))?;
+        // rten's optimiser may give an output that it has folded another name.
+        if boundary(&model, model.output_ids(), &shard.outputs, "output").is_err() {
+            options.enable_optimization(false);
+            model = options.load_file(&shard.path).map_err(|e| fail(e.to_string()))?;
+        }
         let inputs = boundary(&model, model.input_ids(), &shard.inputs, "input").map_err(&fail)?;
         let outputs =
             boundary(&model, model.output_ids(), &shard.outputs, "output").map_err(&fail)?;

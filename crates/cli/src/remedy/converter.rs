@@ -10,6 +10,9 @@ pub fn convert(error: &ConvertError) -> Option<String> {
         ConvertError::SplitWith { other } => {
             Some(format!("leave --{other} out, or choose another --placement"))
         }
+        ConvertError::TooFewShards { least, .. } => {
+            Some(format!("ask for --shards {least} or more, or leave it out"))
+        }
         ConvertError::OwnShapes { .. } => Some("leave --batch out".into()),
         ConvertError::OwnResolution { .. } => Some("leave --resolution out".into()),
         ConvertError::Toolkit { .. } => {

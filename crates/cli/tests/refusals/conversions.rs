@@ -192,11 +192,14 @@ fn resolutions() {
     let convert = |size: &str| format!("convert tiny-lcm --out pack --resolution={size}");
     scratch.refuses(
         &convert("100x128"),
-        &["resolution 100x128: width and height must be divisible by 8"],
+        &[
+            "resolution 100x128: unet needs width and height divisible by 32",
+            "the nearest sizes are 96x128 and 128x128",
+        ],
     );
     scratch.refuses(
         &convert("128x132"),
-        &["resolution 128x132: width and height must be divisible by 8"],
+        &["resolution 128x132: unet needs width and height divisible by 32"],
     );
     scratch.refuses(&convert("8x8"), &["resolution 8x8: width and height must be from 64 to 2048"]);
     for size in ["128", "0x128", "-8x8", "axb"] {
