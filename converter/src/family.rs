@@ -52,6 +52,8 @@ pub struct Source {
     pub parts: Vec<Part>,
     /// Files to take along.
     pub companions: Vec<CompanionFile>,
+    /// Networks that are there and not converted.
+    pub unused: Vec<String>,
 }
 
 const SMALLEST: u32 = 64;

@@ -22,5 +22,10 @@ pub(super) fn open(path: &Path, batch: usize) -> Result<Source, ConvertError> {
         outputs: Vec::new(),
         resolution: None,
     };
-    Ok(Source { family: Family::Network, parts: vec![part], companions: Vec::new() })
+    Ok(Source {
+        family: Family::Network,
+        parts: vec![part],
+        companions: Vec::new(),
+        unused: Vec::new(),
+    })
 }

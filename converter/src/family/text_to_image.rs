@@ -14,21 +14,34 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Networks in running order, in folders named after their roles, and whether a text-to-image model must have them.
-const PARTS: [(Role, bool); 4] = [
+const PARTS: [(Role, bool); 5] = [
     (Role::TextEncoder, true),
+    (Role::TextEncoder2, false),
     (Role::Unet, true),
     (Role::VaeEncoder, false),
     (Role::VaeDecoder, true),
 ];
 /// A network's file in its folder.
 const MODEL: &str = "model.onnx";
+/// The pipeline's own description, and what it may say of its class: an exporter's word may stand before.
+const INDEX: &str = "model_index.json";
+const CLASSES: [&str; 8] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "OnnxStableDiffusionPipeline",
+];
 /// Pixels that a latent value covers where no configuration says.
 const USUAL_SCALE: u32 = 8;
 /// More pixels than any VAE's latent value covers.
 const LARGEST_SCALE: u32 = 64;
 
 /// The folders of the networks.
-pub(super) fn folders() -> [&'static str; 4] {
+pub(super) fn folders() -> [&'static str; 5] {
     PARTS.map(|(role, _)| role.word())
 }
 
@@ -60,6 +73,7 @@ pub(super) fn open(
     batch: usize,
 ) -> Result<Source, ConvertError> {
     let whole = is_whole(path);
+    check_class(path)?;
     let config = |part: &str| read_json(&path.join(part).join("config.json"));
     let unet = config(Role::Unet.word())?;
     let vae = match config(Role::VaeDecoder.word())? {
@@ -100,11 +114,13 @@ pub(super) fn open(
         latent_channels: number(&unet, "in_channels", number(&vae, "latent_channels", 4)),
         hidden: number(&unet, "cross_attention_dim", 768),
         guidance: number(&unet, "time_cond_proj_dim", 256),
+        pooled: number(&config(Role::TextEncoder2.word())?, "projection_dim", 1280),
         tokens: tokens
             .and_then(|t| t.get("model_max_length").and_then(Json::as_u64))
             .filter(|&n| n <= 4096)
             .unwrap_or(77) as usize,
     };
+    let two = path.join(Role::TextEncoder2.word()).join(MODEL).is_file();
     let mut parts = Vec::new();
     for (role, needed) in PARTS {
         let name = role.word();
@@ -115,14 +131,11 @@ pub(super) fn open(
             }
             continue;
         }
-        let outputs = if role == Role::TextEncoder {
-            vec!["last_hidden_state".to_owned()]
-        } else {
-            Vec::new()
-        };
-        for &resolution in if role == Role::TextEncoder { &resolutions[..1] } else { resolutions } {
+        let words = matches!(role, Role::TextEncoder | Role::TextEncoder2);
+        let outputs = if words { text_outputs(name, &file, two)? } else { Vec::new() };
+        for &resolution in if words { &resolutions[..1] } else { resolutions } {
             let shapes = open_shapes(name, &file, resolution, &known)?;
-            let resolution = (role != Role::TextEncoder).then_some(resolution);
+            let resolution = (!words).then_some(resolution);
             parts.push(Part {
                 name: name.to_owned(),
                 role,
@@ -135,8 +148,64 @@ pub(super) fn open(
         }
     }
     let family = if whole { Family::TextToImage } else { Family::Network };
-    let companions = folder_companions(Companion::Tokenizer, &tokenizer, "tokenizer");
-    Ok(Source { family, parts, companions })
+    let mut companions = folder_companions(Companion::Tokenizer, &tokenizer, "tokenizer");
+    if two {
+        let second = path.join("tokenizer_2");
+        companions.extend(folder_companions(Companion::Tokenizer, &second, "tokenizer_2"));
+    }
+    Ok(Source { family, parts, companions, unused: unused(path) })
+}
+
+/// Refuse a pipeline of a class that is not known, before its files are looked for.
+fn check_class(path: &Path) -> Result<(), ConvertError> {
+    let index = read_json(&path.join(INDEX))?;
+    let class = index.as_ref().and_then(|i| i.get("_class_name")).and_then(Json::as_str);
+    match class {
+        Some(class) if !CLASSES.contains(&class.trim_start_matches("ORT")) => {
+            let known = CLASSES.join(", ");
+            let problem = format!("{INDEX} says it is a {class}; known are {known}");
+            Err(refused(path, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Networks of the directory that no pack has a use for.
+fn unused(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    let mut names: Vec<String> = entries
+        .filter(|e| e.path().join(MODEL).is_file())
+        .filter_map(|e| e.file_name().into_string().ok())
+        .filter(|name| !folders().contains(&name.as_str()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The outputs of a text encoder that its U-Net takes: the last hidden state; where there are two encoders, the hidden state before the
+/// last, and the pooled embedding of the one that has it.
+fn text_outputs(part: &str, file: &Path, two: bool) -> Result<Vec<String>, ConvertError> {
+    const LAST: &str = "last_hidden_state";
+    if !two {
+        return Ok(vec![LAST.to_owned()]);
+    }
+    let model = load_part(part, file)?;
+    let outputs = model.proto.graph.iter().flat_map(|g| &g.output);
+    let names: Vec<String> = outputs.filter_map(|o| o.name.clone()).collect();
+    let number = |name: &str| name.strip_prefix("hidden_states.")?.parse::<usize>().ok();
+    let last = names.iter().filter_map(|n| number(n)).max();
+    let before = last.and_then(|l| names.iter().find(|n| number(n) == l.checked_sub(1)));
+    let hidden = before.cloned().unwrap_or_else(|| LAST.to_owned());
+    let pooled = names.iter().find(|n| *n == "text_embeds").cloned();
+    Ok([hidden].into_iter().chain(pooled).filter(|n| names.contains(n)).collect())
+}
+
+fn load_part(part: &str, file: &Path) -> Result<rockshard_onnx::Model, ConvertError> {
+    load(file).map_err(|source: OnnxError| ConvertError::Import {
+        part: part.to_owned(),
+        path: file.to_owned(),
+        source: source.into(),
+    })
 }
 
 /// Extents that the configuration files give.
@@ -147,6 +216,8 @@ struct Known {
     latent_channels: usize,
     hidden: usize,
     guidance: usize,
+    /// Of the second text encoder.
+    pooled: usize,
     tokens: usize,
 }
 
@@ -157,12 +228,7 @@ fn open_shapes(
     [width, height]: [u32; 2],
     known: &Known,
 ) -> Result<Vec<(String, Vec<usize>)>, ConvertError> {
-    let wrap = |source: OnnxError| ConvertError::Import {
-        part: part.to_owned(),
-        path: file.to_owned(),
-        source: source.into(),
-    };
-    let model = load(file).map_err(wrap)?;
+    let model = load_part(part, file)?;
     let (width, height) = (width as usize, height as usize);
     let inputs = model.proto.graph.as_ref().map(|g| g.input.as_slice()).unwrap_or_default();
     let mut shapes = Vec::new();
@@ -176,6 +242,9 @@ fn open_shapes(
             }
             (_, _, 3) => vec![known.batch, known.tokens, known.hidden],
             (_, "timestep_cond", 2) => vec![known.batch, known.guidance],
+            (_, "text_embeds", 2) => vec![known.batch, known.pooled],
+            // Original size, top left corner and wanted size.
+            (_, "time_ids", 2) => vec![known.batch, 6],
             (_, _, 2) => vec![known.batch, known.tokens],
             (_, _, rank) => vec![1; rank],
         };

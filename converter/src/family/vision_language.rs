@@ -91,7 +91,7 @@ pub(super) fn open(
         resolution: Some([side as u32; 2]),
     };
     let companions = companions(path);
-    Ok(Source { family: Family::VisionLanguage, parts: vec![part], companions })
+    Ok(Source { family: Family::VisionLanguage, parts: vec![part], companions, unused: Vec::new() })
 }
 
 fn is_mask(input: &ValueInfoProto) -> bool {

@@ -70,6 +70,8 @@ words! {
     Role {
         /// Hidden states of a prompt.
         TextEncoder = "text_encoder",
+        /// Hidden states of a prompt by a second encoder, and its pooled embedding.
+        TextEncoder2 = "text_encoder_2",
         /// One step of denoising.
         Unet = "unet",
         /// Latent of a picture.

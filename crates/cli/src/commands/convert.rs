@@ -72,6 +72,9 @@ fn golden(args: &ConvertArgs) -> Option<Recording> {
 
 /// Convert, showing progress; `hint` is for whoever interrupts it.
 pub fn convert(request: ConvertRequest, hint: &str, out: &Output) -> Result<Manifest> {
+    for name in Source::open(&request.source, &request.resolutions, request.batch)?.unused {
+        tracing::warn!("{name}/ is there and not converted: no pack has a use for it");
+    }
     let mut display = out.progress("convert");
     let manifest = rockshard::convert(request, &mut |progress| {
         match progress {
