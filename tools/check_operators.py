@@ -253,8 +253,8 @@ def attempt(model, inputs, want, folder, rockshard):
     if code:
         if code > 2:
             return WRONG, f"convert ended with {code}: {error[-200:]}"
-        if pack.exists():
-            return WRONG, f"convert failed and left a pack: {error[-200:]}"
+        if left := [f.name for f in folder.iterdir() if f != file]:
+            return WRONG, f"convert failed and left {', '.join(left)}: {error[-200:]}"
         if "calibration:" in error:
             return WRONG, f"converted, but the reference fails: {error[-300:]}"
         names = [n.op_type for n in model.graph.node] + [i.name for i in model.graph.input] + [n.domain for n in model.graph.node if n.domain] + ["opset"]
