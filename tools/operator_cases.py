@@ -60,7 +60,7 @@ class Cases:
         order = order or [*inputs, *weights]
         node = helper.make_node(operator, order, list(outputs), "node", domain=domain, **attributes)
         declared = [helper.make_tensor_value_info(n, element_type(a), a.shape) for n, a in inputs.items()]
-        constants = [numpy_helper.from_array(a, n) for n, a in weights.items()]
+        constants = [numpy_helper.from_array(np.asarray(a), n) for n, a in weights.items()]
         made = [(n, TensorProto.FLOAT if types is None else types[i]) for i, n in enumerate(outputs) if n]
         open_outputs = [onnx.ValueInfoProto(name=n) for n, _ in made]
         for value, (_, kind) in zip(open_outputs, made):
@@ -228,7 +228,7 @@ def older_numbers(c):
         c.add("last axis, opset 11", op, {"x": rows}, attributes={"axis": 2}, opset=11)
     c.add("attributes, opset 9", "Clip", {"x": image}, attributes={"min": -0.5, "max": 0.75}, opset=9)
     c.add("ratio, opset 9", "Dropout", {"x": image}, attributes={"ratio": 0.4}, opset=9)
-    c.add("both outputs, opset 11", "Dropout", {"x": image}, attributes={"ratio": 0.4}, outputs=("y", "mask"), types=FLOAT_BOOL, opset=11)
+    c.add("both outputs, opset 13", "Dropout", {"x": image}, {"ratio": np.float32(0.4)}, outputs=("y", "mask"), types=FLOAT_BOOL, opset=13)
     statistics = {"scale": c.uniform(4, low=0.5), "bias": c.normal(4), "mean": c.normal(4), "var": c.uniform(4, low=0.5)}
     c.add("opset 9", "BatchNormalization", {"x": image}, statistics, {"epsilon": 1e-3, "momentum": 0.9}, opset=9)
     c.add("[batch, channels, length], opset 14", "BatchNormalization", {"x": rows[:, :4]}, statistics, opset=14)
