@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from architecture_modules import CompactUpscaler, Decoder, Detector, OpenClipText
+
 REGISTRY = {}
 
 
@@ -219,21 +221,6 @@ def resnet_dynamo():
                   exporter="dynamo", opset=None)
 
 
-class CompactUpscaler(torch.nn.Module):
-    """The layers of Real-ESRGAN's compact generator: convolutions with PReLU, a pixel shuffle, and the picture enlarged by repetition."""
-
-    def __init__(self, width=24, depth=4, factor=4):
-        super().__init__()
-        layers = [torch.nn.Conv2d(3, width, 3, padding=1), torch.nn.PReLU(width)]
-        for _ in range(depth):
-            layers += [torch.nn.Conv2d(width, width, 3, padding=1), torch.nn.PReLU(width)]
-        self.body = torch.nn.Sequential(*layers, torch.nn.Conv2d(width, 3 * factor**2, 3, padding=1))
-        self.shuffle, self.factor = torch.nn.PixelShuffle(factor), factor
-
-    def forward(self, picture):
-        return self.shuffle(self.body(picture)) + torch.nn.functional.interpolate(picture, scale_factor=self.factor, mode="nearest")
-
-
 @architecture("esrgan-compact")
 def esrgan():
     return Sketch(randomise(CompactUpscaler()), {"input": image(1, 3, 32, 40)}, ["output"])
@@ -370,6 +357,74 @@ def llama():
                   {"input_ids": ids, "attention_mask": mask}, ["last_hidden_state"])
 
 
+@architecture("openclip-text")
+def openclip_text():
+    ids = torch.zeros(1, 24, dtype=torch.int64)
+    ids[0, :7] = torch.tensor([198, 5, 17, 42, 8, 99, 199])
+    return Sketch(randomise(OpenClipText()), {"text": ids}, ["text_features"])
+
+
+@architecture("causal-attention")
+def causal_attention():
+    return Sketch(randomise(Decoder()), {"x": noise(1, 12, 64)}, ["y"])
+
+
+@architecture("vit-torchvision")
+def vit_torchvision():
+    import torchvision
+    # The fused attention of inference has no counterpart in ONNX.
+    torch.backends.mha.set_fastpath_enabled(False)
+    model = torchvision.models.VisionTransformer(image_size=64, patch_size=16, num_layers=2, num_heads=4, hidden_dim=64, mlp_dim=128, num_classes=20)
+    return Sketch(randomise(model), {"input": image(1, 3, 64, 64)}, ["logits"])
+
+
+@architecture("swin")
+def swin():
+    """Shifted windows."""
+    from transformers import SwinConfig, SwinForImageClassification
+    config = SwinConfig(image_size=64, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4, num_labels=20)
+    return Sketch(Call(randomise(SwinForImageClassification(config)), lambda m, x: m(x).logits), {"pixel_values": image(1, 3, 64, 64)}, ["logits"])
+
+
+@architecture("efficientnet")
+def efficientnet():
+    import timm
+    return Sketch(randomise(timm.create_model("test_efficientnet", num_classes=20)), {"input": image(1, 3, 96, 96)}, ["logits"])
+
+
+@architecture("siglip-vision")
+def siglip_vision():
+    """With the pooling head, which attends with a query of its own."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+    config = SiglipVisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, image_size=64, patch_size=16)
+    return Sketch(Call(randomise(SiglipVisionModel(config)), lambda m, x: m(x).pooler_output), {"pixel_values": image(1, 3, 64, 64)}, ["pooler_output"])
+
+
+@architecture("t5-encoder")
+def t5_encoder():
+    """With relative positions, and padding."""
+    from transformers import T5Config, T5EncoderModel
+    config = T5Config(vocab_size=200, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu")
+    ids = torch.tensor([[11, 42, 7, 130, 99, 5, 8, 150, 1, 0, 0, 0]])
+    return Sketch(Call(randomise(T5EncoderModel(config)), lambda m, i, k: m(input_ids=i, attention_mask=k).last_hidden_state),
+                  {"input_ids": ids, "attention_mask": (ids != 0).to(torch.int64)}, ["last_hidden_state"])
+
+
+@architecture("bert")
+def bert():
+    from transformers import BertConfig, BertModel
+    config = BertConfig(vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, max_position_embeddings=32)
+    ids = torch.tensor([[101, 42, 7, 130, 99, 5, 102, 0, 0, 0]])
+    return Sketch(Call(randomise(BertModel(config)), lambda m, i, k, t: (lambda o: (o.last_hidden_state, o.pooler_output))(
+        m(input_ids=i, attention_mask=k, token_type_ids=t))), {"input_ids": ids, "attention_mask": (ids != 0).to(torch.int64), "token_type_ids": torch.zeros_like(ids)},
+                  ["last_hidden_state", "pooler_output"])
+
+
+@architecture("yolo")
+def yolo():
+    return Sketch(randomise(Detector()), {"images": image(1, 3, 64, 96)}, ["output0"])
+
+
 @architecture("mobilenet-v2-dynamo-open")
 def mobilenet_v2_dynamo_open():
     return replace(mobilenet_v2_open(), exporter="dynamo", opset=None)
@@ -380,5 +435,6 @@ def by_dynamo(name):
     REGISTRY[f"{name}-dynamo"] = lambda: replace(REGISTRY[name](), exporter="dynamo", opset=None)
 
 
-for each in ("mobilenet-v3", "whisper-encoder", "dinov2", "sam-vision", "segformer", "clip-text-projection", "dit", "sd3", "unet-sd21", "llama", "esrgan-compact"):
+for each in ("mobilenet-v3", "whisper-encoder", "dinov2", "sam-vision", "segformer", "clip-text-projection", "dit", "sd3", "unet-sd21", "llama", "esrgan-compact",
+             "openclip-text", "causal-attention", "vit-torchvision", "swin", "t5-encoder", "bert", "yolo"):
     by_dynamo(each)
