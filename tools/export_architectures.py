@@ -6,7 +6,7 @@
 
 Writes DIR/NAME/model.onnx, DIR/NAME/INPUT.npy and DIR/NAME/want_OUTPUT.npy, and where convert must be told sizes, DIR/NAME/options.txt. Weights are
 seeded noise (tools/architectures.py), except those of ppocr-det, ppocr-cls and ppocr-rec: PP-OCRv4 as the package rapidocr-onnxruntime has it.
-A model in float16 is computed in float32 for its outputs. Needs: torch torchvision transformers diffusers onnx onnxscript onnxruntime
+A model in float16 is computed in float32 for its outputs. Needs: torch torchvision transformers diffusers timm onnx onnxscript onnxruntime
 onnxconverter-common pillow, and rapidocr-onnxruntime (its models only: pip install --no-deps).
 """
 import argparse
