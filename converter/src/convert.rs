@@ -210,7 +210,7 @@ fn convert_part(
     };
     let (graph, log) = rewrite_part(graph, &mut context)?;
     let segments = cut(request, part, &graph, context.segments.take())?;
-    check_weights(&graph, part, &model)?;
+    let large = check_weights(&graph, part, &model)?;
     let release = || {
         model.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
@@ -219,7 +219,14 @@ fn convert_part(
     if request.sandwich == Sandwich::Auto {
         teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
     }
-    let context = scaling::Context { request, part, engines, scratch: &scratch, release: &release };
+    let context = scaling::Context {
+        request,
+        part,
+        engines,
+        large: &large,
+        scratch: &scratch,
+        release: &release,
+    };
     let scaling = context.scaling(&graph)?;
     let mut declined = log.declined;
     declined.extend(scaling.declined.iter().cloned());

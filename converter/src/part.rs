@@ -3,12 +3,13 @@
 use crate::ConvertError;
 use crate::family::Part;
 use crate::partition::host_nodes;
+use half::f16;
 use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
-use rockshard_graph::{Binary, Graph, Op};
+use rockshard_graph::{Binary, Graph, Op, ValueId};
 use rockshard_import::{ImportOptions, import_model};
 use rockshard_tensor::{DType, MappedFile, Tensor};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// A part's name, with its resolution.
@@ -61,7 +62,8 @@ pub(crate) fn stored(
     tensor.map_err(ConvertError::tensor("weight"))
 }
 
-/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads.
+/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads. Gives the weights of the
+/// NPU that float16 cannot hold, with their largest magnitude.
 ///
 /// # Errors
 /// A weight with NaN or an infinity, by the name that the file has.
@@ -69,25 +71,57 @@ pub(crate) fn check_weights(
     graph: &Graph,
     part: &Part,
     model: &rockshard_onnx::Model,
-) -> Result<(), ConvertError> {
+) -> Result<HashMap<ValueId, f32>, ConvertError> {
     let host = host_nodes(graph);
     let mut seen = BTreeSet::new();
+    let mut large = HashMap::new();
     for (id, node) in graph.node_ids().zip(graph.nodes()) {
         let chooses = matches!(node.op, Op::Where | Op::Binary(Binary::Min | Binary::Max))
             || host.contains(&id);
-        for &id in node.inputs.iter().filter(|&&id| seen.insert(id)) {
-            let Some(found) = graph.constant(id).and_then(not_finite) else { continue };
+        for &weight in node.inputs.iter().filter(|&&v| seen.insert(v)) {
+            let Some(tensor) = graph.constant(weight) else { continue };
+            let found = largest(tensor);
+            if found.is_finite() {
+                if found > LARGEST && !host.contains(&id) {
+                    large.insert(weight, found);
+                }
+                continue;
+            }
+            let found = not_finite(tensor).unwrap_or(found);
             if found.is_nan() || !chooses {
                 return Err(ConvertError::NotFinite {
                     part: part.name.clone(),
-                    weight: named_in_file(model, &graph.value(id).name),
+                    weight: named_in_file(model, &graph.value(weight).name),
                     node: node.name.clone(),
                     found,
                 });
             }
         }
     }
-    Ok(())
+    Ok(large)
+}
+
+/// float16's largest number.
+const LARGEST: f32 = 65504.0;
+
+/// The largest magnitude of a real tensor; infinite where an element is not finite.
+fn largest(tensor: &Tensor) -> f32 {
+    const BLOCK: usize = 1 << 16;
+    // Magnitudes compare as their bits do, NaN above infinity.
+    let narrow = |block: &[f16]| block.iter().map(|v| v.to_bits() & 0x7fff).max().unwrap_or(0);
+    let wide = |block: &[f32]| block.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
+    let found = match tensor.dtype() {
+        DType::F16 => tensor.to_f16().ok().map(|values| {
+            let most = values.par_chunks(BLOCK).map(narrow).max().unwrap_or(0);
+            f16::from_bits(most).to_f32()
+        }),
+        DType::F32 => tensor
+            .to_f32()
+            .ok()
+            .map(|values| f32::from_bits(values.par_chunks(BLOCK).map(wide).max().unwrap_or(0))),
+        _ => None,
+    };
+    found.map_or(0.0, |most| if most.is_nan() { f32::INFINITY } else { most })
 }
 
 /// The first element that is no finite number.

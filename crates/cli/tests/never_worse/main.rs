@@ -10,6 +10,7 @@ use rockshard::{
 use rockshard_tensor::Tensor;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const GRAPHS: usize = 2000;
@@ -34,15 +35,20 @@ fn converted(file: &Path, out: &Path, sandwich: Sandwich, inputs: &TensorMap) ->
     Pack::open(out).unwrap()
 }
 
-fn outputs(cores: &rockshard::Cores, pack: &Pack, inputs: &TensorMap) -> TensorMap {
-    let loaded = cores.load(pack, Mode::Pipeline, |_| true).unwrap();
+/// Nothing where a weight is beyond float16.
+fn outputs(cores: &rockshard::Cores, pack: &Pack, inputs: &TensorMap) -> Option<TensorMap> {
+    let loaded = match cores.load(pack, Mode::Pipeline, |_| true) {
+        Err(e) if e.to_string().contains("float16 cannot hold") => return None,
+        loaded => loaded.unwrap(),
+    };
     let name = loaded.models().next().unwrap().name.clone();
     let outcome = loaded.run(&name, vec![inputs.clone()], &RunOptions::default()).unwrap();
-    outcome.outputs.unwrap().pop().unwrap()
+    outcome.outputs.unwrap().pop()
 }
 
-/// The largest relative L2 distance of an output; infinite where one is not finite.
-fn distance(found: &TensorMap, truth: &TensorMap) -> f64 {
+/// The largest relative L2 distance of an output; infinite where one is not finite, or there is none.
+fn distance(found: Option<&TensorMap>, truth: &TensorMap) -> f64 {
+    let Some(found) = found else { return f64::INFINITY };
     let one = |(name, truth): (&String, &Tensor)| {
         let (a, b) = (found[name].to_f32().unwrap(), truth.to_f32().unwrap());
         let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
@@ -83,35 +89,41 @@ fn judge(
     folder: &Path,
     sim: &rockshard::Cores,
     cpu: &rockshard::Cores,
+    wrong: &Mutex<Vec<String>>,
 ) -> Option<Found> {
+    let say = |text: String| wrong.lock().unwrap().push(format!("graph {seed}: {text}"));
     let (graph, input) = random_graph(seed);
     let file = folder.join("model.onnx");
     rockshard_converter::write_onnx(&graph, &file).unwrap();
     let inputs: TensorMap = [("x".to_owned(), input)].into();
     let off = converted(&file, &folder.join("off"), Sandwich::Off, &inputs);
-    let truth = outputs(cpu, &off, &inputs);
+    let truth = outputs(cpu, &off, &inputs)?;
     // A reference that is not finite judges nothing.
     if truth.values().any(|t| t.to_f32().unwrap().iter().any(|v| !v.is_finite())) {
         return None;
     }
     let auto = converted(&file, &folder.join("auto"), Sandwich::Auto, &inputs);
     let (plain, scaled) = (outputs(sim, &off, &inputs), outputs(sim, &auto, &inputs));
-    let [without, with] = [&plain, &scaled].map(|found| distance(found, &truth));
-    assert!(
-        with <= SLACK * without.max(NOISE),
-        "graph {seed}: {with:.2e} with auto, {without:.2e} without"
-    );
+    let [without, with] = [&plain, &scaled].map(|found| distance(found.as_ref(), &truth));
+    if with > SLACK * without.max(NOISE) {
+        say(format!("{with:.2e} with auto, {without:.2e} without"));
+    }
     let mut claims = 0;
+    let (plain, scaled) = (plain.unwrap_or_default(), scaled.unwrap_or_default());
     for shard in &auto.manifest().models[0].shards {
         for region in &shard.sandwich {
             let Some(expected) = truth.get(&region.worst_value) else { continue };
-            let before = lost(&plain[&region.worst_value], 1.0, expected);
-            let after = lost(&scaled[&region.worst_value], region.factor, expected);
+            let (Some(plain), Some(scaled)) =
+                (plain.get(&region.worst_value), scaled.get(&region.worst_value))
+            else {
+                continue;
+            };
+            let before = lost(plain, 1.0, expected);
+            let after = lost(scaled, region.factor, expected);
             for (said, is) in [(region.lost_before, before), (region.lost_after, after)] {
-                assert!(
-                    (said - is).abs() < 2e-2,
-                    "graph {seed}: {region:?} says {said}, it is {is}"
-                );
+                if (said - is).abs() > 2e-2 {
+                    say(format!("{region:?} says {said}, it is {is}"));
+                }
             }
             claims += 1;
         }
@@ -123,6 +135,7 @@ fn judge(
 #[test]
 fn auto_is_never_worse_than_off_and_says_what_it_measured() {
     let next = AtomicUsize::new(0);
+    let wrong = Mutex::new(Vec::new());
     let totals: [AtomicUsize; 4] = Default::default();
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -134,7 +147,7 @@ fn auto_is_never_worse_than_off_and_says_what_it_measured() {
                         break;
                     }
                     let folder = tempfile::tempdir().unwrap();
-                    let Some(found) = judge(seed as u64, folder.path(), &sim, &cpu) else {
+                    let Some(found) = judge(seed as u64, folder.path(), &sim, &cpu, &wrong) else {
                         continue;
                     };
                     let counted = [1, found.scaled.into(), found.helped.into(), found.claims];
@@ -149,6 +162,8 @@ fn auto_is_never_worse_than_off_and_says_what_it_measured() {
     eprintln!(
         "{judged} graphs judged, {scaled} scaled, {helped} at least twice as near, {claims} claims checked"
     );
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     // The property must not hold for want of anything to judge.
     assert!(judged > GRAPHS * 9 / 10 && scaled > GRAPHS / 4 && helped > GRAPHS / 8 && claims > 50);
 }
