@@ -22,6 +22,7 @@ pub use plane::planes;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::apply_scales;
 pub use shuffle::shuffled_linears;
+pub(crate) use split::constant_part;
 pub use split::{SplitGraph, split};
 pub use tile::{AttentionShape, attention_shape, tile_attention};
 
