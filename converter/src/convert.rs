@@ -15,7 +15,7 @@ use crate::recipe::recipe;
 use crate::reference::Reference;
 use crate::request::Teller;
 use crate::shards::{Cut, emit_shards, price_together};
-use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling};
+use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling, trial};
 use rockshard_graph::{Graph, ValueId};
 use rockshard_manifest::{Companion, Conversion, Generator, ImportCheck, Manifest, Model, SCHEMA};
 use rockshard_tensor::{MappedFile, Tensor};
@@ -198,6 +198,7 @@ fn convert_part(
     let (model, mut graph) = import(part, Some(engines.reference))?;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let scratch = writer.scratch();
+    let weights = trial::weights(&graph);
     let mut moved = Vec::new();
     let mut context = PartContext {
         part: &part.name,
@@ -210,16 +211,22 @@ fn convert_part(
     };
     let (graph, log) = rewrite_part(graph, &mut context)?;
     let segments = cut(request, part, &graph, context.segments.take())?;
-    check_weights(&graph, part, &model)?;
     let release = || {
         model.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
     };
-    release();
+    let rounding = check_weights(&graph, part, &model, &release)?;
     if request.sandwich == Sandwich::Auto {
         teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
     }
-    let context = scaling::Context { request, part, engines, scratch: &scratch, release: &release };
+    let context = scaling::Context {
+        request,
+        part,
+        engines,
+        weights: &weights,
+        scratch: &scratch,
+        release: &release,
+    };
     let scaling = context.scaling(&graph)?;
     let mut declined = log.declined;
     declined.extend(scaling.declined.iter().cloned());
@@ -231,6 +238,7 @@ fn convert_part(
         graph: &graph,
         segments: &segments,
         scaling: &scaling,
+        rounding: &rounding,
         release: &release,
     };
     let (shards, boundaries) = emit_shards(&cut, writer, teller)?;

@@ -3,6 +3,7 @@
 use crate::ConvertError;
 use crate::family::Part;
 use crate::partition::host_nodes;
+use crate::rounding::{Rounding, largest};
 use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
 use rockshard_graph::{Binary, Graph, Op};
@@ -61,7 +62,11 @@ pub(crate) fn stored(
     tensor.map_err(ConvertError::tensor("weight"))
 }
 
-/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads.
+/// Bytes of weights that are read before their pages are given back.
+const READ: usize = 64 << 20;
+
+/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads. Gives the weights that
+/// float16 holds.
 ///
 /// # Errors
 /// A weight with NaN or an infinity, by the name that the file has.
@@ -69,14 +74,30 @@ pub(crate) fn check_weights(
     graph: &Graph,
     part: &Part,
     model: &rockshard_onnx::Model,
-) -> Result<(), ConvertError> {
+    release: &dyn Fn(),
+) -> Result<Rounding, ConvertError> {
     let host = host_nodes(graph);
     let mut seen = BTreeSet::new();
+    let mut rounding = Rounding::default();
+    let mut read = 0;
     for (id, node) in graph.node_ids().zip(graph.nodes()) {
         let chooses = matches!(node.op, Op::Where | Op::Binary(Binary::Min | Binary::Max))
             || host.contains(&id);
         for &id in node.inputs.iter().filter(|&&id| seen.insert(id)) {
-            let Some(found) = graph.constant(id).and_then(not_finite) else { continue };
+            let Some(tensor) = graph.constant(id).filter(|t| t.dtype().is_float()) else {
+                continue;
+            };
+            let largest = largest(tensor);
+            rounding.enter(tensor, largest);
+            read += tensor.bytes().len();
+            if read > READ {
+                release();
+                read = 0;
+            }
+            if largest.is_finite() {
+                continue;
+            }
+            let Some(found) = not_finite(tensor) else { continue };
             if found.is_nan() || !chooses {
                 return Err(ConvertError::NotFinite {
                     part: part.name.clone(),
@@ -87,7 +108,8 @@ pub(crate) fn check_weights(
             }
         }
     }
-    Ok(())
+    release();
+    Ok(rounding)
 }
 
 /// The first element that is no finite number.
