@@ -8,14 +8,14 @@ use crate::lora::Loras;
 use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
 use crate::original::check_original;
-use crate::part::{check_weights, import, in_part, label, stored};
+use crate::part::{Checked, check_weights, import, in_part, label, stored};
 use crate::partition::{Segment, partition};
 use crate::passes::{PartContext, rewrite_part};
 use crate::recipe::recipe;
 use crate::reference::Reference;
 use crate::request::Teller;
 use crate::shards::{Cut, emit_shards, price_together};
-use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling};
+use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling, trial};
 use rockshard_graph::{Graph, ValueId};
 use rockshard_manifest::{Companion, Conversion, Generator, ImportCheck, Manifest, Model, SCHEMA};
 use rockshard_tensor::{MappedFile, Tensor};
@@ -198,6 +198,7 @@ fn convert_part(
     let (model, mut graph) = import(part, Some(engines.reference))?;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let scratch = writer.scratch();
+    let weights = trial::weights(&graph);
     let mut moved = Vec::new();
     let mut context = PartContext {
         part: &part.name,
@@ -210,12 +211,11 @@ fn convert_part(
     };
     let (graph, log) = rewrite_part(graph, &mut context)?;
     let segments = cut(request, part, &graph, context.segments.take())?;
-    let large = check_weights(&graph, part, &model)?;
     let release = || {
         model.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
     };
-    release();
+    let Checked { rounding, large } = check_weights(&graph, part, &model, &release)?;
     if request.sandwich == Sandwich::Auto {
         teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
     }
@@ -224,6 +224,7 @@ fn convert_part(
         part,
         engines,
         large: &large,
+        weights: &weights,
         scratch: &scratch,
         release: &release,
     };
@@ -238,6 +239,7 @@ fn convert_part(
         graph: &graph,
         segments: &segments,
         scaling: &scaling,
+        rounding: &rounding,
         release: &release,
     };
     let (shards, boundaries) = emit_shards(&cut, writer, teller)?;

@@ -23,15 +23,34 @@ const IR_VERSION: i64 = 8;
 /// # Errors
 /// Writing fails.
 pub fn write_onnx(graph: &Graph, path: &Path) -> io::Result<()> {
-    let file = path.file_name().and_then(|n| n.to_str()).unwrap_or("model.onnx");
-    let mut weights = Weights::default();
-    let proto = to_model(graph, &mut weights, file);
-    rockshard_onnx::save(&proto, &weights, path)
+    write_rounded(graph, &HashSet::new(), path, &|| ())
 }
 
-fn to_model(graph: &Graph, weights: &mut Weights, file: &str) -> ModelProto {
+/// Write a graph as [`write_onnx`] does, some of its constants rounded to float16. `read` is told again and again that weights were read.
+///
+/// # Errors
+/// Writing fails.
+pub(crate) fn write_rounded(
+    graph: &Graph,
+    rounded: &HashSet<ValueId>,
+    path: &Path,
+    read: &dyn Fn(),
+) -> io::Result<()> {
+    let file = path.file_name().and_then(|n| n.to_str()).unwrap_or("model.onnx");
+    let mut weights = Weights::default();
+    let proto = to_model(graph, rounded, &mut weights, file);
+    rockshard_onnx::save(&proto, &weights, path, read)
+}
+
+fn to_model(
+    graph: &Graph,
+    rounded: &HashSet<ValueId>,
+    weights: &mut Weights,
+    file: &str,
+) -> ModelProto {
     let mut emit = Emit {
         graph,
+        rounded,
         weights,
         file,
         proto: GraphProto { name: Some(graph.name.clone()), ..GraphProto::default() },
@@ -79,6 +98,7 @@ fn info(graph: &Graph, id: ValueId) -> ValueInfoProto {
 
 struct Emit<'a> {
     graph: &'a Graph,
+    rounded: &'a HashSet<ValueId>,
     weights: &'a mut Weights,
     file: &'a str,
     proto: GraphProto,
@@ -94,9 +114,14 @@ impl Emit<'_> {
         if !self.used.insert(id) {
             return;
         }
-        if tensor.dtype() == DType::F16 {
+        let rounded = self.rounded.contains(&id);
+        if rounded || tensor.dtype() == DType::F16 {
             let stored = format!("{}_f16", value.name);
-            self.proto.initializer.push(self.weights.initializer(&stored, tensor, self.file));
+            let initializer = match rounded {
+                true => self.weights.narrow_initializer(&stored, tensor, self.file),
+                false => self.weights.initializer(&stored, tensor, self.file),
+            };
+            self.proto.initializer.push(initializer);
             self.push(
                 &format!("{}_cast", value.name),
                 "Cast",

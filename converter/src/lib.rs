@@ -22,10 +22,12 @@ pub mod passes;
 mod recipe;
 mod reference;
 mod request;
+mod rounding;
 mod scaling;
 mod shards;
 mod sizes;
 mod toolkit;
+mod trial;
 
 pub use calibrate::Sample;
 pub use convert::convert;

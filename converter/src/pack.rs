@@ -3,11 +3,11 @@
 
 use crate::ConvertError;
 use rockshard_manifest::{Digest, FileEntry, MANIFEST_FILE, Manifest};
-use rockshard_tensor::map_file;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 const JOURNAL: &str = "journal";
 
@@ -17,6 +17,8 @@ pub struct PackWriter {
     partial: PathBuf,
     files: BTreeMap<String, FileEntry>,
     finished: BTreeMap<String, FileEntry>,
+    /// The digests of the file that was added last, being computed.
+    pending: Option<JoinHandle<Result<Vec<(String, FileEntry)>, ConvertError>>>,
     keep: bool,
     done: bool,
 }
@@ -41,6 +43,7 @@ impl PackWriter {
             target: target.to_owned(),
             partial: partial.clone(),
             files: BTreeMap::new(),
+            pending: None,
             keep: resume,
             done: false,
             finished: finished.clone().unwrap_or_default(),
@@ -107,14 +110,27 @@ impl PackWriter {
             fs::create_dir_all(parent).map_err(ConvertError::io(parent))?;
         }
         write(&path).map_err(ConvertError::io(&path))?;
+        self.settle()?;
+        let partial = self.partial.clone();
         // The companion first: a file in the journal is complete with it.
-        for file in [data, name.to_owned()] {
-            let path = self.partial.join(&file);
-            if path.is_file() {
-                let entry = FileEntry::of(&map_file(&path).map_err(ConvertError::io(&path))?);
-                self.log(&format!("{} {} {file}", entry.sha256, entry.size))?;
-                self.files.insert(file, entry);
-            }
+        let files = [data, name.to_owned()];
+        self.pending = Some(std::thread::spawn(move || {
+            let written = files.into_iter().map(|file| (partial.join(&file), file));
+            let entry = |(path, file): (PathBuf, String)| {
+                FileEntry::of_file(&path).map(|e| (file, e)).map_err(ConvertError::io(&path))
+            };
+            written.filter(|(path, _)| path.is_file()).map(entry).collect()
+        }));
+        Ok(())
+    }
+
+    /// Enter the file that was added last, once its digests are there.
+    fn settle(&mut self) -> Result<(), ConvertError> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let entries = pending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        for (file, entry) in entries {
+            self.log(&format!("{} {} {file}", entry.sha256, entry.size))?;
+            self.files.insert(file, entry);
         }
         Ok(())
     }
@@ -132,6 +148,7 @@ impl PackWriter {
     /// # Errors
     /// Writing fails, or the target appeared meanwhile.
     pub fn finish(mut self, mut manifest: Manifest) -> Result<Manifest, ConvertError> {
+        self.settle()?;
         manifest.files = std::mem::take(&mut self.files);
         let path = self.partial.join(MANIFEST_FILE);
         fs::File::create(&path)
@@ -154,6 +171,10 @@ impl PackWriter {
 impl Drop for PackWriter {
     /// A failed conversion leaves nothing behind, unless it is to be resumed.
     fn drop(&mut self) {
+        let settled = self.settle();
+        if let Err(error) = settled {
+            tracing::debug!("{error}");
+        }
         if !self.done && !self.keep {
             let _ = fs::remove_dir_all(&self.partial);
         }
@@ -178,7 +199,7 @@ fn journal(partial: &Path, recipe: &Digest) -> Option<BTreeMap<String, FileEntry
             continue;
         };
         let entry = FileEntry { size, sha256 };
-        if map_file(&partial.join(name)).is_ok_and(|bytes| FileEntry::of(&bytes) == entry) {
+        if FileEntry::of_file(&partial.join(name)).is_ok_and(|found| found == entry) {
             files.insert(name.to_owned(), entry);
         }
     }

@@ -3,7 +3,7 @@
 use crate::ConvertError;
 use crate::family::Part;
 use crate::partition::host_nodes;
-use half::f16;
+use crate::rounding::{Rounding, largest};
 use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
 use rockshard_graph::{Binary, Graph, Op, ValueId};
@@ -62,8 +62,21 @@ pub(crate) fn stored(
     tensor.map_err(ConvertError::tensor("weight"))
 }
 
-/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads. Gives the weights of the
-/// NPU that float16 cannot hold, with their largest magnitude.
+/// Bytes of weights that are read before their pages are given back.
+const READ: usize = 64 << 20;
+/// float16's largest number.
+const LARGEST: f32 = 65504.0;
+
+/// What is known of weights that were looked at.
+#[derive(Default)]
+pub(crate) struct Checked {
+    /// Those that float16 holds.
+    pub rounding: Rounding,
+    /// Those of the NPU that it does not, with their largest magnitude.
+    pub large: HashMap<ValueId, f32>,
+}
+
+/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads.
 ///
 /// # Errors
 /// A weight with NaN or an infinity, by the name that the file has.
@@ -71,23 +84,33 @@ pub(crate) fn check_weights(
     graph: &Graph,
     part: &Part,
     model: &rockshard_onnx::Model,
-) -> Result<HashMap<ValueId, f32>, ConvertError> {
+    release: &dyn Fn(),
+) -> Result<Checked, ConvertError> {
     let host = host_nodes(graph);
     let mut seen = BTreeSet::new();
-    let mut large = HashMap::new();
+    let mut checked = Checked::default();
+    let mut read = 0;
     for (id, node) in graph.node_ids().zip(graph.nodes()) {
         let chooses = matches!(node.op, Op::Where | Op::Binary(Binary::Min | Binary::Max))
             || host.contains(&id);
         for &weight in node.inputs.iter().filter(|&&v| seen.insert(v)) {
-            let Some(tensor) = graph.constant(weight) else { continue };
-            let found = largest(tensor);
-            if found.is_finite() {
-                if found > LARGEST && !host.contains(&id) {
-                    large.insert(weight, found);
+            let Some(tensor) = graph.constant(weight).filter(|t| t.dtype().is_float()) else {
+                continue;
+            };
+            let largest = largest(tensor);
+            checked.rounding.enter(tensor, largest);
+            read += tensor.bytes().len();
+            if read > READ {
+                release();
+                read = 0;
+            }
+            if largest.is_finite() {
+                if largest > LARGEST && !host.contains(&id) {
+                    checked.large.insert(weight, largest);
                 }
                 continue;
             }
-            let found = not_finite(tensor).unwrap_or(found);
+            let Some(found) = not_finite(tensor) else { continue };
             if found.is_nan() || !chooses {
                 return Err(ConvertError::NotFinite {
                     part: part.name.clone(),
@@ -98,30 +121,8 @@ pub(crate) fn check_weights(
             }
         }
     }
-    Ok(large)
-}
-
-/// float16's largest number.
-const LARGEST: f32 = 65504.0;
-
-/// The largest magnitude of a real tensor; infinite where an element is not finite.
-fn largest(tensor: &Tensor) -> f32 {
-    const BLOCK: usize = 1 << 16;
-    // Magnitudes compare as their bits do, NaN above infinity.
-    let narrow = |block: &[f16]| block.iter().map(|v| v.to_bits() & 0x7fff).max().unwrap_or(0);
-    let wide = |block: &[f32]| block.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
-    let found = match tensor.dtype() {
-        DType::F16 => tensor.to_f16().ok().map(|values| {
-            let most = values.par_chunks(BLOCK).map(narrow).max().unwrap_or(0);
-            f16::from_bits(most).to_f32()
-        }),
-        DType::F32 => tensor
-            .to_f32()
-            .ok()
-            .map(|values| f32::from_bits(values.par_chunks(BLOCK).map(wide).max().unwrap_or(0))),
-        _ => None,
-    };
-    found.map_or(0.0, |most| if most.is_nan() { f32::INFINITY } else { most })
+    release();
+    Ok(checked)
 }
 
 /// The first element that is no finite number.

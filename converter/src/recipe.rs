@@ -18,7 +18,10 @@ pub(crate) fn recipe(request: &ConvertRequest, source: &Source) -> Result<Digest
     let mut text = format!(
         "{} {SCHEMA} {:?}",
         env!("CARGO_PKG_VERSION"),
-        (request.sandwich, request.tile, request.shards, request.placement, request.optimise)
+        (
+            (request.sandwich, request.tile, request.shards, request.placement, request.optimise),
+            request.wide_weights
+        )
     );
     let mut files: Vec<PathBuf> = Vec::new();
     for part in &source.parts {

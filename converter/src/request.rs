@@ -48,6 +48,8 @@ pub struct ConvertRequest {
     pub placement: Placement,
     /// What automatic choices aim at.
     pub optimise: Optimise,
+    /// Leave the shards' weights in float32, for comparing them with the reference in float32. They are in float16 where the NPU rounds them.
+    pub wide_weights: bool,
     /// Calibration inputs by part name; a part without any is calibrated on seeded normal noise.
     pub calibration: HashMap<String, Vec<Sample>>,
     /// Companions that the caller made: what each is for, its path in the pack, and its contents.
@@ -79,6 +81,7 @@ impl ConvertRequest {
             shards: Shards::Auto,
             placement: Placement::RoundRobin,
             optimise: Optimise::Throughput,
+            wide_weights: false,
             calibration: HashMap::new(),
             companions: Vec::new(),
             loras: Vec::new(),

@@ -7,6 +7,7 @@ use crate::measure::{Bench, Engines, Measured};
 use crate::options::Sandwich;
 use crate::passes::{Ranges, Scales, choose_scales, moderate_scales, uniform_scales};
 use crate::reference::{Reference, pieces};
+use crate::trial::{Weights, stays_within};
 use crate::{ConvertRequest, noise};
 use rockshard_graph::{Binary, Graph, Op, ValueId};
 use rockshard_tensor::Tensor;
@@ -40,6 +41,8 @@ pub(crate) struct Context<'a> {
     pub engines: Engines<'a>,
     /// Weights that float16 cannot hold, with their largest magnitude.
     pub large: &'a HashMap<ValueId, f32>,
+    /// The weights as the part's file, with what was fused into it, names them.
+    pub weights: &'a Weights,
     pub scratch: &'a Path,
     pub release: &'a dyn Fn(),
 }
@@ -88,6 +91,9 @@ impl Context<'_> {
 
     fn automatic(&self, graph: &Graph) -> Result<Scaling, ConvertError> {
         let given = self.request.calibration.get(&self.part.name);
+        if given.is_none() && self.large.is_empty() && self.needs_none()? {
+            return Ok(Scaling::default());
+        }
         let samples = match given {
             Some(samples) => samples.clone(),
             None => noise::samples(graph, &unscaled(graph, &graph.inputs), NOISE_SAMPLES),
@@ -123,6 +129,14 @@ impl Context<'_> {
         scaling.declined.extend(beyond_float16(graph, &scaling.scales, &ranges));
         scaling.ranges = ranges;
         Ok(scaling)
+    }
+
+    /// Whether it is known that every value can be stored as it is.
+    fn needs_none(&self) -> Result<bool, ConvertError> {
+        let &Context { part, weights, engines, release, .. } = self;
+        let within = stays_within(part, weights, engines.reference, NOISE_SAMPLES, release)?;
+        tracing::info!(part = part.name, within, "values within float16 on a small picture");
+        Ok(within == Some(true))
     }
 
     fn calibrated(

@@ -1,11 +1,12 @@
 //! From segments of a graph to shards: rewritten, checked against the chip's limits, written, pinned to a core, and priced.
 
-use crate::emit::write_onnx;
+use crate::emit::write_rounded;
 use crate::family::Part;
 use crate::part::label;
 use crate::partition::Segment;
 use crate::passes::{Rewritten, rewrite_shard};
 use crate::request::Teller;
+use crate::rounding::{Rounding, rounded};
 use crate::scaling::Scaling;
 use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter};
 use rockshard_cost::Boundary;
@@ -14,7 +15,7 @@ use rockshard_manifest::{
     CoreId, Model, ModelledCost, Placement, SandwichRegion, Shard, TensorSpec,
 };
 use rockshard_tensor::DType;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A part's graph, cut, with what was decided about its values.
 pub(crate) struct Cut<'a> {
@@ -23,6 +24,8 @@ pub(crate) struct Cut<'a> {
     pub graph: &'a Graph,
     pub segments: &'a [Segment],
     pub scaling: &'a Scaling,
+    /// Weights that float16 holds.
+    pub rounding: &'a Rounding,
     /// Gives back the memory that reading weights took.
     pub release: &'a dyn Fn(),
 }
@@ -33,7 +36,7 @@ pub(crate) fn emit_shards(
     writer: &mut PackWriter,
     teller: &mut Teller,
 ) -> Result<(Vec<Shard>, Vec<Boundary>), ConvertError> {
-    let &Cut { request, part, graph, segments, scaling, release } = cut;
+    let &Cut { request, part, graph, segments, scaling, rounding, release } = cut;
     let scales = &scaling.scales;
     let npu = &request.chip;
     let mut shards: Vec<Shard> = Vec::new();
@@ -55,9 +58,13 @@ pub(crate) fn emit_shards(
             return Err(ConvertError::Limit { shard: name, source });
         }
         let (file, reference) = (format!("shards/{name}.onnx"), format!("reference/{name}.onnx"));
-        writer.add(&file, |path| write_onnx(&device, path))?;
-        writer.add(&reference, |path| write_onnx(&original, path))?;
-        release();
+        let whole = HashSet::new();
+        let narrow = match segment.host || request.wide_weights {
+            true => whole.clone(),
+            false => rounded(&device, rounding),
+        };
+        writer.add(&file, |path| write_rounded(&device, &narrow, path, release))?;
+        writer.add(&reference, |path| write_rounded(&original, &whole, path, release))?;
         let cost = npu.graph(&device);
         boundaries.push(npu.boundary(&device));
         let micros = if segment.host { 0.0 } else { cost.micros };

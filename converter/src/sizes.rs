@@ -92,7 +92,7 @@ fn step(part: &Part, covered: u32) -> Option<u32> {
 }
 
 /// A part at another size.
-fn resized(part: &Part, size: [u32; 2]) -> Part {
+pub(crate) fn resized(part: &Part, size: [u32; 2]) -> Part {
     let mut other = part.clone();
     let Some([width, height]) = part.resolution else { return other };
     for (_, shape) in other.shapes.iter_mut().filter(|(_, shape)| shape.len() == 4) {

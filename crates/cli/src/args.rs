@@ -155,6 +155,10 @@ pub struct ConvertArgs {
     /// What --shards auto aims at: throughput cuts a model for three cores; latency and memory leave it whole.
     #[arg(long, default_value = "throughput")]
     pub optimise: Optimise,
+    /// Keep float32 weights in the shards, for run --device cpu --rewritten to compare in float32; by default they hold float16 where the
+    /// NPU rounds them anyway.
+    #[arg(long)]
+    pub wide_weights: bool,
     /// Calibration inputs for --sandwich auto: [PART.]INPUT=FILE.npy; the n-th file of an input belongs to the n-th sample.
     /// Default: two samples of seeded noise.
     #[arg(long, num_args = 1.., value_name = "[PART.]INPUT=FILE.npy")]

@@ -3,6 +3,12 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Bytes of a file that are in memory while its digest is computed.
+const BUFFER: usize = 1 << 20;
 
 /// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,5 +70,28 @@ impl FileEntry {
     /// Entry for contents held in memory or mapped.
     pub fn of(bytes: &[u8]) -> Self {
         FileEntry { size: bytes.len() as u64, sha256: Digest::of(bytes) }
+    }
+
+    /// Entry for a file, read a piece at a time.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; BUFFER];
+        let mut size = 0;
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    size += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(FileEntry { size, sha256: Digest(hasher.finalize().into()) })
     }
 }

@@ -5,6 +5,7 @@ use crate::schema::{
     ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation,
     tensor_proto::DataType,
 };
+use bytes::Bytes;
 use prost::Message;
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -20,18 +21,40 @@ const INLINE_LIMIT: usize = 256;
 const ALIGNMENT: u64 = 64;
 
 /// Collects initializers for a model that is being written: small ones inline, large ones for the data file, equal ones
-/// (same mapped bytes) once.
+/// (same mapped bytes, stored in the same type) once.
 #[derive(Default)]
 pub struct Weights {
-    tensors: Vec<Tensor>,
-    places: HashMap<(*const u8, usize), u64>,
+    /// With the type that each is stored in.
+    tensors: Vec<(Tensor, DType)>,
+    places: HashMap<(*const u8, usize, DType), u64>,
     end: u64,
 }
 
 impl Weights {
     /// The initializer message for a tensor, in the model file `file_name`.
     pub fn initializer(&mut self, name: &str, tensor: &Tensor, file_name: &str) -> TensorProto {
-        let data_type = match tensor.dtype() {
+        self.stored(name, tensor, tensor.dtype(), file_name)
+    }
+
+    /// The same for a float32 tensor that is rounded to float16 as it is written.
+    pub fn narrow_initializer(
+        &mut self,
+        name: &str,
+        tensor: &Tensor,
+        file_name: &str,
+    ) -> TensorProto {
+        debug_assert_eq!(tensor.dtype(), DType::F32);
+        self.stored(name, tensor, DType::F16, file_name)
+    }
+
+    fn stored(
+        &mut self,
+        name: &str,
+        tensor: &Tensor,
+        dtype: DType,
+        file_name: &str,
+    ) -> TensorProto {
+        let data_type = match dtype {
             DType::F32 => DataType::Float,
             DType::F16 => DataType::Float16,
             DType::I64 => DataType::Int64,
@@ -45,16 +68,20 @@ impl Weights {
             ..TensorProto::default()
         };
         let bytes = tensor.bytes();
-        if bytes.len() < INLINE_LIMIT {
-            proto.raw_data = Some(bytes.clone());
+        let size = tensor.len() * dtype.size();
+        if size < INLINE_LIMIT {
+            let narrowed = || tensor.to_float(dtype).map(|t| t.bytes().clone()).ok();
+            let own = dtype == tensor.dtype();
+            proto.raw_data = if own { Some(bytes.clone()) } else { narrowed() };
             return proto;
         }
-        let offset = *self.places.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| {
-            let offset = self.end.next_multiple_of(ALIGNMENT);
-            self.end = offset + bytes.len() as u64;
-            self.tensors.push(tensor.clone());
-            offset
-        });
+        let offset =
+            *self.places.entry((bytes.as_ptr(), bytes.len(), dtype)).or_insert_with(|| {
+                let offset = self.end.next_multiple_of(ALIGNMENT);
+                self.end = offset + size as u64;
+                self.tensors.push((tensor.clone(), dtype));
+                offset
+            });
         let entry = |key: &str, value: String| StringStringEntryProto {
             key: Some(key.to_owned()),
             value: Some(value),
@@ -63,18 +90,24 @@ impl Weights {
         proto.external_data = vec![
             entry("location", format!("{file_name}{DATA_SUFFIX}")),
             entry("offset", offset.to_string()),
-            entry("length", bytes.len().to_string()),
+            entry("length", size.to_string()),
         ];
         proto
     }
 }
 
+/// Bytes of weights that are read between two calls of `read`.
+const READ: usize = 32 << 20;
+/// Elements that are rounded at a time.
+const BLOCK: usize = 1 << 16;
+
 /// Write a model and, when it has large weights, its data file beside it. They are not synced to disk:
-/// a pack's digests show whether a file is whole.
+/// a pack's digests show whether a file is whole. `read` is told again and again that weights were read, so that their pages can be given
+/// back.
 ///
 /// # Errors
 /// Writing fails (for example, the disk is full); the caller removes what was written.
-pub fn save(proto: &ModelProto, weights: &Weights, path: &Path) -> io::Result<()> {
+pub fn save(proto: &ModelProto, weights: &Weights, path: &Path, read: &dyn Fn()) -> io::Result<()> {
     write_file(path, |out| out.write_all(&proto.encode_to_vec()))?;
     if weights.tensors.is_empty() {
         return Ok(());
@@ -82,15 +115,38 @@ pub fn save(proto: &ModelProto, weights: &Weights, path: &Path) -> io::Result<()
     let mut data = path.as_os_str().to_owned();
     data.push(DATA_SUFFIX);
     write_file(Path::new(&data), |out| {
-        let mut at = 0u64;
-        for tensor in &weights.tensors {
+        let (mut at, mut since) = (0u64, 0);
+        for (tensor, dtype) in &weights.tensors {
             let start = at.next_multiple_of(ALIGNMENT);
             out.write_all(&[0; ALIGNMENT as usize][..(start - at) as usize])?;
-            out.write_all(tensor.bytes())?;
-            at = start + tensor.bytes().len() as u64;
+            let block = BLOCK * tensor.dtype().size();
+            for block in tensor.bytes().chunks(block) {
+                if *dtype == tensor.dtype() {
+                    out.write_all(block)?;
+                } else {
+                    out.write_all(&narrowed(tensor, block)?)?;
+                }
+                since += block.len();
+                if since >= READ {
+                    read();
+                    since = 0;
+                }
+            }
+            at = start + (tensor.len() * dtype.size()) as u64;
         }
+        read();
         Ok(())
     })
+}
+
+/// Some of a float32 tensor's elements, in float16.
+fn narrowed(tensor: &Tensor, block: &[u8]) -> io::Result<Bytes> {
+    let part = tensor.bytes().slice_ref(block);
+    let count = block.len() / tensor.dtype().size();
+    Tensor::new(tensor.dtype(), vec![count], part)
+        .and_then(|part| part.to_float(DType::F16))
+        .map(|part| part.bytes().clone())
+        .map_err(io::Error::other)
 }
 
 fn write_file(

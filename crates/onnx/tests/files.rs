@@ -62,7 +62,7 @@ fn weights_inline_and_external_read_back() {
         .iter()
         .map(|(name, tensor)| weights.initializer(name, tensor, "model.onnx"))
         .collect();
-    save(&model(initializer), &weights, &path).unwrap();
+    save(&model(initializer), &weights, &path, &|| ()).unwrap();
 
     let read = load(&path).unwrap();
     let protos = &read.proto.graph.as_ref().unwrap().initializer;

@@ -4,7 +4,6 @@ use rockshard_device::{Device, ShardFile, Takes, Version};
 use rockshard_manifest::{
     CoreId, FileEntry, MANIFEST_FILE, Manifest, ManifestError, Shard, TensorSpec,
 };
-use rockshard_tensor::map_file;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -140,13 +139,13 @@ impl Pack {
         if self.checked.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
             return Ok(path);
         }
-        let bytes =
-            map_file(&path).map_err(|source| PackError::Io { path: path.clone(), source })?;
-        if bytes.len() as u64 != entry.size {
-            let problem = format!("has {} bytes, the manifest says {}", bytes.len(), entry.size);
+        let io = |source| PackError::Io { path: path.clone(), source };
+        let size = std::fs::metadata(&path).map_err(io)?.len();
+        if size != entry.size {
+            let problem = format!("has {size} bytes, the manifest says {}", entry.size);
             return Err(PackError::Altered { path, problem });
         }
-        if FileEntry::of(&bytes) != *entry {
+        if FileEntry::of_file(&path).map_err(io)? != *entry {
             return Err(PackError::Altered {
                 path,
                 problem: "its SHA-256 is not the manifest's".into(),

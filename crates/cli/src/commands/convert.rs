@@ -31,6 +31,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         shards: args.shards,
         placement: args.placement,
         optimise: args.optimise,
+        wide_weights: args.wide_weights,
         calibration: calibration(args)?,
         loras: args.lora.clone(),
         golden: golden(args),

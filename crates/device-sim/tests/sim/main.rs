@@ -409,7 +409,7 @@ fn a_file_is_opened_and_its_constants_fold() {
         graph: Some(graph),
         ..Default::default()
     };
-    rockshard_onnx::save(&model, &weights, &path).unwrap();
+    rockshard_onnx::save(&model, &weights, &path, &|| ()).unwrap();
 
     let spec = |name: &str| TensorSpec {
         name: name.into(),
