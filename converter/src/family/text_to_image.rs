@@ -25,7 +25,7 @@ const PARTS: [(Role, bool); 5] = [
 const MODEL: &str = "model.onnx";
 /// The pipeline's own description, and what it may say of its class: an exporter's word may stand before.
 const INDEX: &str = "model_index.json";
-const CLASSES: [&str; 8] = [
+const CLASSES: [&str; 7] = [
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
@@ -33,7 +33,6 @@ const CLASSES: [&str; 8] = [
     "LatentConsistencyModelImg2ImgPipeline",
     "StableDiffusionXLPipeline",
     "StableDiffusionXLImg2ImgPipeline",
-    "OnnxStableDiffusionPipeline",
 ];
 /// Pixels that a latent value covers where no configuration says.
 const USUAL_SCALE: u32 = 8;
@@ -161,7 +160,9 @@ fn check_class(path: &Path) -> Result<(), ConvertError> {
     let index = read_json(&path.join(INDEX))?;
     let class = index.as_ref().and_then(|i| i.get("_class_name")).and_then(Json::as_str);
     match class {
-        Some(class) if !CLASSES.contains(&class.trim_start_matches("ORT")) => {
+        Some(class)
+            if !CLASSES.contains(&class.trim_start_matches("ORT").trim_start_matches("Onnx")) =>
+        {
             let known = CLASSES.join(", ");
             let problem = format!("{INDEX} says it is a {class}; known are {known}");
             Err(refused(path, problem))
