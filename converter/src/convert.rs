@@ -215,7 +215,7 @@ fn convert_part(
         model.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
     };
-    let rounding = check_weights(&graph, part, &model, &release)?;
+    let checked = check_weights(&graph, part, &model, &release)?;
     if request.sandwich == Sandwich::Auto {
         teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
     }
@@ -224,6 +224,7 @@ fn convert_part(
         part,
         engines,
         weights: &weights,
+        large: &checked.large,
         scratch: &scratch,
         release: &release,
     };
@@ -238,7 +239,7 @@ fn convert_part(
         graph: &graph,
         segments: &segments,
         scaling: &scaling,
-        rounding: &rounding,
+        rounding: &checked.rounding,
         release: &release,
     };
     let (shards, boundaries) = emit_shards(&cut, writer, teller)?;

@@ -3,13 +3,14 @@
 use crate::ConvertError;
 use crate::family::Part;
 use crate::partition::host_nodes;
-use crate::rounding::{Rounding, largest};
+use crate::rounding::Rounding;
+use half::f16;
 use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
-use rockshard_graph::{Binary, Graph, Op};
+use rockshard_graph::{Binary, Graph, Op, ValueId};
 use rockshard_import::{ImportOptions, import_model};
 use rockshard_tensor::{DType, MappedFile, Tensor};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// A part's name, with its resolution.
@@ -65,8 +66,16 @@ pub(crate) fn stored(
 /// Bytes of weights that are read before their pages are given back.
 const READ: usize = 64 << 20;
 
-/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads. Gives the weights that
-/// float16 holds.
+/// What is known of a part's weights.
+#[derive(Default)]
+pub(crate) struct Checked {
+    /// Those of the NPU that float16 cannot hold, with their largest magnitude.
+    pub large: HashMap<ValueId, f32>,
+    /// Those that it holds.
+    pub rounding: Rounding,
+}
+
+/// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads.
 ///
 /// # Errors
 /// A weight with NaN or an infinity, by the name that the file has.
@@ -75,33 +84,34 @@ pub(crate) fn check_weights(
     part: &Part,
     model: &rockshard_onnx::Model,
     release: &dyn Fn(),
-) -> Result<Rounding, ConvertError> {
+) -> Result<Checked, ConvertError> {
     let host = host_nodes(graph);
     let mut seen = BTreeSet::new();
-    let mut rounding = Rounding::default();
+    let mut checked = Checked::default();
     let mut read = 0;
     for (id, node) in graph.node_ids().zip(graph.nodes()) {
         let chooses = matches!(node.op, Op::Where | Op::Binary(Binary::Min | Binary::Max))
             || host.contains(&id);
-        for &id in node.inputs.iter().filter(|&&id| seen.insert(id)) {
-            let Some(tensor) = graph.constant(id).filter(|t| t.dtype().is_float()) else {
-                continue;
-            };
-            let largest = largest(tensor);
-            rounding.enter(tensor, largest);
+        for &weight in node.inputs.iter().filter(|&&v| seen.insert(v)) {
+            let Some(tensor) = graph.constant(weight) else { continue };
+            let found = largest(tensor);
             read += tensor.bytes().len();
             if read > READ {
                 release();
                 read = 0;
             }
-            if largest.is_finite() {
+            if found.is_finite() {
+                if found > LARGEST && !host.contains(&id) {
+                    checked.large.insert(weight, found);
+                }
+                checked.rounding.enter(tensor, found);
                 continue;
             }
-            let Some(found) = not_finite(tensor) else { continue };
+            let found = not_finite(tensor).unwrap_or(found);
             if found.is_nan() || !chooses {
                 return Err(ConvertError::NotFinite {
                     part: part.name.clone(),
-                    weight: named_in_file(model, &graph.value(id).name),
+                    weight: named_in_file(model, &graph.value(weight).name),
                     node: node.name.clone(),
                     found,
                 });
@@ -109,7 +119,30 @@ pub(crate) fn check_weights(
         }
     }
     release();
-    Ok(rounding)
+    Ok(checked)
+}
+
+/// float16's largest number.
+const LARGEST: f32 = 65504.0;
+
+/// The largest magnitude of a real tensor; infinite where an element is not finite.
+pub(crate) fn largest(tensor: &Tensor) -> f32 {
+    const BLOCK: usize = 1 << 16;
+    // Magnitudes compare as their bits do, NaN above infinity.
+    let narrow = |block: &[f16]| block.iter().map(|v| v.to_bits() & 0x7fff).max().unwrap_or(0);
+    let wide = |block: &[f32]| block.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
+    let found = match tensor.dtype() {
+        DType::F16 => tensor.to_f16().ok().map(|values| {
+            let most = values.par_chunks(BLOCK).map(narrow).max().unwrap_or(0);
+            f16::from_bits(most).to_f32()
+        }),
+        DType::F32 => tensor
+            .to_f32()
+            .ok()
+            .map(|values| f32::from_bits(values.par_chunks(BLOCK).map(wide).max().unwrap_or(0))),
+        _ => None,
+    };
+    found.map_or(0.0, |most| if most.is_nan() { f32::INFINITY } else { most })
 }
 
 /// The first element that is no finite number.

@@ -24,6 +24,7 @@ pub use plane::planes;
 pub use sandwich::{Range, Ranges, Scales, choose_scales, uniform_scales};
 pub use scale::{apply_scales, moderate_scales};
 pub use shuffle::shuffled_linears;
+pub(crate) use split::constant_part;
 pub use split::{SplitGraph, split};
 pub use tile::{AttentionShape, attention_shape, tile_attention};
 

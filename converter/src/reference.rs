@@ -3,7 +3,10 @@
 //! The graph runs as *pieces*: nodes in running order, cut so that the weights and results of one stay under a budget. A piece is written
 //! to a scratch file, run on every sample, and forgotten; of its results, only what a later piece reads is held. Large attentions run in
 //! tiles of queries, each a piece, so that no matrix of scores is ever whole: this serves calibration, which wants ranges. What shards are
-//! compared with comes from their untiled reference files.
+//! compared with comes from their untiled reference files. In a graph with a value that does not fit the memory, large values lie in files, and
+//! operators make them strip by strip.
+
+mod strips;
 
 use crate::ConvertError;
 use crate::calibrate::{Sample, unscaled};
@@ -17,9 +20,14 @@ use rockshard_manifest::CoreId;
 use rockshard_tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use strips::{Held, Large, Strip, Take, strip_graph, strips, taken};
 
 /// Bytes of weights and of results that one piece may have; a node that has more is a piece of its own.
 const BUDGET: usize = 64 << 20;
+/// Bytes of a value beyond which a graph's large values lie in files.
+const MEMORY: usize = 256 << 20;
+/// Bytes of a value that then lies in a file.
+const LARGE: usize = 8 << 20;
 
 /// Where and with what a graph runs.
 pub(crate) struct Reference<'a> {
@@ -47,33 +55,89 @@ impl Reference<'_> {
         see: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<(), ConvertError> {
         let graph = &self.tiled(graph)?;
+        let bytes = |v: ValueId| graph.value(v).count() * size_of::<f32>();
+        let in_files = graph.nodes().iter().any(|n| bytes(n.output) > MEMORY);
+        let least = if in_files { LARGE } else { usize::MAX };
         let start = |s: &Sample| {
-            graph.inputs.iter().map(|&v| (v, s[&graph.value(v).name].clone())).collect()
+            let given = |v: &ValueId| Held::in_memory(s[&graph.value(*v).name].clone());
+            graph.inputs.iter().map(|v| (*v, given(v))).collect()
         };
-        let mut states: Vec<HashMap<ValueId, Tensor>> = samples.iter().map(start).collect();
+        let mut states: Vec<HashMap<ValueId, Held>> = samples.iter().map(start).collect();
         let pieces = pieces(graph, graph.node_ids());
         let last_use = last_uses(graph, &pieces);
         for (i, nodes) in pieces.iter().enumerate() {
             let later = |v: &ValueId| last_use.get(v).is_some_and(|&last| last > i);
+            if let &[id] = &nodes[..]
+                && in_files
+                && bytes(graph.node(id).output) > BUDGET
+                && let Some((axis, strips)) = strips(graph, graph.node(id))
+            {
+                self.in_strips(graph, id, axis, &strips, &mut states, see)?;
+                states.iter_mut().for_each(|state| state.retain(|v, _| later(v)));
+                continue;
+            }
             let made: Vec<ValueId> = nodes.iter().map(|&n| graph.node(n).output).collect();
             let (shard, inputs) = self.piece(graph, &format!("{part}-{i:03}"), nodes, &made)?;
             let mut session = self.device.open(&shard, CoreId::Npu(0))?;
             for state in &mut states {
-                let given: Vec<Tensor> = inputs.iter().map(|v| state[v].clone()).collect();
+                let given: Vec<Tensor> = inputs.iter().map(|v| state[v].tensor.clone()).collect();
                 state.retain(|v, _| later(v));
                 let results = session.run(&given)?.outputs;
                 drop(given);
+                state.values().for_each(Held::release);
                 for (value, tensor) in made.iter().zip(results) {
                     see(&graph.value(*value).name, &tensor);
                     if later(value) {
-                        state.insert(*value, tensor);
+                        let path = self.scratch.join(format!("{part}-value"));
+                        state.insert(*value, Held::kept(tensor, least, &path)?);
                     }
                 }
             }
             drop(session);
-            for file in [shard.path.clone(), shard.path.with_extension("onnx_data")] {
-                let _ = std::fs::remove_file(file);
+            remove(&shard);
+        }
+        Ok(())
+    }
+
+    /// Make a node's value strip by strip, for every sample, and show `see` the strips.
+    fn in_strips(
+        &self,
+        graph: &Graph,
+        id: NodeId,
+        axis: usize,
+        strips: &[Strip],
+        states: &mut [HashMap<ValueId, Held>],
+        see: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<(), ConvertError> {
+        let node = graph.node(id);
+        let value = graph.value(node.output);
+        let paths: Vec<_> =
+            (0..states.len()).map(|i| self.scratch.join(format!("large-{i}"))).collect();
+        let create = |path| Large::create(path, &value.shape, axis);
+        let files = paths.iter().map(|p| create(p)).collect::<Result<Vec<_>, _>>()?;
+        for strip in strips {
+            let alone = strip_graph(graph, node, strip);
+            let nodes: Vec<NodeId> = alone.node_ids().collect();
+            let (shard, _) = self.piece(&alone, "strip", &nodes, &alone.outputs)?;
+            let mut session = self.device.open(&shard, CoreId::Npu(0))?;
+            for ((state, file), path) in states.iter().zip(&files).zip(&paths) {
+                let flowing = node.inputs.iter().zip(&strip.inputs);
+                let flowing = flowing.filter(|(v, _)| graph.constant(**v).is_none());
+                let take = |(v, take): (&ValueId, &Take)| taken(&state[v].tensor, *take);
+                let given = flowing.map(take).collect::<Result<Vec<_>, _>>()?;
+                let results = session.run(&given)?.outputs;
+                drop(given);
+                state.values().for_each(Held::release);
+                for made in results {
+                    see(&value.name, &made);
+                    file.put(&made, strip.from, path)?;
+                }
             }
+            drop(session);
+            remove(&shard);
+        }
+        for ((state, file), path) in states.iter_mut().zip(files).zip(&paths) {
+            state.insert(node.output, file.finish(path)?);
         }
         Ok(())
     }
@@ -113,6 +177,12 @@ impl Reference<'_> {
             },
             inputs,
         ))
+    }
+}
+
+fn remove(shard: &ShardFile) {
+    for file in [shard.path.clone(), shard.path.with_extension("onnx_data")] {
+        let _ = std::fs::remove_file(file);
     }
 }
 

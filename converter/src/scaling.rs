@@ -9,7 +9,7 @@ use crate::passes::{Ranges, Scales, choose_scales, moderate_scales, uniform_scal
 use crate::reference::{Reference, pieces};
 use crate::trial::{Weights, stays_within};
 use crate::{ConvertRequest, noise};
-use rockshard_graph::Graph;
+use rockshard_graph::{Binary, Graph, Op, ValueId};
 use rockshard_tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -18,6 +18,8 @@ use std::path::Path;
 const NOISE_SAMPLES: usize = 2;
 /// Share of a value's elements that a warning is worth.
 const WORTH_SAYING: f32 = 0.01;
+/// float16's largest number.
+const LARGEST: f32 = 65504.0;
 /// Values that are named in a warning.
 const NAMED: usize = 3;
 
@@ -39,6 +41,8 @@ pub(crate) struct Context<'a> {
     pub engines: Engines<'a>,
     /// The weights as the part's file, with what was fused into it, names them.
     pub weights: &'a Weights,
+    /// Weights that float16 cannot hold, with their largest magnitude.
+    pub large: &'a HashMap<ValueId, f32>,
     pub scratch: &'a Path,
     pub release: &'a dyn Fn(),
 }
@@ -49,13 +53,40 @@ impl Context<'_> {
     /// # Errors
     /// Samples that were given do not fit, the reference fails on them, or scratch files cannot be written.
     pub fn scaling(&self, graph: &Graph) -> Result<Scaling, ConvertError> {
-        match self.request.sandwich {
-            Sandwich::Off => Ok(Scaling::default()),
+        let mut scaling = match self.request.sandwich {
+            Sandwich::Off => Scaling::default(),
             Sandwich::Factor(factor) => {
-                Ok(Scaling { scales: uniform_scales(graph, factor), ..Scaling::default() })
+                Scaling { scales: uniform_scales(graph, factor), ..Scaling::default() }
             }
-            Sandwich::Auto => self.automatic(graph),
+            Sandwich::Auto => self.automatic(graph)?,
+        };
+        scaling.declined.extend(self.too_large(graph, &scaling.scales));
+        Ok(scaling)
+    }
+
+    /// Weights that are beyond float16 as they are stored, which the NPU cannot run.
+    fn too_large(&self, graph: &Graph, scales: &Scales) -> Vec<String> {
+        let scale = |v: ValueId| scales.of(&graph.value(v).name);
+        let mut lines = Vec::new();
+        for node in graph.nodes() {
+            for (weight, most) in node.inputs.iter().filter_map(|v| Some((v, self.large.get(v)?))) {
+                let flowing = node.inputs.iter().filter(|v| graph.constant(**v).is_none());
+                let given: f32 = flowing.map(|&v| scale(v)).product();
+                let factor = match node.op {
+                    Op::Binary(Binary::Add | Binary::Sub) => scale(node.output),
+                    _ => scale(node.output) / given,
+                };
+                if most * factor > LARGEST {
+                    lines.push(format!(
+                        "sandwich: node {:?} ({}): its weight {:?} reaches {most:.1e}, which float16 cannot hold: the NPU cannot run it",
+                        node.name,
+                        node.op.name(),
+                        graph.value(*weight).name
+                    ));
+                }
+            }
         }
+        lines
     }
 
     fn automatic(&self, graph: &Graph) -> Result<Scaling, ConvertError> {
@@ -79,7 +110,7 @@ impl Context<'_> {
             }
             Err(error) => return Err(error),
         };
-        let mut scales = choose_scales(graph, &ranges);
+        let mut scales = choose_scales(graph, &ranges, self.large);
         for piece in pieces(graph, graph.node_ids()) {
             let made: Vec<_> = piece.iter().map(|&n| graph.node(n).output).collect();
             moderate_scales(&graph.subgraph("piece", &piece, &made), &mut scales);
@@ -102,6 +133,9 @@ impl Context<'_> {
 
     /// Whether it is known that every value can be stored as it is.
     fn needs_none(&self) -> Result<bool, ConvertError> {
+        if !self.large.is_empty() {
+            return Ok(false);
+        }
         let &Context { part, weights, engines, release, .. } = self;
         let within = stays_within(part, weights, engines.reference, NOISE_SAMPLES, release)?;
         tracing::info!(part = part.name, within, "values within float16 on a small picture");
@@ -131,7 +165,9 @@ fn chosen(bench: &Bench, mut scales: Scales) -> Result<Scaling, ConvertError> {
         return Ok(Scaling { declined, ..Scaling::default() });
     }
     let watched: HashSet<String> = scales.classes().keys().map(|&w| w.to_owned()).collect();
-    let off = bench.measure(&Scales::default(), &watched)?;
+    // What cannot run at all is as far off as can be.
+    let helpless = || Measured { error: f64::INFINITY, ..Measured::default() };
+    let off = bench.measure(&Scales::default(), &watched)?.unwrap_or_else(helpless);
     let mut best: Option<(Scales, Measured)> = None;
     let down = scales.only(&|_, factor| factor < 1.0);
     let differs = down.classes().len() < scales.classes().len() && !down.is_identity();
@@ -140,14 +176,14 @@ fn chosen(bench: &Bench, mut scales: Scales) -> Result<Scaling, ConvertError> {
         if let Some(measured) = bench.measure(&scales, &watched)?
             && best.as_ref().is_none_or(|(_, b)| measured.error < b.error)
         {
-            let helped = off.as_ref().is_none_or(|off| measured.error <= off.error);
+            let helped = measured.error <= off.error;
             best = Some((scales, measured));
             if helped {
                 break;
             }
         }
     }
-    let (Some(off), Some((scales, auto))) = (off, best) else {
+    let Some((scales, auto)) = best else {
         declined.push(
             "sandwich: not scaled, as the simulator cannot run the model to measure it".into(),
         );
@@ -179,7 +215,6 @@ fn chosen(bench: &Bench, mut scales: Scales) -> Result<Scaling, ConvertError> {
 
 /// Values that overflow float16 on the calibration inputs as they are stored.
 fn beyond_float16(graph: &Graph, scales: &Scales, ranges: &Ranges) -> Vec<String> {
-    const LARGEST: f32 = 65504.0;
     let over = |node: &&rockshard_graph::Node| {
         let name = &graph.value(node.output).name;
         ranges.get(name).is_some_and(|r| r.max * scales.of(name) > LARGEST)

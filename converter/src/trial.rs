@@ -69,7 +69,7 @@ pub(crate) fn stays_within(
     };
     let Some(mut ranges) = ranges(&graph, part, count, &release)? else { return Ok(None) };
     ranges.values_mut().for_each(|range| range.max *= MARGIN);
-    let scales = choose_scales(&graph, &ranges);
+    let scales = choose_scales(&graph, &ranges, &HashMap::new());
     Ok(Some(scales.is_identity() && scales.declined.is_empty()))
 }
 

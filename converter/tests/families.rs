@@ -72,3 +72,33 @@ fn configurations_that_cannot_be_are_refused() {
     let broken = refused(&[("unet/config.json", "{\"sample_size\": 16")]);
     assert!(broken.contains("unet/config.json") && broken.contains("is no JSON"), "{broken}");
 }
+
+#[test]
+fn a_pipeline_of_another_class_is_refused_by_its_name() {
+    let index = r#"{"_class_name": "FluxPipeline"}"#;
+    let text = refused(&[("model_index.json", index)]);
+    assert!(text.contains("FluxPipeline") && text.contains("StableDiffusionXLPipeline"), "{text}");
+    let known =
+        changed(&[("model_index.json", r#"{"_class_name": "ORTStableDiffusionPipeline"}"#)]);
+    Source::open(known.path(), &[], 1).unwrap();
+}
+
+#[test]
+fn a_second_text_encoder_is_a_part_and_other_networks_are_named() {
+    let folder =
+        changed(&[("model_index.json", r#"{"_class_name": "StableDiffusionXLPipeline"}"#)]);
+    for (from, to) in [("text_encoder", "text_encoder_2"), ("vae_decoder", "safety_checker")] {
+        copy(&bundled().join(from), &folder.path().join(to));
+    }
+    let source = Source::open(folder.path(), &[], 1).unwrap();
+    assert!(source.parts.iter().any(|p| p.role == Role::TextEncoder2));
+    assert_eq!(source.unused, ["safety_checker"]);
+}
+
+#[test]
+fn a_directory_with_one_part_is_a_network() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&bundled().join("vae_decoder"), &folder.path().join("vae_decoder"));
+    let source = Source::open(folder.path(), &[[64, 64]], 1).unwrap();
+    assert_eq!((source.family, source.parts.len()), (Family::Network, 1));
+}

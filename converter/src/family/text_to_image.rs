@@ -25,7 +25,7 @@ const PARTS: [(Role, bool); 5] = [
 const MODEL: &str = "model.onnx";
 /// The pipeline's own description, and what it may say of its class: an exporter's word may stand before.
 const INDEX: &str = "model_index.json";
-const CLASSES: [&str; 8] = [
+const CLASSES: [&str; 7] = [
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
@@ -33,8 +33,8 @@ const CLASSES: [&str; 8] = [
     "LatentConsistencyModelImg2ImgPipeline",
     "StableDiffusionXLPipeline",
     "StableDiffusionXLImg2ImgPipeline",
-    "OnnxStableDiffusionPipeline",
 ];
+const EXPORTERS: [Option<&str>; 3] = [Some(""), Some("ORT"), Some("Onnx")];
 /// Pixels that a latent value covers where no configuration says.
 const USUAL_SCALE: u32 = 8;
 /// More pixels than any VAE's latent value covers.
@@ -161,7 +161,9 @@ fn check_class(path: &Path) -> Result<(), ConvertError> {
     let index = read_json(&path.join(INDEX))?;
     let class = index.as_ref().and_then(|i| i.get("_class_name")).and_then(Json::as_str);
     match class {
-        Some(class) if !CLASSES.contains(&class.trim_start_matches("ORT")) => {
+        Some(class)
+            if !CLASSES.iter().any(|known| EXPORTERS.contains(&class.strip_suffix(known))) =>
+        {
             let known = CLASSES.join(", ");
             let problem = format!("{INDEX} says it is a {class}; known are {known}");
             Err(refused(path, problem))

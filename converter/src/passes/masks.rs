@@ -94,11 +94,12 @@ impl Scores {
                 }
                 Op::Where => {
                     let (condition, a, b) = (node.inputs[0], node.inputs[1], node.inputs[2]);
-                    let (rest, low, hides) = match (is_low(graph, a), is_low(graph, b)) {
-                        (false, true) => (a, b, false),
-                        (true, false) => (b, a, true),
-                        _ => break,
-                    };
+                    let (rest, low, hides) =
+                        match (is_low(graph, links, a), is_low(graph, links, b)) {
+                            (false, true) => (a, b, false),
+                            (true, false) => (b, a, true),
+                            _ => break,
+                        };
                     (Some(Mask::Chosen { condition, hides, low }), rest, true)
                 }
                 // A limit at what counts as hidden changes nothing.
@@ -320,11 +321,16 @@ fn inner<'a>(graph: &'a Graph, links: &Links, value: ValueId) -> Option<&'a Node
     links.producer(value).filter(|_| links.used_once(value)).map(|id| graph.node(id))
 }
 
-/// Whether a constant is nothing but hidden.
-fn is_low(graph: &Graph, value: ValueId) -> bool {
+/// Whether a value is nothing but hidden: a constant, or one that is spread.
+fn is_low(graph: &Graph, links: &Links, value: ValueId) -> bool {
     // What older exports write for hidden.
     const LOW: f32 = -9999.0;
-    graph.scalar(value).is_some_and(|v| v <= LOW)
+    let source = match links.producer(value).map(|id| graph.node(id)) {
+        Some(node) if matches!(node.op, Op::Expand { .. }) => node.inputs[0],
+        _ => value,
+    };
+    let values = graph.constant(source).filter(|t| t.dtype().is_float() && !t.is_empty());
+    values.and_then(|t| t.to_f32().ok()).is_some_and(|v| v.iter().all(|&v| v <= LOW))
 }
 
 /// Whether a value can be a mask: made without any heavy operator.

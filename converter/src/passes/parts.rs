@@ -48,6 +48,8 @@ struct Parts<'a> {
     /// Slices and parts of constants, by value, axis and range.
     cuts: HashMap<(ValueId, usize, usize, usize), ValueId>,
     fills: HashMap<(Vec<usize>, [u32; 2]), ValueId>,
+    /// Values of a part with those of so many keys in common.
+    joined: HashMap<(ValueId, usize), ValueId>,
 }
 
 /// Put what has too many tokens for an axis in bands; gives a line for each number of tokens that was. Without any, the graph as it is.
@@ -75,6 +77,7 @@ pub fn in_parts(graph: Graph, npu: &Rk3588) -> Result<(Graph, Vec<String>), Veri
         wanted: HashMap::new(),
         cuts: HashMap::new(),
         fills: HashMap::new(),
+        joined: HashMap::new(),
     };
     p.find_wanted();
     for node in graph.nodes() {

@@ -254,8 +254,9 @@ impl Classes {
     }
 }
 
-/// Powers of two for the classes whose calibrated range leaves float16's normal range; 1 for all others.
-pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
+/// Powers of two for the classes whose calibrated range leaves float16's normal range, and for results of weights that float16 cannot hold
+/// (`large`, with their largest magnitude); 1 for all others.
+pub fn choose_scales(graph: &Graph, ranges: &Ranges, large: &HashMap<ValueId, f32>) -> Scales {
     let tops = ranges.iter().map(|(name, range)| (name.clone(), range.max)).collect();
     let mut scales = Scales { tops, ..Scales::default() };
     let mut classes = Classes::of(graph, true);
@@ -305,7 +306,46 @@ pub fn choose_scales(graph: &Graph, ranges: &Ranges) -> Scales {
             scales.factors.insert(name, ((power - power.rem_euclid(2)) as f32).exp2());
         }
     }
+    lower_for_weights(graph, large, &mut classes, &mut scales);
     scales
+}
+
+/// Lower the factor of results whose weights would not fit: they are multiplied by it.
+fn lower_for_weights(
+    graph: &Graph,
+    large: &HashMap<ValueId, f32>,
+    classes: &mut Classes,
+    scales: &mut Scales,
+) {
+    if large.is_empty() {
+        return;
+    }
+    let members: HashMap<usize, Vec<ValueId>> = classes.members(graph).into_iter().collect();
+    for node in graph.nodes() {
+        let weighted = matches!(
+            node.op,
+            Op::Conv { .. } | Op::ConvTranspose { .. } | Op::MatMul | Op::Binary(Binary::Mul)
+        );
+        let most = node.inputs.iter().filter_map(|v| large.get(v)).fold(0.0f32, |m, &v| m.max(v));
+        let root = classes.root(node.output.index());
+        if !weighted || most == 0.0 || classes.fixed.contains_key(&root) {
+            continue;
+        }
+        let given = node.inputs.iter().filter(|v| graph.constant(**v).is_none());
+        let given: f32 = given.map(|&v| scales.of(&graph.value(v).name)).product();
+        // One power below what fits: the weight is rounded.
+        let fits = ((OVERFLOW - 1) as f32 - most.log2() + given.log2()).floor() as i32;
+        let power = fits - fits.rem_euclid(2);
+        let name = &graph.value(node.output).name;
+        if scales.of(name).log2() <= power as f32 || power < -MOST {
+            continue;
+        }
+        for &v in members.get(&root).into_iter().flatten() {
+            let member = graph.value(v).name.clone();
+            scales.worst.insert(member.clone(), name.clone());
+            scales.factors.insert(member, (power as f32).exp2());
+        }
+    }
 }
 
 /// One factor for every class that can have one.

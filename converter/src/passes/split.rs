@@ -253,7 +253,7 @@ impl Splitter<'_> {
 }
 
 /// A part of a constant; of its first axis without a copy.
-pub(super) fn constant_part(tensor: &Tensor, axis: usize, from: usize, to: usize) -> Tensor {
+pub(crate) fn constant_part(tensor: &Tensor, axis: usize, from: usize, to: usize) -> Tensor {
     let shape = tensor.shape();
     let mut part = shape.to_vec();
     part[axis] = to - from;

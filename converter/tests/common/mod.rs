@@ -279,3 +279,24 @@ pub fn inputs(graph: &Graph, seed: u64) -> Named {
         .map(|&v| (graph.value(v).name.clone(), noise(&graph.value(v).shape, &mut rng)))
         .collect()
 }
+
+/// Standard normal values for the real inputs of a graph.
+pub fn real_inputs(graph: &Graph, seed: u64) -> Named {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xabcd);
+    let real = graph.inputs.iter().map(|&v| graph.value(v)).filter(|v| v.dtype == DType::F32);
+    real.map(|v| (v.name.clone(), noise(&v.shape, &mut rng))).collect()
+}
+
+/// Inputs as a graph stores them: real ones but masks times the factor, where it is scaled.
+pub fn stored(graph: &Graph, inputs: &Named, scaled_graph: bool, factor: f32) -> Named {
+    let give = |&v: &ValueId| {
+        let value = graph.value(v);
+        let tensor = &inputs[&value.name];
+        let tensor = match scaled_graph && value.dtype == DType::F32 && value.name != "mask" {
+            true => scaled(tensor, factor),
+            false => tensor.clone(),
+        };
+        (value.name.clone(), tensor)
+    };
+    graph.inputs.iter().map(give).collect()
+}

@@ -109,7 +109,7 @@ fn repeated(c: &mut Context<'_, '_>, x: ValueId, heads: usize) -> Result<ValueId
     if groups == heads {
         return Ok(x);
     }
-    if groups == 0 || heads % groups != 0 {
+    if groups == 0 || !heads.is_multiple_of(groups) {
         return Err(Problem::Form(format!("{heads} heads of queries, {groups} of keys")));
     }
     let apart = c.reshaped(x, vec![n, groups, 1, length, width])?;

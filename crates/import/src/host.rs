@@ -22,7 +22,7 @@ enum Type {
 use Type::{Is, Of};
 
 /// The operators and the types of their outputs.
-const OPERATORS: [(&str, &[Type]); 27] = [
+const OPERATORS: [(&str, &[Type]); 26] = [
     ("Acos", &[Of(0)]),
     ("Acosh", &[Of(0)]),
     ("Asin", &[Of(0)]),
@@ -41,7 +41,6 @@ const OPERATORS: [(&str, &[Type]); 27] = [
     ("GridSample", &[Of(0)]),
     ("GRU", &[Of(0), Of(0)]),
     ("LSTM", &[Of(0), Of(0), Of(0)]),
-    ("OneHot", &[Of(2)]),
     ("ReverseSequence", &[Of(0)]),
     ("Scatter", &[Of(0)]),
     ("ScatterElements", &[Of(0)]),
@@ -56,8 +55,7 @@ const OPERATORS: [(&str, &[Type]); 27] = [
 const DATA_DEPENDENT: [&str; 2] = ["NonMaxSuppression", "NonZero"];
 
 /// Inputs that decide the shape of the result and must be constant.
-const SHAPING: [(&str, usize); 5] =
-    [("CumSum", 1), ("TopK", 1), ("OneHot", 1), ("DFT", 1), ("STFT", 1)];
+const SHAPING: [(&str, usize); 4] = [("CumSum", 1), ("TopK", 1), ("DFT", 1), ("STFT", 1)];
 
 /// Opset that host operators are run and written with.
 const OPSET: i64 = 17;

@@ -8,13 +8,14 @@ use rockshard_tensor::{DType, Tensor};
 
 /// Whether an operator of the standard domain is imported here.
 pub(crate) fn is_one(op: &str) -> bool {
-    matches!(op, "Gather" | "GatherND" | "Trilu")
+    matches!(op, "Gather" | "GatherND" | "OneHot" | "Trilu")
 }
 
 pub(crate) fn import(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
     match op {
         "Gather" => gather(c),
         "GatherND" => gather_nd(c),
+        "OneHot" => one_hot(c),
         _ => trilu(c),
     }
 }
@@ -78,6 +79,27 @@ fn counted_from_start(
     let behind = c.binary("behind", Binary::Less, index, zero)?;
     let moved = c.binary("moved", Binary::Add, index, extent)?;
     c.step("from_start", Op::Where, &[behind, moved, index])
+}
+
+/// One value where the index is, another elsewhere, along a new axis.
+fn one_hot(c: &mut Context<'_, '_>) -> Result<(), Problem> {
+    let (indices, values) = (c.input(0)?, c.input(2)?);
+    let depth = c.walk.number(c.input(1)?).ok_or(Problem::DataDependent("the depth"))?;
+    let depth = depth.clamp(0.0, 1e7) as usize;
+    c.walk.spend(depth)?;
+    let mut shape = c.walk.shape(indices).to_vec();
+    let at = axis(c.attributes.int("axis", -1), shape.len() + 1)?;
+    let indices = c.indices(indices)?;
+    let indices = counted_from_start(c, indices, depth)?;
+    let along: Vec<usize> = (0..=shape.len()).map(|a| if a == at { depth } else { 1 }).collect();
+    let places = c.constant("places", Tensor::from_i64(along, (0..depth as i64).collect()));
+    shape.insert(at, 1);
+    let column = c.reshaped(indices, shape)?;
+    let here = c.binary("here", Binary::Equal, column, places)?;
+    let off = c.part(values, 0, 0, 1, 1)?;
+    let on = c.part(values, 0, 1, 2, 1)?;
+    let (on, off) = (c.reshaped(on, vec![])?, c.reshaped(off, vec![])?);
+    c.finish(Op::Where, &[here, on, off])
 }
 
 /// A triangle of a matrix: of a constant one at once, of another by a constant choice.

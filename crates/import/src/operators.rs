@@ -206,6 +206,8 @@ fn import_standard(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
         | "ConvInteger"
         | "MatMulInteger" => Err(Problem::Quantised),
         "Resize" | "Upsample" => resize::import(c),
+        // ONNX Runtime writes it without its domain.
+        "SimplifiedLayerNormalization" => contrib::import(c, op),
         _ if reduce::is_one(op) => reduce::import(c, op),
         _ if norm::is_one(op) => norm::import(c, op),
         _ if convolution::is_one(op) => convolution::import(c, op),

@@ -4,6 +4,7 @@ use crate::Problem;
 use crate::attributes::axis;
 use crate::operators::Context;
 use rockshard_graph::{Binary, Op, Reduce, Unary, ValueId};
+use rockshard_tensor::Tensor;
 
 /// Whether an operator of the standard domain is imported here.
 pub(crate) fn is_one(op: &str) -> bool {
@@ -32,13 +33,20 @@ fn arg_max(c: &mut Context<'_, '_>, smallest: bool) -> Result<(), Problem> {
     let mut x = c.input(0)?;
     let axis = axis(c.attributes.int("axis", 0), c.rank(x))?;
     let keep = c.attributes.int("keepdims", 1) != 0;
-    if c.attributes.int("select_last_index", 0) != 0 {
-        return Err(Problem::Form("select_last_index is not supported".into()));
-    }
     if smallest {
         x = c.step("negative", Op::Unary(Unary::Neg), &[x])?;
     }
-    c.finish(Op::ArgMax { axis, keep }, &[x])
+    if c.attributes.int("select_last_index", 0) == 0 {
+        return c.finish(Op::ArgMax { axis, keep }, &[x]);
+    }
+    let last = c.walk.shape(x)[axis] as i64 - 1;
+    c.walk.spend(c.walk.shape(x)[axis])?;
+    let places =
+        c.constant("places", Tensor::from_i64([last as usize + 1], (0..=last).rev().collect()));
+    let reversed = c.step("reversed", Op::Gather { axis }, &[x, places])?;
+    let found = c.step("found", Op::ArgMax { axis, keep }, &[reversed])?;
+    let last = c.constant("last", Tensor::from_i64([], vec![last]));
+    c.finish(Op::Binary(Binary::Sub), &[last, found])
 }
 
 fn over_axes(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {

@@ -75,12 +75,13 @@ impl Weights {
             proto.raw_data = if own { Some(bytes.clone()) } else { narrowed() };
             return proto;
         }
-        let offset = *self.places.entry((bytes.as_ptr(), bytes.len(), dtype)).or_insert_with(|| {
-            let offset = self.end.next_multiple_of(ALIGNMENT);
-            self.end = offset + size as u64;
-            self.tensors.push((tensor.clone(), dtype));
-            offset
-        });
+        let offset =
+            *self.places.entry((bytes.as_ptr(), bytes.len(), dtype)).or_insert_with(|| {
+                let offset = self.end.next_multiple_of(ALIGNMENT);
+                self.end = offset + size as u64;
+                self.tensors.push((tensor.clone(), dtype));
+                offset
+            });
         let entry = |key: &str, value: String| StringStringEntryProto {
             key: Some(key.to_owned()),
             value: Some(value),
@@ -106,12 +107,7 @@ const BLOCK: usize = 1 << 16;
 ///
 /// # Errors
 /// Writing fails (for example, the disk is full); the caller removes what was written.
-pub fn save(
-    proto: &ModelProto,
-    weights: &Weights,
-    path: &Path,
-    read: &dyn Fn(),
-) -> io::Result<()> {
+pub fn save(proto: &ModelProto, weights: &Weights, path: &Path, read: &dyn Fn()) -> io::Result<()> {
     write_file(path, |out| out.write_all(&proto.encode_to_vec()))?;
     if weights.tensors.is_empty() {
         return Ok(());

@@ -5,8 +5,9 @@
 //! sum of its weighted values, columns beside the values (1 for own keys; a factor for those in common, whose values are 0) give
 //! `u = S / (L + E)`, `l = L / (L + E)` and `w = E / (L + E)` of the part, and the attention over all keys is
 //! `sum(u / w) / sum(l / w)`. It holds whatever the keys in common are. That float16 holds it asks for an `E` that is not far below any part's `L`:
-//! they are the keys of the queries' own tokens and short runs from every band, so that `E` follows each query. A `w` below the
-//! [`FLOOR`] counts as that: it is one of a part beside which the others do not show.
+//! they are the keys of the queries' own tokens and short runs from every band, so that `E` follows each query. A `w` below the [`FLOOR`],
+//! of a part that weighs 2^18 times the keys in common, counts as that: the others do not show beside it. Only where two parts are as
+//! heavy for one query are their shares wrong.
 
 use super::plan::{Plan, RUNS};
 use super::{BAND_MARK, Form, Parts};
@@ -17,7 +18,7 @@ use rockshard_tensor::Tensor;
 const BUDGET: u64 = 24 << 20;
 /// What the column of the keys in common holds: quotients by it stay within float16.
 const FACTOR: f32 = 512.0;
-/// Least value of that column: `FACTOR` times float16's smallest normal number.
+/// Least value of that column.
 const FLOOR: f32 = 1.0 / 512.0;
 
 /// An attention whose keys are in parts.
@@ -99,6 +100,26 @@ impl Parts<'_> {
         self.out.add(name, Op::Concat { axis: axis + 1 }, vec![values, columns])
     }
 
+    /// The values of a part, and below them those of keys in common, which have that shape.
+    fn with_common(
+        &mut self,
+        node: &Node,
+        part: usize,
+        values: ValueId,
+        shape: Vec<usize>,
+    ) -> ValueId {
+        let axis = shape.len() - 2;
+        let count = shape[axis];
+        if let Some(&known) = self.joined.get(&(values, count)) {
+            return known;
+        }
+        let below = self.fill(shape, [0.0, FACTOR]);
+        let name = format!("{}{BAND_MARK}{part}.values{count}", node.name);
+        let made = self.out.add(name, Op::Concat { axis }, vec![values, below]);
+        self.joined.insert((values, count), made);
+        made
+    }
+
     /// A constant whose last axis is zeros but for the last two.
     fn fill(&mut self, shape: Vec<usize>, last: [f32; 2]) -> ValueId {
         let key = (shape.clone(), last.map(f32::to_bits));
@@ -170,9 +191,7 @@ impl Parts<'_> {
             let mut shape = self.out.graph.value(values).shape.clone();
             shape[last - 1] = extent(self, keys, last) - extent(self, own, last);
             let width = shape[last];
-            let below = self.fill(shape, [0.0, FACTOR]);
-            let joined = Op::Concat { axis: last - 1 };
-            let values = self.out.add(format!("{name}.values"), joined, vec![values, below]);
+            let values = self.with_common(keyed.node, part, values, shape);
             let op = Op::Attention { scale: keyed.scale };
             let mean = self.out.add(name.clone(), op, vec![q, keys, values]);
             let top = self.slice(format!("{name}.mean"), mean, last, 0, width - 1);

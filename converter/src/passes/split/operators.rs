@@ -1,5 +1,6 @@
 //! How each operator is divided.
 
+use super::super::BAND_MARK;
 use super::{Form, Longer, Piece, Splitter, even};
 use rockshard_graph::{Node, Op, ValueId, Window};
 
@@ -331,6 +332,9 @@ impl Splitter<'_> {
 
     /// Joined along the axis of their pieces, values are all their pieces.
     fn concat(&mut self, node: &Node, axis: usize) -> Option<Form> {
+        if node.name.contains(BAND_MARK) {
+            return self.concat_bands(node, axis);
+        }
         let mut joined = Vec::new();
         let mut at = 0;
         for &input in &node.inputs {
@@ -339,6 +343,59 @@ impl Splitter<'_> {
             at += self.shape(input)[axis];
         }
         Some(Form::Pieces { axis, pieces: joined })
+    }
+
+    /// Of an attention in parts: pieces beside constants, along their axis or along another.
+    fn concat_bands(&mut self, node: &Node, axis: usize) -> Option<Form> {
+        let leader = node.inputs.iter().copied().find(|&v| self.is_divided(v))?;
+        let Some(Form::Pieces { axis: along, pieces }) = self.forms.get(&leader).cloned() else {
+            return None;
+        };
+        if along != axis {
+            let mut made = Vec::new();
+            for Piece { from, to, core, .. } in pieces {
+                let inputs = node.inputs.iter().map(|&v| self.range(v, along, (from, to), core));
+                let inputs = inputs.collect();
+                made.push(self.piece(node, node.op.clone(), inputs, (from, to), core));
+            }
+            return Some(Form::Pieces { axis: along, pieces: made });
+        }
+        let (mut joined, mut at) = (Vec::new(), 0);
+        for &input in &node.inputs {
+            let extent = self.shape(input)[axis];
+            match self.pieces(input, axis) {
+                Some(pieces) => joined.extend(pieces.iter().map(|p| Piece {
+                    from: p.from + at,
+                    to: p.to + at,
+                    ..*p
+                })),
+                None if self.source.constant(input).is_some() => {
+                    let id = self.whole(input, 0);
+                    joined.push(Piece { from: at, to: at + extent, id, core: 0 });
+                }
+                None => return None,
+            }
+            at += extent;
+        }
+        Some(Form::Pieces { axis, pieces: joined })
+    }
+
+    /// Rows of an attention in parts: each core cuts what it has of them.
+    fn slice_bands(&mut self, node: &Node, begin: &[usize], end: &[usize]) -> Option<Form> {
+        let Some(Form::Pieces { axis, pieces }) = self.forms.get(&node.inputs[0]).cloned() else {
+            return None;
+        };
+        let mut made = Vec::new();
+        for p in pieces {
+            let (from, to) = (p.from.max(begin[axis]), p.to.min(end[axis]));
+            if from < to {
+                let name = format!("{}.{from}-{to}", node.name);
+                let id = self.cut(name, p.id, axis, from - p.from, to - p.from, p.core);
+                let (from, to) = (from - begin[axis], to - begin[axis]);
+                made.push(Piece { from, to, id, core: p.core });
+            }
+        }
+        Some(Form::Pieces { axis, pieces: made })
     }
 
     /// Along another axis than that of the pieces.
@@ -354,7 +411,9 @@ impl Splitter<'_> {
         };
         let Some(Form::Pieces { axis, .. }) = self.forms.get(&node.inputs[0]) else { return None };
         if !full(*axis) {
-            return None;
+            let others = (0..begin.len()).filter(|a| a != axis).all(full);
+            return (others && step[*axis] == 1 && node.name.contains(BAND_MARK))
+                .then(|| self.slice_bands(node, begin, end))?;
         }
         self.alike(node, |_, axis, p| {
             let (begin, mut end, step) = (begin.to_vec(), end.to_vec(), step.to_vec());
