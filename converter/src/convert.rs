@@ -8,7 +8,7 @@ use crate::lora::Loras;
 use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
 use crate::original::check_original;
-use crate::part::{check_weights, import, in_part, label, stored};
+use crate::part::{Checked, check_weights, import, in_part, label, stored};
 use crate::partition::{Segment, partition};
 use crate::passes::{PartContext, rewrite_part};
 use crate::recipe::recipe;
@@ -215,7 +215,7 @@ fn convert_part(
         model.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
     };
-    let checked = check_weights(&graph, part, &model, &release)?;
+    let Checked { rounding, large } = check_weights(&graph, part, &model, &release)?;
     if request.sandwich == Sandwich::Auto {
         teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
     }
@@ -223,8 +223,8 @@ fn convert_part(
         request,
         part,
         engines,
+        large: &large,
         weights: &weights,
-        large: &checked.large,
         scratch: &scratch,
         release: &release,
     };
@@ -239,7 +239,7 @@ fn convert_part(
         graph: &graph,
         segments: &segments,
         scaling: &scaling,
-        rounding: &checked.rounding,
+        rounding: &rounding,
         release: &release,
     };
     let (shards, boundaries) = emit_shards(&cut, writer, teller)?;

@@ -3,8 +3,7 @@
 use crate::ConvertError;
 use crate::family::Part;
 use crate::partition::host_nodes;
-use crate::rounding::Rounding;
-use half::f16;
+use crate::rounding::{Rounding, largest};
 use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
 use rockshard_graph::{Binary, Graph, Op, ValueId};
@@ -65,14 +64,16 @@ pub(crate) fn stored(
 
 /// Bytes of weights that are read before their pages are given back.
 const READ: usize = 64 << 20;
+/// float16's largest number.
+const LARGEST: f32 = 65504.0;
 
-/// What is known of a part's weights.
+/// What is known of weights that were looked at.
 #[derive(Default)]
 pub(crate) struct Checked {
-    /// Those of the NPU that float16 cannot hold, with their largest magnitude.
-    pub large: HashMap<ValueId, f32>,
-    /// Those that it holds.
+    /// Those that float16 holds.
     pub rounding: Rounding,
+    /// Those of the NPU that it does not, with their largest magnitude.
+    pub large: HashMap<ValueId, f32>,
 }
 
 /// Refuse weights that are not finite. What only chooses or limits may be infinite, and what only the host reads.
@@ -93,21 +94,23 @@ pub(crate) fn check_weights(
         let chooses = matches!(node.op, Op::Where | Op::Binary(Binary::Min | Binary::Max))
             || host.contains(&id);
         for &weight in node.inputs.iter().filter(|&&v| seen.insert(v)) {
-            let Some(tensor) = graph.constant(weight) else { continue };
-            let found = largest(tensor);
+            let Some(tensor) = graph.constant(weight).filter(|t| t.dtype().is_float()) else {
+                continue;
+            };
+            let largest = largest(tensor);
+            checked.rounding.enter(tensor, largest);
             read += tensor.bytes().len();
             if read > READ {
                 release();
                 read = 0;
             }
-            if found.is_finite() {
-                if found > LARGEST && !host.contains(&id) {
-                    checked.large.insert(weight, found);
+            if largest.is_finite() {
+                if largest > LARGEST && !host.contains(&id) {
+                    checked.large.insert(weight, largest);
                 }
-                checked.rounding.enter(tensor, found);
                 continue;
             }
-            let found = not_finite(tensor).unwrap_or(found);
+            let Some(found) = not_finite(tensor) else { continue };
             if found.is_nan() || !chooses {
                 return Err(ConvertError::NotFinite {
                     part: part.name.clone(),
@@ -120,29 +123,6 @@ pub(crate) fn check_weights(
     }
     release();
     Ok(checked)
-}
-
-/// float16's largest number.
-const LARGEST: f32 = 65504.0;
-
-/// The largest magnitude of a real tensor; infinite where an element is not finite.
-pub(crate) fn largest(tensor: &Tensor) -> f32 {
-    const BLOCK: usize = 1 << 16;
-    // Magnitudes compare as their bits do, NaN above infinity.
-    let narrow = |block: &[f16]| block.iter().map(|v| v.to_bits() & 0x7fff).max().unwrap_or(0);
-    let wide = |block: &[f32]| block.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
-    let found = match tensor.dtype() {
-        DType::F16 => tensor.to_f16().ok().map(|values| {
-            let most = values.par_chunks(BLOCK).map(narrow).max().unwrap_or(0);
-            f16::from_bits(most).to_f32()
-        }),
-        DType::F32 => tensor
-            .to_f32()
-            .ok()
-            .map(|values| f32::from_bits(values.par_chunks(BLOCK).map(wide).max().unwrap_or(0))),
-        _ => None,
-    };
-    found.map_or(0.0, |most| if most.is_nan() { f32::INFINITY } else { most })
 }
 
 /// The first element that is no finite number.

@@ -4,7 +4,7 @@
 //! Everything else keeps its type: biases, and the scale and shift of a group norm, which stay in float32; weights that a constant next to them
 //! is multiplied into before they are rounded; and what float16 cannot hold, for the device to refuse.
 
-use crate::part::largest;
+use rayon::prelude::*;
 use rockshard_graph::{Binary, Graph, Links, Node, NodeId, Op, ValueId};
 use rockshard_tensor::{DType, Tensor};
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ const INFINITE: f32 = 65520.0;
 pub(crate) struct Rounding(HashSet<(usize, usize)>);
 
 impl Rounding {
-    /// Enter a tensor whose largest magnitude is known.
+    /// Enter a tensor whose largest magnitude is known; NaN counts as too large.
     pub fn enter(&mut self, tensor: &Tensor, largest: f32) {
         if largest < INFINITE {
             self.0.insert(place(tensor));
@@ -31,6 +31,16 @@ impl Rounding {
 
 fn place(tensor: &Tensor) -> (usize, usize) {
     (tensor.bytes().as_ptr() as usize, tensor.bytes().len())
+}
+
+/// The largest magnitude of a real tensor; infinite where an element is NaN, 0 for other tensors.
+pub(crate) fn largest(tensor: &Tensor) -> f32 {
+    const BLOCK: usize = 1 << 16;
+    // The bits of magnitudes are in the order of the magnitudes, those of NaN above all.
+    let most = |block: &[f32]| block.iter().map(|v| v.to_bits() & !(1 << 31)).fold(0, u32::max);
+    let bits =
+        tensor.to_f32().map_or(0, |values| values.par_chunks(BLOCK).map(most).max().unwrap_or(0));
+    f32::from_bits(bits.min(f32::INFINITY.to_bits()))
 }
 
 /// The constants of a device's graph that are stored in float16.

@@ -39,10 +39,10 @@ pub(crate) struct Context<'a> {
     pub request: &'a ConvertRequest,
     pub part: &'a Part,
     pub engines: Engines<'a>,
-    /// The weights as the part's file, with what was fused into it, names them.
-    pub weights: &'a Weights,
     /// Weights that float16 cannot hold, with their largest magnitude.
     pub large: &'a HashMap<ValueId, f32>,
+    /// The weights as the part's file, with what was fused into it, names them.
+    pub weights: &'a Weights,
     pub scratch: &'a Path,
     pub release: &'a dyn Fn(),
 }
@@ -91,7 +91,7 @@ impl Context<'_> {
 
     fn automatic(&self, graph: &Graph) -> Result<Scaling, ConvertError> {
         let given = self.request.calibration.get(&self.part.name);
-        if given.is_none() && self.needs_none()? {
+        if given.is_none() && self.large.is_empty() && self.needs_none()? {
             return Ok(Scaling::default());
         }
         let samples = match given {
@@ -133,9 +133,6 @@ impl Context<'_> {
 
     /// Whether it is known that every value can be stored as it is.
     fn needs_none(&self) -> Result<bool, ConvertError> {
-        if !self.large.is_empty() {
-            return Ok(false);
-        }
         let &Context { part, weights, engines, release, .. } = self;
         let within = stays_within(part, weights, engines.reference, NOISE_SAMPLES, release)?;
         tracing::info!(part = part.name, within, "values within float16 on a small picture");
