@@ -73,7 +73,7 @@ def main():
         unet.unload_lora()
         expected = export_models.UNet(unet)(*inputs.values()).double().numpy()
     shutil.rmtree(pack, ignore_errors=True)
-    run(ROCKSHARD, "--quiet", "convert", folder, "--out", pack, "--shards", "block", "--sandwich", "off", "--resolution", "512x512", "--lora", file)
+    run(ROCKSHARD, "--quiet", "convert", folder, "--out", pack, "--shards", "block", "--sandwich", "off", "--resolution", "512x512", "--wide-weights", "--lora", file)
     given = [x for n in inputs for x in ("--input", f"{n}={out / n}.npy")]
     run(ROCKSHARD, "--quiet", "run", pack, "--model", "unet", "--device", "cpu", "--rewritten", "--out", out / "out", *given)
     found = np.load(out / "out" / "out_sample.npy").astype(np.float64)

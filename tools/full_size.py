@@ -241,7 +241,7 @@ def chain(a, model, case):
     folder = exported(a.work, model, case.exporter, case.attention, case.resolution)
     size = ["--resolution", case.resolution] if case.resolution and not model.fixed else []
     run(ROCKSHARD, "--quiet", "convert", view(a.work, model, folder), "--out", pack, *size, "--batch", case.batch, "--tile", case.tile,
-        "--sandwich", case.sandwich, "--shards", a.shards)
+        "--sandwich", case.sandwich, "--shards", a.shards, "--wide-weights")
     for network in json.loads((pack / "manifest.json").read_text())["models"]:
         if model.parts and network["name"] not in model.parts:
             continue

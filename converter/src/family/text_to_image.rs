@@ -34,6 +34,7 @@ const CLASSES: [&str; 7] = [
     "StableDiffusionXLPipeline",
     "StableDiffusionXLImg2ImgPipeline",
 ];
+const EXPORTERS: [Option<&str>; 3] = [Some(""), Some("ORT"), Some("Onnx")];
 /// Pixels that a latent value covers where no configuration says.
 const USUAL_SCALE: u32 = 8;
 /// More pixels than any VAE's latent value covers.
@@ -161,7 +162,7 @@ fn check_class(path: &Path) -> Result<(), ConvertError> {
     let class = index.as_ref().and_then(|i| i.get("_class_name")).and_then(Json::as_str);
     match class {
         Some(class)
-            if !CLASSES.contains(&class.trim_start_matches("ORT").trim_start_matches("Onnx")) =>
+            if !CLASSES.iter().any(|known| EXPORTERS.contains(&class.strip_suffix(known))) =>
         {
             let known = CLASSES.join(", ");
             let problem = format!("{INDEX} says it is a {class}; known are {known}");
