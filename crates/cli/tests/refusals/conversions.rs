@@ -2,7 +2,7 @@
 
 use crate::CONVERT;
 use crate::models::{
-    Extent, OPSET, encode, good, model, node, product, value, weight, with_external,
+    Extent, encode, good, model, node, product, value, weight, with_external,
 };
 use crate::scratch::Scratch;
 use rockshard_onnx::schema::ModelProto;
