@@ -73,7 +73,10 @@ fn unet_inputs() -> [(&'static str, Tensor); 4] {
 fn shards_give_what_onnx_runtime_gives() {
     let work = Work::new();
     let pack = work.path("pack");
-    work.convert(&pack, &["--shards", "block", "--tile", "rows:64", "--sandwich", "10"]);
+    work.convert(
+        &pack,
+        &["--shards", "block", "--tile", "rows:64", "--sandwich", "10", "--wide-weights"],
+    );
     let ids = Tensor::from_i64([1, 77], (0..77).map(|i| i * 7 % 500).collect());
     judge(&work, &pack, "text_encoder", "text_encoder", "last_hidden_state", &[("input_ids", ids)]);
     judge(&work, &pack, "unet", "unet", "out_sample", &unet_inputs());
@@ -103,6 +106,7 @@ fn the_dynamo_export_gives_the_same() {
         "layer",
         "--sandwich",
         "off",
+        "--wide-weights",
         "--quiet",
     ])
     .success();

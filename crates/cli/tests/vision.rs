@@ -23,7 +23,7 @@ fn convert(pack: &Path, options: &[&str]) -> Manifest {
 fn a_vision_encoder_is_cut_into_attention_and_mlp_shards_on_cores_in_turn() {
     let work = Work::new();
     let pack = work.path("pack");
-    let manifest = convert(&pack, &["--tile", "rows:16"]);
+    let manifest = convert(&pack, &["--tile", "rows:16", "--wide-weights"]);
     let shards = &manifest.models[0].shards;
     assert_eq!(
         (manifest.models[0].name.as_str(), manifest.models[0].resolution),
