@@ -1,9 +1,7 @@
 //! Models that are not converted, and ways in which a model is not converted.
 
 use crate::CONVERT;
-use crate::models::{
-    Extent, encode, good, model, node, product, value, weight, with_external,
-};
+use crate::models::{Extent, encode, good, model, node, product, value, weight, with_external};
 use crate::scratch::Scratch;
 use rockshard_onnx::schema::ModelProto;
 use std::fs;
