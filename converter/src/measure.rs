@@ -8,7 +8,7 @@ use crate::calibrate::{Sample, unscaled};
 use crate::emit::write_onnx;
 use crate::partition::{host_nodes, turns};
 use crate::passes::{Range, Ranges, Scales, apply_scales};
-use crate::reference::{last_uses, pieces};
+use crate::reference::{BUDGET, last_uses, pieces};
 use rockshard_device::{Device, ShardFile};
 use rockshard_graph::{Graph, NodeId, ValueId};
 use rockshard_manifest::{CoreId, TensorSpec};
@@ -61,7 +61,9 @@ impl Bench<'_> {
         let turns = turns(graph, &host_nodes(graph));
         let mut list: Vec<(bool, Vec<NodeId>)> = Vec::new();
         for turn in turns {
-            list.extend(pieces(graph, turn.nodes.into_iter()).into_iter().map(|p| (turn.host, p)));
+            list.extend(
+                pieces(graph, turn.nodes.into_iter(), BUDGET).into_iter().map(|p| (turn.host, p)),
+            );
         }
         let only: Vec<Vec<NodeId>> = list.iter().map(|(_, nodes)| nodes.clone()).collect();
         let last = last_uses(graph, &only);

@@ -11,6 +11,9 @@ use std::thread::JoinHandle;
 
 const JOURNAL: &str = "journal";
 
+/// What a thread that computes digests ends with.
+type Digests = Result<Vec<(String, FileEntry)>, ConvertError>;
+
 /// A pack being written.
 pub struct PackWriter {
     target: PathBuf,
@@ -18,7 +21,7 @@ pub struct PackWriter {
     files: BTreeMap<String, FileEntry>,
     finished: BTreeMap<String, FileEntry>,
     /// The digests of the file that was added last, being computed.
-    pending: Option<JoinHandle<Result<Vec<(String, FileEntry)>, ConvertError>>>,
+    pending: Option<JoinHandle<Digests>>,
     keep: bool,
     done: bool,
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 use strips::{Held, Large, Strip, Take, strip_graph, strips, taken};
 
 /// Bytes of weights and of results that one piece may have; a node that has more is a piece of its own.
-const BUDGET: usize = 64 << 20;
+pub(crate) const BUDGET: usize = 64 << 20;
 /// Bytes of a value beyond which a graph's large values lie in files.
 const MEMORY: usize = 256 << 20;
 /// Bytes of a value that then lies in a file.
@@ -57,19 +57,19 @@ impl Reference<'_> {
         let graph = &self.tiled(graph)?;
         let bytes = |v: ValueId| graph.value(v).count() * size_of::<f32>();
         let in_files = graph.nodes().iter().any(|n| bytes(n.output) > MEMORY);
-        let least = if in_files { LARGE } else { usize::MAX };
+        let (least, budget) = if in_files { (LARGE, BUDGET / 4) } else { (usize::MAX, BUDGET) };
         let start = |s: &Sample| {
             let given = |v: &ValueId| Held::in_memory(s[&graph.value(*v).name].clone());
             graph.inputs.iter().map(|v| (*v, given(v))).collect()
         };
         let mut states: Vec<HashMap<ValueId, Held>> = samples.iter().map(start).collect();
-        let pieces = pieces(graph, graph.node_ids());
+        let pieces = pieces(graph, graph.node_ids(), budget);
         let last_use = last_uses(graph, &pieces);
         for (i, nodes) in pieces.iter().enumerate() {
             let later = |v: &ValueId| last_use.get(v).is_some_and(|&last| last > i);
             if let &[id] = &nodes[..]
                 && in_files
-                && bytes(graph.node(id).output) > BUDGET
+                && bytes(graph.node(id).output) > budget
                 && let Some((axis, strips)) = strips(graph, graph.node(id))
             {
                 self.in_strips(graph, id, axis, &strips, &mut states, see)?;
@@ -187,7 +187,11 @@ fn remove(shard: &ShardFile) {
 }
 
 /// Runs of nodes that stay under the budget.
-pub(crate) fn pieces(graph: &Graph, nodes: impl Iterator<Item = NodeId>) -> Vec<Vec<NodeId>> {
+pub(crate) fn pieces(
+    graph: &Graph,
+    nodes: impl Iterator<Item = NodeId>,
+    budget: usize,
+) -> Vec<Vec<NodeId>> {
     let mut pieces: Vec<Vec<NodeId>> = Vec::new();
     let (mut weights, mut results) = (0, 0);
     for id in nodes {
@@ -200,7 +204,7 @@ pub(crate) fn pieces(graph: &Graph, nodes: impl Iterator<Item = NodeId>) -> Vec<
             let AttentionShape { heads, queries, keys, .. } = attention_shape(graph, node);
             more_results += heads * queries * keys * size_of::<f32>();
         }
-        if pieces.is_empty() || weights + more_weights > BUDGET || results + more_results > BUDGET {
+        if pieces.is_empty() || weights + more_weights > budget || results + more_results > budget {
             pieces.push(Vec::new());
             (weights, results) = (0, 0);
         }
@@ -238,7 +242,7 @@ mod tests {
             graph.add_node(format!("n{i}"), Op::Unary(Unary::Neg), vec![values[i / 2]], value);
             values.push(value);
         }
-        let pieces = pieces(&graph, graph.node_ids());
+        let pieces = pieces(&graph, graph.node_ids(), BUDGET);
         assert_eq!(
             pieces.iter().map(Vec::len).collect::<Vec<_>>(),
             [3, 1, 1],

@@ -6,7 +6,7 @@ use crate::family::Part;
 use crate::measure::{Bench, Engines, Measured};
 use crate::options::Sandwich;
 use crate::passes::{Ranges, Scales, choose_scales, moderate_scales, uniform_scales};
-use crate::reference::{Reference, pieces};
+use crate::reference::{BUDGET, Reference, pieces};
 use crate::trial::{Weights, stays_within};
 use crate::{ConvertRequest, noise};
 use rockshard_graph::{Binary, Graph, Op, ValueId};
@@ -112,7 +112,7 @@ impl Context<'_> {
             Err(error) => return Err(error),
         };
         let mut scales = choose_scales(graph, &ranges, self.large);
-        for piece in pieces(graph, graph.node_ids()) {
+        for piece in pieces(graph, graph.node_ids(), BUDGET) {
             let made: Vec<_> = piece.iter().map(|&n| graph.node(n).output).collect();
             moderate_scales(&graph.subgraph("piece", &piece, &made), &mut scales);
         }

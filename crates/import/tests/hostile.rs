@@ -188,7 +188,7 @@ fn extents_that_overflow_are_refused() {
         "Pad, negative",
         17,
         new().x(image).ints("p", &[0, 0, 0, i64::MIN, 0, 0, 0, 0]).node("Pad", "x p -> y", &[]),
-        "cropping",
+        "crop more than there is",
     );
     refused(
         "Conv groups",

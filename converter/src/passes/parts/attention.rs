@@ -16,6 +16,9 @@ use rockshard_tensor::Tensor;
 
 /// Bytes of scores that one block of queries may have.
 const BUDGET: u64 = 24 << 20;
+/// Kernels for one attention beyond which its blocks may have more: the vendor's compiler (2.5.0) takes a minute for 48 of them, and did not end
+/// within half an hour for 135.
+const MOST_KERNELS: usize = 84;
 /// What the column of the keys in common holds: quotients by it stay within float16.
 const FACTOR: f32 = 512.0;
 /// Least value of that column.
@@ -146,12 +149,14 @@ impl Parts<'_> {
         let heads: usize = shape[..rank - 2].iter().product();
         let most = keyed.plan.most_queries.min(queries);
         let longest = keyed.keys.iter().map(|&k| self.out.graph.value(k).shape[rank - 1]).max();
+        let width = keyed.plan.plane[1];
+        let [tokens, parts] = [keyed.plan.plane.iter().product::<usize>(), keyed.keys.len()];
+        let few = (tokens * parts).div_ceil(MOST_KERNELS).next_multiple_of(width);
         let fits = |rows: usize| {
             let keys = longest.unwrap_or(0) + rows;
-            rows <= most && self.npu.attention_bytes(heads, rows, keys) <= BUDGET
+            rows <= most && (rows <= few || self.npu.attention_bytes(heads, rows, keys) <= BUDGET)
         };
         // Whole rows of the plane where one fits.
-        let width = keyed.plan.plane[1];
         let lines = (1..=queries.div_ceil(width)).rev().map(|n| n * width).find(|&n| fits(n));
         let rows = lines.unwrap_or_else(|| (1..=most).rev().find(|&n| fits(n)).unwrap_or(1));
         let starts = (0..queries).step_by(rows).enumerate();
