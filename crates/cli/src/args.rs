@@ -160,7 +160,7 @@ pub struct ConvertArgs {
     #[arg(long)]
     pub wide_weights: bool,
     /// Calibration inputs for --sandwich auto: [PART.]INPUT=FILE.npy; the n-th file of an input belongs to the n-th sample.
-    /// Default: two samples of seeded noise.
+    /// Default: seeded noise; one small picture where that shows that nothing needs scaling, else two samples of the size that is converted.
     #[arg(long, num_args = 1.., value_name = "[PART.]INPUT=FILE.npy")]
     pub calibrate: Vec<String>,
     /// Fuse a LoRA file (safetensors; kohya, PEFT or diffusers keys) into the weights; repeatable.

@@ -98,8 +98,10 @@ impl Weights {
 
 /// Bytes of weights that are read between two calls of `read`.
 const READ: usize = 32 << 20;
-/// Elements that are rounded at a time.
-const BLOCK: usize = 1 << 16;
+/// Elements that are written at a time.
+const BLOCK: usize = 1 << 18;
+/// Bytes of small pieces that are gathered; a block is larger in any type but bool, and is written without being copied.
+const GATHERED: usize = 1 << 18;
 
 /// Write a model and, when it has large weights, its data file beside it. They are not synced to disk:
 /// a pack's digests show whether a file is whole. `read` is told again and again that weights were read, so that their pages can be given
@@ -153,7 +155,7 @@ fn write_file(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut out = BufWriter::with_capacity(GATHERED, File::create(path)?);
     fill(&mut out)?;
     out.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
 }
