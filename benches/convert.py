@@ -2,9 +2,9 @@
 """Converting a model against copying the bytes that it writes, in one run, taking turns.
 
     cargo build --release
-    python3 benches/convert.py MODEL --out DIR [--rounds 3] -- --resolution 512x512 --shards block
+    python3 benches/convert.py MODEL --out DIR [--rounds 3] [-- --resolution 768x512 --shards block]
 
-What follows `--` goes to `rockshard convert`. DIR needs room for the pack and a copy of it. Prints medians, their ratio and the
+What follows `--` goes to `rockshard convert`; nothing measures its defaults. DIR needs room for the pack and a copy of it. Prints medians, their ratio and the
 converter's peak memory. Both leave their files in the page cache: nothing is synced by either.
 """
 import argparse
