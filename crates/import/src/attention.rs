@@ -72,7 +72,7 @@ impl Attention {
         let (rows, keys) = (c.walk.shape(self.q)[2], c.walk.shape(self.k)[2]);
         c.walk.spend(rows.saturating_mul(keys))?;
         let shown = |i: usize| {
-            let distance = (i / keys + self.first) as i64 - (i % keys) as i64;
+            let distance = (i / keys).saturating_add(self.first) as i64 - (i % keys) as i64;
             before.is_none_or(|most| distance <= most)
                 && behind.is_none_or(|most| -distance <= most)
         };
@@ -244,7 +244,7 @@ pub(crate) fn rotary(c: &mut Context<'_, '_>, places: [usize; 4]) -> Result<(), 
         0 if flat => {
             // The cache tells how wide a head is.
             let half = c.walk.shape(cos).last().copied().unwrap_or(0);
-            c.walk.shape(x)[2] / (2 * half).max(1)
+            c.walk.shape(x)[2] / half.saturating_mul(2).max(1)
         }
         heads => heads,
     };

@@ -95,7 +95,7 @@ fn matmul_n_bits(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     if c.optional(4).is_some() {
         return Err(Problem::Form("g_idx is not supported".into()));
     }
-    if !matches!(bits, 2 | 4 | 8) || block == 0 || !block.is_multiple_of(8) {
+    if !matches!(bits, 2 | 4 | 8) || !(8..=1 << 16).contains(&block) || !block.is_multiple_of(8) {
         return Err(Problem::Form(format!("{bits} bits in blocks of {block} are not supported")));
     }
     let per_byte = 8 / bits as usize;
@@ -103,7 +103,8 @@ fn matmul_n_bits(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     c.walk.spend(depth.saturating_mul(columns))?;
     let bytes = small(c, packed)?;
     let scale = real(c, scales)?;
-    if bytes.len() != columns * blocks * block / per_byte || scale.len() != columns * blocks {
+    let parts = columns.checked_mul(blocks).filter(|&parts| parts <= scale.len());
+    if parts.is_none_or(|parts| parts * block / per_byte != bytes.len() || parts != scale.len()) {
         return Err(Problem::Form(format!(
             "{} bytes for {columns} columns of {depth}",
             bytes.len()
@@ -287,8 +288,8 @@ fn unpacked(
     groups: usize,
 ) -> Result<(ValueId, ValueId, ValueId), Problem> {
     let all = c.walk.shape(packed).last().copied().unwrap_or(0);
-    let width = all / (heads + 2 * groups).max(1);
-    let (first, second) = (heads * width, (heads + groups) * width);
+    let width = all / heads.saturating_add(groups.saturating_mul(2)).max(1);
+    let (first, second) = (heads * width, heads.saturating_add(groups) * width);
     let axis = c.rank(packed).saturating_sub(1);
     let q = c.part(packed, axis, 0, first, 1)?;
     let k = c.part(packed, axis, first, second, 1)?;

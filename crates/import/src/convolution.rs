@@ -233,7 +233,7 @@ fn conv_transpose(c: &mut Context<'_, '_>) -> Result<(), Problem> {
             // Where more is wanted than there is, it is added at the end.
             let total = [0, 1].map(|a| whole(a).saturating_sub(wanted[a]));
             for axis in 0..2 {
-                more[axis] += wanted[axis].saturating_sub(whole(axis));
+                more[axis] = more[axis].saturating_add(wanted[axis].saturating_sub(whole(axis)));
             }
             halves(total, auto == "SAME_UPPER")
         }
@@ -270,15 +270,16 @@ fn pool(c: &mut Context<'_, '_>, kind: Pool) -> Result<(), Problem> {
 fn round_up(window: &mut Window, shape: &[usize]) {
     for axis in 0..2 {
         let (stride, first) = (window.strides[axis], window.pads[axis]);
-        let reach = (window.kernel[axis] - 1) * window.dilations[axis] + 1;
-        let padded = shape[axis + 2] + first + window.pads[axis + 2];
+        let reach =
+            (window.kernel[axis] - 1).saturating_mul(window.dilations[axis]).saturating_add(1);
+        let before = shape[axis + 2].saturating_add(first);
+        let padded = before.saturating_add(window.pads[axis + 2]);
         let Some(rest) = padded.checked_sub(reach) else { continue };
         let mut count = rest.div_ceil(stride);
-        if count * stride >= shape[axis + 2] + first {
+        if count.saturating_mul(stride) >= before {
             count = count.saturating_sub(1);
         }
-        window.pads[axis + 2] = (count * stride + reach)
-            .saturating_sub(shape[axis + 2] + first)
-            .max(window.pads[axis + 2]);
+        let last = count.saturating_mul(stride).saturating_add(reach);
+        window.pads[axis + 2] = last.saturating_sub(before).max(window.pads[axis + 2]);
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 /// How deep functions may call each other, and how many nodes there may be in all.
 const DEEPEST: usize = 32;
-const MOST_NODES: usize = 1 << 20;
+const MOST_NODES: usize = 1 << 17;
 
 type Key<'a> = (&'a str, &'a str);
 

@@ -46,7 +46,7 @@ fn depth_to_space(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (&[n, channels, h, w], b) = (c.walk.shape(x), block(c)?) else {
         return Err(Problem::Form("needs four axes".into()));
     };
-    let Some(area) = b.checked_mul(b).filter(|area| channels % area == 0) else {
+    let Some(area) = b.checked_mul(b).filter(|area| channels > 0 && channels % area == 0) else {
         return Err(Problem::Form(format!("{channels} channels in blocks of {b} by {b}")));
     };
     let deep = channels / area;

@@ -45,6 +45,8 @@ fn work(op: &Op, inputs: &[&Value], elements: usize) -> u64 {
     let each = match op {
         Op::Reshape { .. } => return 0,
         Op::Conv { .. } => inputs[1].shape[1..].iter().product(),
+        // Every value meets the whole kernel, and zeros between them.
+        Op::ConvTranspose { .. } => inputs[1].count(),
         Op::MatMul => inputs[0].shape.last().copied().unwrap_or(1),
         Op::Pool { window, .. } => window.kernel[0].saturating_mul(window.kernel[1]),
         _ => 1,
