@@ -21,6 +21,14 @@ pub(crate) const BAND_MARK: &str = "@band";
 /// In the names of nodes that cut a plane into bands.
 pub(crate) const ROWS_MARK: &str = "@rows";
 
+/// In the names of nodes that work on a block of queries, behind that of the band.
+const BLOCK_MARK: &str = ".block";
+
+/// Whether a node works on a block of an attention's queries.
+pub(super) fn is_block(name: &str) -> bool {
+    name.rsplit_once(BAND_MARK).is_some_and(|(_, rest)| rest.contains(BLOCK_MARK))
+}
+
 /// What a value of the source graph has become.
 #[derive(Clone, Debug)]
 enum Form {

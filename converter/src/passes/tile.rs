@@ -1,6 +1,7 @@
 //! NanoTile: attention over tiles of queries (`rows`), or of queries and keys with a running maximum and sum (`grid`, the online
 //! softmax of Milakov and Gimelshein 2018, arXiv:1805.02867).
 
+use super::parts::is_block;
 use crate::options::Tile;
 use rockshard_cost::Rk3588;
 use rockshard_graph::{
@@ -63,6 +64,8 @@ pub fn tile_attention(
         let whole = npu.attention_bytes(shape.heads, shape.queries, shape.keys);
         let value = graph.value(output).name.clone();
         let chosen = match tile {
+            // An attention in parts has its blocks.
+            Tile::Auto if is_block(&graph.node(id).name) => Tile::Off,
             Tile::Auto => automatic(shape, npu),
             Tile::Heads => Tile::Off,
             other => other,

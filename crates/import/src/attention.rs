@@ -25,7 +25,7 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// The result `[B,H,L,e]`, and the scores at the named stage where one is asked for: raw, masked, capped, or probabilities.
+    /// The result `[B,H,L,e]`, and the scores at the named stage where one is asked for: raw or capped.
     pub fn lower(
         self,
         c: &mut Context<'_, '_>,
@@ -36,7 +36,7 @@ impl Attention {
         let k = c.transposed(k, vec![0, 1, 3, 2])?;
         let product = c.step("scores", Op::MatMul, &[self.q, k])?;
         let mut scores = c.with_number("scaled", Binary::Mul, product, self.scale)?;
-        let mut seen = [scores; 4];
+        let mut seen = [scores; 2];
         if self.softcap > 0.0 {
             let over = c.with_number("over", Binary::Div, scores, self.softcap)?;
             let bent = c.step("bent", Op::Unary(Unary::Tanh), &[over])?;
@@ -55,9 +55,7 @@ impl Attention {
         if let Some(mask) = mask {
             scores = c.binary("masked", Binary::Add, scores, mask)?;
         }
-        seen[2] = scores;
         let weights = c.step("weights", Op::Softmax { axis: 3 }, &[scores])?;
-        seen[3] = weights;
         let mut result = c.step("attention", Op::MatMul, &[weights, v])?;
         if let Some(mask) = mask.filter(|_| bools) {
             result = without_hidden_rows(c, result, mask)?;
@@ -204,6 +202,10 @@ pub(crate) fn attention(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         seen,
     };
     let stage = c.has_output(3).then(|| count(c, "qk_matmul_output_mode"));
+    // What a row that is hidden whole holds there, the rewritten masks do not keep.
+    if stage.is_some_and(|stage| stage >= 2) {
+        return Err(Problem::Form("qk_matmul_output behind the mask is not supported".into()));
+    }
     let (result, scores) = lowered.lower(c, stage)?;
     if let Some(scores) = scores {
         c.bind_output(3, scores);

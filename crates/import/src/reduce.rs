@@ -4,7 +4,7 @@ use crate::Problem;
 use crate::attributes::axis;
 use crate::operators::Context;
 use rockshard_graph::{Binary, Op, Reduce, Unary, ValueId};
-use rockshard_tensor::Tensor;
+use rockshard_tensor::{DType, Tensor};
 
 /// Whether an operator of the standard domain is imported here.
 pub(crate) fn is_one(op: &str) -> bool {
@@ -65,6 +65,10 @@ fn over_axes(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
     };
     axes.sort_unstable();
     axes.dedup();
+    let empty = axes.iter().any(|&a| c.walk.shape(x)[a] == 0);
+    if empty && c.walk.value(x).dtype == DType::Bool {
+        return Err(Problem::Form("a largest or smallest of no truth values".into()));
+    }
     let over = |kind| match nothing {
         true => None,
         false => Some(Op::Reduce { kind, axes: axes.clone(), keep }),

@@ -216,7 +216,7 @@ fn extents_that_overflow_are_refused() {
             "x r r s -> y",
             &[],
         ),
-        "no pixels",
+        "axis 2 of shape",
     );
     refused(
         "Split into many",

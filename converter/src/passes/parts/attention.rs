@@ -10,7 +10,7 @@
 //! heavy for one query are their shares wrong.
 
 use super::plan::{Plan, RUNS};
-use super::{BAND_MARK, Form, Parts};
+use super::{BAND_MARK, BLOCK_MARK, Form, Parts};
 use rockshard_graph::{Binary, Node, Op, ValueId};
 use rockshard_tensor::Tensor;
 
@@ -162,7 +162,7 @@ impl Parts<'_> {
         let starts = (0..queries).step_by(rows).enumerate();
         let blocks: Vec<ValueId> = starts
             .map(|(i, from)| {
-                let name = format!("{}{BAND_MARK}{band}.block{i}", keyed.node.name);
+                let name = format!("{}{BAND_MARK}{band}{BLOCK_MARK}{i}", keyed.node.name);
                 let to = (from + rows).min(queries);
                 let block = self.slice(format!("{name}.q"), q, rank - 2, from, to);
                 let local = own.map(|own| (own, from, to));
