@@ -198,6 +198,7 @@ fn optional_fields_may_be_left_out() {
         "/models/0/resolution",
         "/models/0/declined",
         "/models/0/golden",
+        "/models/0/import",
         "/models/0/shards/0/outputs/0/scale",
     ];
     let loras = ["/conversion/loras", "/conversion/loras/0/unmatched"];
@@ -239,7 +240,8 @@ fn every_other_field_is_required() {
         ".rknn",
         ".safetensors",
     ];
-    let added = ["/loras", "/unmatched", "/golden", "/compiled", "/warnings", "/verified"];
+    let added =
+        ["/loras", "/unmatched", "/golden", "/import", "/compiled", "/warnings", "/verified"];
     let needed = |at: &&String| {
         !optional.iter().chain(&added).any(|o| at.ends_with(o)) || at.ends_with("/loras/0/scale")
     };
