@@ -2,12 +2,12 @@
 """Train the bundled tiny text-to-image model and export it in the layout of SD 1.5 LCM.
 
     python tools/train_tiny_lcm.py all  --work DIR --out shards/tiny-lcm
-    python tools/train_tiny_lcm.py STAGE --work DIR          one stage: tokenizer vae latents unet lcm eval export
+    python tools/train_tiny_lcm.py STAGE --work DIR          one stage: tokenizer vae latents unet lcm eval export taesd
 
 The model draws one shape on a plain background from captions such as "a small red circle at the top left of a blue
 background". It has the parts and files of SD 1.5 LCM at 1/200 of the size: CLIP tokenizer and text encoder,
-UNet2DConditionModel with `timestep_cond`, AutoencoderKL with 8x latents, LCM scheduler. Every stage is seeded, writes a
-checkpoint under --work and continues from it. Needs: torch diffusers transformers tokenizers onnx onnxscript onnxruntime.
+UNet2DConditionModel with `timestep_cond`, AutoencoderKL with 8x latents, LCM scheduler, and beside the VAE a tiny one in the
+layout of TAESD, distilled from the exported encoder. Every stage is seeded, writes a checkpoint under --work and continues from it. Needs: torch diffusers transformers tokenizers onnx onnxscript onnxruntime.
 """
 import argparse
 import itertools
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from export_models import TextEncoder, UNet, VaeDecoder, VaeEncoder, without_traces
+from export_models import TextEncoder, TinyDecoder, TinyEncoder, UNet, VaeDecoder, VaeEncoder, without_traces
 
 SIZE = 128
 SHAPES = ["circle", "square", "triangle", "diamond", "cross", "ring"]
@@ -113,6 +113,14 @@ def build_vae():
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 32, 48, 64), layers_per_block=1, norm_num_groups=8, latent_channels=4, sample_size=SIZE)
+
+
+def build_tiny_vae():
+    """TAESD's architecture (https://github.com/madebyollin/taesd) with fewer channels and blocks."""
+    from diffusers import AutoencoderTiny
+    return AutoencoderTiny(
+        encoder_block_out_channels=(16, 16, 16, 16), decoder_block_out_channels=(24, 24, 24, 24), num_encoder_blocks=(1, 2, 2, 2),
+        num_decoder_blocks=(2, 2, 2, 1), latent_channels=4, scaling_factor=1.0)
 
 
 def build_unet():
@@ -602,6 +610,86 @@ def export(t):
     check_export(t, pipe)
 
 
+def teacher_latents(t, pictures):
+    """The U-Net's latents of uint8 pictures by the exported VAE encoder: mean and deviation, scaled."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(t.out / "vae_encoder" / "model.onnx")
+    factor = json.loads((t.out / "vae_encoder" / "config.json").read_text())["scaling_factor"]
+    found = [torch.from_numpy(session.run(None, {"sample": as_float(pictures[i:i + 32]).numpy()})[0]) for i in range(0, len(pictures), 32)]
+    mean, logarithm = torch.cat(found).chunk(2, dim=1)
+    return mean * factor, (0.5 * logarithm.clamp(-30, 20)).exp() * factor
+
+
+def train_tiny_vae(t):
+    """The encoder learns the latents of the VAE, the decoder the pictures of those latents, of what is near them and of its own; on crops."""
+    path, steps, crop = t.work / "taesd.pt", t.arguments.taesd_steps, 64
+    torch.manual_seed(5)
+    rng = random.Random(5)
+    scenes = training_scenes()
+    vae = build_tiny_vae()
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
+    step = 0
+    if path.exists():
+        state = torch.load(path)
+        vae.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    pool = torch.from_numpy(np.stack([draw(rng.choice(scenes), rng) for _ in range(2000)]))
+    mean, deviation = teacher_latents(t, pool)
+    generator = torch.Generator().manual_seed(step)
+    start, running = time.time(), 0.0
+    while step < steps:
+        index = torch.randint(len(pool), (16,), generator=generator)
+        i, j = torch.randint((SIZE - crop) // 8 + 1, (2,), generator=generator).tolist()
+        cells = (slice(None), slice(None), slice(i, i + crop // 8), slice(j, j + crop // 8))
+        x = as_float(pool[index][:, :, 8 * i:8 * i + crop, 8 * j:8 * j + crop]).contiguous(memory_format=torch.channels_last)
+        target, spread = mean[index][cells], deviation[index][cells]
+        noise = torch.randn(target.shape, generator=generator)
+        # Latents that a U-Net drew are less exact than those of a picture.
+        near = target + (spread + 0.06 * torch.rand((len(index), 1, 1, 1), generator=generator)) * noise
+        rate = 2e-3 * min(1, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16, enabled=t.arguments.bf16):
+            latents = vae.encode(x).latents
+            both = vae.decode(torch.cat([near, latents.float().detach()])).sample
+        latents, both, pictures = latents.float(), both.float(), torch.cat([x, x])
+        loss = F.mse_loss(latents, target) + F.mse_loss(both, pictures) + 0.5 * F.l1_loss(both, pictures)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        running = loss.item() if running == 0 else 0.98 * running + 0.02 * loss.item()
+        step += 1
+        if step % 100 == 0:
+            clock(t, "taesd", step, steps, start, running)
+        if step % 500 == 0 or step == steps:
+            save(path, model=vae.state_dict(), optimiser=optimiser.state_dict(), step=step)
+    export_tiny_vae(t, vae.eval())
+
+
+@torch.no_grad()
+def export_tiny_vae(t, vae):
+    import onnxruntime
+    picture, latent = torch.randn(1, 3, SIZE, SIZE), torch.randn(1, 4, SIZE // 8, SIZE // 8)
+    spatial = {0: "batch", 2: "height", 3: "width"}
+    encoder = torchscript(TinyEncoder(vae), (picture,), ["sample"], ["latents"], {"sample": spatial, "latents": spatial})
+    write_onnx({"model.onnx": half_weights(encoder)}, t.out / "taesd_encoder")
+    decoder = torchscript(TinyDecoder(vae), (latent,), ["latent_sample"], ["sample"], {"latent_sample": spatial, "sample": spatial})
+    write_onnx({"model.onnx": half_weights(decoder)}, t.out / "taesd_decoder")
+    plain = {k: v for k, v in dict(vae.config).items() if k != "_name_or_path"}
+    for part in ("taesd_encoder", "taesd_decoder"):
+        (t.out / part / "config.json").write_text(json.dumps(plain, indent=2, default=str) + "\n")
+    rng = random.Random(9)
+    held = torch.from_numpy(np.stack([draw(s, rng) for s in held_out_scenes()[:64]]))
+    mean, _ = teacher_latents(t, held)
+    run = lambda part, value: torch.from_numpy(onnxruntime.InferenceSession(t.out / part / "model.onnx").run(None, value)[0])
+    latents = run("taesd_encoder", {"sample": as_float(held).numpy()})
+    back = run("taesd_decoder", {"latent_sample": mean.numpy()})
+    size = sum(f.stat().st_size for part in ("taesd_encoder", "taesd_decoder") for f in (t.out / part).iterdir())
+    print(f"taesd: latents MSE {F.mse_loss(latents, mean):.5f} of variance {mean.var():.3f}, pictures MSE {F.mse_loss(back, as_float(held)):.5f}, {size / 1e6:.2f} MB")
+
+
 def check_export(t, pipe):
     """ONNX Runtime against PyTorch, and the two U-Net exports against each other."""
     import onnxruntime
@@ -618,7 +706,8 @@ def check_export(t, pipe):
 
 def main():
     stages = {"tokenizer": train_tokenizer, "vae": train_vae, "latents": cache_latents, "unet": train_unet,
-              "lcm": train_lcm, "eval": evaluate, "export": export}
+              "lcm": train_lcm, "eval": evaluate, "export": export,
+              "taesd": train_tiny_vae}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=[*stages, "all"])
     parser.add_argument("--work", required=True, help="folder for checkpoints")
@@ -630,6 +719,7 @@ def main():
     parser.add_argument("--pictures", type=int, default=8000)
     parser.add_argument("--unet-steps", type=int, default=7200)
     parser.add_argument("--lcm-steps", type=int, default=400)
+    parser.add_argument("--taesd-steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=32)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
