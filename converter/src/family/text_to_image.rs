@@ -14,12 +14,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Networks in running order, in folders named after their roles, and whether a text-to-image model must have them.
-const PARTS: [(Role, bool); 5] = [
+const PARTS: [(Role, bool); 7] = [
     (Role::TextEncoder, true),
     (Role::TextEncoder2, false),
     (Role::Unet, true),
     (Role::VaeEncoder, false),
     (Role::VaeDecoder, true),
+    (Role::TinyEncoder, false),
+    (Role::TinyDecoder, false),
 ];
 /// A network's file in its folder.
 const MODEL: &str = "model.onnx";
@@ -41,7 +43,7 @@ const USUAL_SCALE: u32 = 8;
 const LARGEST_SCALE: u32 = 64;
 
 /// The folders of the networks.
-pub(super) fn folders() -> [&'static str; 5] {
+pub(super) fn folders() -> [&'static str; 7] {
     PARTS.map(|(role, _)| role.word())
 }
 
@@ -238,7 +240,7 @@ fn open_shapes(
         let name = input.name.clone().unwrap_or_default();
         let Some(declared) = declared(input) else { continue };
         let fallback = match (part, name.as_str(), declared.len()) {
-            ("vae_encoder", _, 4) => vec![known.batch, 3, height, width],
+            ("vae_encoder" | "taesd_encoder", _, 4) => vec![known.batch, 3, height, width],
             (_, _, 4) => {
                 vec![known.batch, known.latent_channels, height / known.scale, width / known.scale]
             }

@@ -76,19 +76,31 @@ pub(crate) fn start(
     items: Vec<TensorMap>,
     name: String,
 ) -> Result<Pending<Vec<Tensor>>, Error> {
+    let results = start_all(networks, role, items)?;
+    Ok(Pending::new(move || {
+        let take = |mut map: TensorMap| {
+            map.remove(&name).ok_or_else(|| interface(role, format!("gave no output {name:?}")))
+        };
+        results.wait()?.into_iter().map(take).collect()
+    }))
+}
+
+/// Start a network; what comes is all outputs of each item.
+pub(crate) fn start_all(
+    networks: &dyn Networks,
+    role: Role,
+    items: Vec<TensorMap>,
+) -> Result<Pending<Vec<TensorMap>>, Error> {
     let count = items.len();
     let failed = move |source| Error::Network { role, source };
     let run = networks.submit(role, items).map_err(failed)?;
     Ok(Pending::new(move || {
         let results = run.wait().map_err(failed)?;
-        if results.len() != count {
-            let detail = format!("gave {} results for {count} items", results.len());
-            return Err(interface(role, detail));
+        if results.len() == count {
+            return Ok(results);
         }
-        let take = |mut map: TensorMap| {
-            map.remove(&name).ok_or_else(|| interface(role, format!("gave no output {name:?}")))
-        };
-        results.into_iter().map(take).collect()
+        let detail = format!("gave {} results for {count} items", results.len());
+        Err(interface(role, detail))
     }))
 }
 

@@ -1,9 +1,10 @@
-//! From a prompt to what steers the U-Net: token ids, then the text encoder's hidden states.
+//! From a prompt to what steers the U-Net: token ids, the text encoder's hidden states, and where the pack has a network for them, the
+//! keys and values that the U-Net's cross-attentions make of those.
 //!
 //! Prompts that were encoded lately are kept by their text, so that a driver may ask for the same prompt with every picture. Negative
 //! prompts are prompts like any other.
 
-use crate::call::{elements, first_output, input, integers, interface, spec, start};
+use crate::call::{elements, first_output, input, integers, interface, spec, start, start_all};
 use crate::{ClipTokenizer, Error, Networks, TensorMap};
 use lru::LruCache;
 use rockshard_manifest::{Role, TensorSpec};
@@ -12,6 +13,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const ROLE: Role = Role::TextEncoder;
+/// The U-Net's input of hidden states, which the network of keys and values takes in its place.
+const HIDDEN: &str = "encoder_hidden_states";
 
 /// Prompts that are kept: 15 MB of hidden states for Stable Diffusion 1.5.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -19,8 +22,8 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// A prompt as the U-Net takes it. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditioning {
-    /// The text encoder's last hidden states, in the shape it gives them.
-    pub hidden: Tensor,
+    /// The inputs of the U-Net that the prompt decides, by name: hidden states, or keys and values.
+    pub prompt: TensorMap,
     /// Ids at the end of the prompt that the text encoder has no room for.
     pub dropped_tokens: usize,
 }
@@ -32,6 +35,8 @@ pub struct Conditioner {
     tokenizer: Arc<ClipTokenizer>,
     ids: TensorSpec,
     output: String,
+    /// Whether a network makes keys and values of hidden states.
+    keys_values: bool,
     kept: Arc<Mutex<LruCache<String, Conditioning>>>,
 }
 
@@ -53,8 +58,13 @@ impl Conditioner {
             Some(output) => output.name.clone(),
             None => first_output(&spec, ROLE)?.name,
         };
-        let kept = Arc::new(Mutex::new(LruCache::new(KEPT)));
-        Ok(Conditioner { networks, tokenizer, ids, output, kept })
+        let keys_values = networks.spec(Role::KeysValues);
+        if let Some(spec) = &keys_values {
+            input(spec, Role::KeysValues, HIDDEN)?;
+        }
+        let (keys_values, kept) =
+            (keys_values.is_some(), Arc::new(Mutex::new(LruCache::new(KEPT))));
+        Ok(Conditioner { networks, tokenizer, ids, output, keys_values, kept })
     }
 
     /// The same over another way to the same networks.
@@ -103,25 +113,43 @@ impl Conditioner {
         let item = |ids| TensorMap::from([(self.ids.name.clone(), integers(&self.ids, ids))]);
         let items = tokens.into_iter().map(|t| item(t.ids)).collect();
         let hidden = start(&*self.networks, ROLE, items, self.output.clone())?.wait()?;
-        let conditioning = |(hidden, dropped_tokens)| Conditioning { hidden, dropped_tokens };
-        Ok(hidden.into_iter().zip(dropped).map(conditioning).collect())
+        let items = hidden.into_iter().map(|h| TensorMap::from([(HIDDEN.to_owned(), h)])).collect();
+        let prompts: Vec<TensorMap> = if self.keys_values {
+            start_all(&*self.networks, Role::KeysValues, items)?.wait()?
+        } else {
+            items
+        };
+        let conditioning = |(prompt, dropped_tokens)| Conditioning { prompt, dropped_tokens };
+        Ok(prompts.into_iter().zip(dropped).map(conditioning).collect())
     }
 }
 
-/// Hidden states between two prompts': `from` at weight 0, `to` at weight 1, linear in between, in float32.
+/// The weighted sum of prompts, in float32. One prompt of weight 1 is given back as it is.
 ///
 /// # Errors
-/// They are not real values, or their shapes differ.
-pub fn blend(from: &Tensor, to: &Tensor, weight: f32) -> Result<Tensor, TensorError> {
-    if from.shape() != to.shape() {
-        return Err(TensorError::Length {
-            shape: from.shape().to_vec(),
-            dtype: from.dtype(),
-            expected: from.bytes().len(),
-            found: to.bytes().len(),
-        });
+/// They are not real values, or differ in names or shapes.
+pub fn mix(parts: &[(&TensorMap, f32)]) -> Result<TensorMap, TensorError> {
+    let Some(&(first, weight)) = parts.first() else { return Ok(TensorMap::new()) };
+    if parts.len() == 1 && weight == 1.0 {
+        return Ok(first.clone());
     }
-    let (a, b) = (from.to_f32()?, to.to_f32()?);
-    let values = a.iter().zip(b.iter()).map(|(a, b)| a + weight * (b - a)).collect();
-    Ok(Tensor::from_f32(from.shape(), values))
+    let mut mixed = TensorMap::new();
+    for (name, tensor) in first {
+        let mut sum = vec![0.0f32; tensor.len()];
+        for (part, weight) in parts {
+            let differs = |found: usize| TensorError::Length {
+                shape: tensor.shape().to_vec(),
+                dtype: tensor.dtype(),
+                expected: tensor.bytes().len(),
+                found,
+            };
+            let other = part.get(name).ok_or_else(|| differs(0))?;
+            if other.shape() != tensor.shape() {
+                return Err(differs(other.bytes().len()));
+            }
+            sum.iter_mut().zip(other.to_f32()?.iter()).for_each(|(s, v)| *s += weight * v);
+        }
+        mixed.insert(name.clone(), Tensor::from_f32(tensor.shape(), sum));
+    }
+    Ok(mixed)
 }

@@ -23,7 +23,7 @@ mod tiles;
 mod tokenizer;
 
 pub use call::Pending;
-pub use conditioning::{Conditioner, Conditioning, blend};
+pub use conditioning::{Conditioner, Conditioning, mix};
 pub use config::{ConfigError, PipelineConfig};
 pub use error::Error;
 pub use guidance::{classifier_free, guidance_embedding};

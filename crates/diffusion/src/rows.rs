@@ -18,8 +18,8 @@ pub struct Row {
     pub latent: Vec<f32>,
     /// The level of its noise, in the steps of training.
     pub timestep: i64,
-    /// Hidden states of the prompt.
-    pub hidden: Tensor,
+    /// The inputs that the prompt decides ([`Conditioning::prompt`](crate::Conditioning::prompt)).
+    pub prompt: TensorMap,
     /// The guidance scale as [`Rows::embed_guidance`] gives it, for a U-Net that takes one.
     pub guidance: Option<Tensor>,
 }
@@ -55,7 +55,9 @@ impl Rows {
             let detail = format!("input timestep has shape {:?}, not one value", timestep.shape);
             return Err(interface(ROLE, detail));
         }
-        input(&spec, ROLE, "encoder_hidden_states")?;
+        if networks.spec(Role::KeysValues).is_none() {
+            input(&spec, ROLE, "encoder_hidden_states")?;
+        }
         let guidance_size = spec.inputs.iter().find(|s| s.name == "timestep_cond").map(elements);
         if let (Some(declared), Some(taken)) = (config.time_cond_proj_dim, guidance_size)
             && declared != taken
@@ -117,11 +119,9 @@ impl Rows {
         if row.latent.len() != expected {
             return Err(Error::Latent { expected, found: row.latent.len() });
         }
-        let mut map = TensorMap::from([
-            ("sample".to_owned(), Tensor::from_f32(self.latent, row.latent)),
-            ("timestep".to_owned(), integers(&self.timestep, vec![row.timestep])),
-            ("encoder_hidden_states".to_owned(), row.hidden),
-        ]);
+        let mut map = row.prompt;
+        map.insert("sample".to_owned(), Tensor::from_f32(self.latent, row.latent));
+        map.insert("timestep".to_owned(), integers(&self.timestep, vec![row.timestep]));
         map.extend(row.guidance.map(|embedding| ("timestep_cond".to_owned(), embedding)));
         Ok(map)
     }

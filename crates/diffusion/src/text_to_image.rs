@@ -4,7 +4,7 @@ use crate::noise::{START, standard_normal};
 use crate::{
     ClipTokenizer, Conditioner, Conditioning, DrawProgress, Error, Generated, LcmSampler,
     MAX_COUNT, Networks, Parameters, Picture, PictureCodec, PipelineConfig, Request, Row, Rows,
-    classifier_free,
+    TensorMap, classifier_free,
 };
 use rockshard_tensor::Tensor;
 use std::ops::ControlFlow;
@@ -23,9 +23,9 @@ pub struct TextToImage {
 /// How the prompt steers the U-Net.
 enum Guide {
     /// The guidance scale is embedded (or there is none): one row a picture.
-    Direct { prompt: Tensor, guidance: Option<Tensor> },
+    Direct { prompt: TensorMap, guidance: Option<Tensor> },
     /// Classifier-free guidance: a row with the negative prompt and one with the prompt for each picture.
-    ClassifierFree { prompt: Tensor, negative: Tensor, scale: f32 },
+    ClassifierFree { prompt: TensorMap, negative: TensorMap, scale: f32 },
 }
 
 impl TextToImage {
@@ -129,11 +129,11 @@ impl TextToImage {
             }
             let [prompt] = self.encode([&request.prompt])?;
             let guidance = self.rows.embed_guidance(request.guidance)?;
-            return Ok((Guide::Direct { prompt: prompt.hidden, guidance }, prompt.dropped_tokens));
+            return Ok((Guide::Direct { prompt: prompt.prompt, guidance }, prompt.dropped_tokens));
         }
         let [prompt, away] = self.encode([&request.prompt, negative.unwrap_or("")])?;
         let dropped = prompt.dropped_tokens.max(away.dropped_tokens);
-        let (prompt, negative) = (prompt.hidden, away.hidden);
+        let (prompt, negative) = (prompt.prompt, away.prompt);
         let scale = request.guidance as f32;
         Ok((Guide::ClassifierFree { prompt, negative, scale }, dropped))
     }
@@ -152,10 +152,10 @@ impl TextToImage {
         timestep: i64,
         guide: &Guide,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let row = |latent: &[f32], hidden: &Tensor, guidance: Option<&Tensor>| Row {
+        let row = |latent: &[f32], prompt: &TensorMap, guidance: Option<&Tensor>| Row {
             latent: latent.to_vec(),
             timestep,
-            hidden: hidden.clone(),
+            prompt: prompt.clone(),
             guidance: guidance.cloned(),
         };
         match guide {

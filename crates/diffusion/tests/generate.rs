@@ -6,8 +6,8 @@ use fake::{Fake, mean};
 use rockshard_diffusion::noise::{START, standard_normal};
 use rockshard_diffusion::{
     ClipTokenizer, Conditioner, DrawProgress, Error, Generated, InitialPicture, LcmSampler,
-    Networks, Picture, PictureCodec, PipelineConfig, Request, Row, Rows, SamplerConfig,
-    TextToImage, blend, guidance_embedding,
+    Networks, Picture, PictureCodec, PipelineConfig, Request, Row, Rows, SamplerConfig, TensorMap,
+    TextToImage, guidance_embedding, mix,
 };
 use rockshard_manifest::Role;
 use rockshard_tensor::Tensor;
@@ -246,7 +246,11 @@ fn each_row_has_a_timestep_and_a_prompt_of_its_own() {
     let row = |timestep, hidden: f32| Row {
         latent: vec![1.0; 64],
         timestep,
-        hidden: Tensor::from_f32([1, 77, 2], vec![hidden; 154]),
+        prompt: [(
+            "encoder_hidden_states".to_owned(),
+            Tensor::from_f32([1, 77, 2], vec![hidden; 154]),
+        )]
+        .into(),
         guidance: rows.embed_guidance(1.0).unwrap(),
     };
     let found = rows.predict(vec![row(100, 0.0), row(900, 0.0), row(900, 2.0)]).unwrap();
@@ -260,12 +264,15 @@ fn each_row_has_a_timestep_and_a_prompt_of_its_own() {
 
 #[test]
 fn prompts_blend() {
-    let tensor = |v: f32| Tensor::from_f32([1, 2], vec![v, -v]);
-    let (a, b) = (tensor(1.0), tensor(3.0));
-    assert_eq!(blend(&a, &b, 0.0).unwrap(), a);
-    assert_eq!(blend(&a, &b, 1.0).unwrap(), b);
-    assert_eq!(blend(&a, &b, 0.25).unwrap(), tensor(1.5));
-    assert!(blend(&a, &Tensor::from_f32([2], vec![0.0; 2]), 0.5).is_err());
+    let prompt = |v: f32| TensorMap::from([("h".into(), Tensor::from_f32([1, 2], vec![v, -v]))]);
+    let (a, b) = (prompt(1.0), prompt(3.0));
+    assert_eq!(mix(&[(&a, 1.0)]).unwrap(), a);
+    assert_eq!(mix(&[(&a, 1.0), (&b, 0.0)]).unwrap(), a);
+    assert_eq!(mix(&[(&a, 0.75), (&b, 0.25)]).unwrap(), prompt(1.5));
+    let other =
+        |name: &str, n| TensorMap::from([(name.into(), Tensor::from_f32([n], vec![0.0; n]))]);
+    assert!(mix(&[(&a, 0.5), (&other("h", 2), 0.5)]).is_err());
+    assert!(mix(&[(&a, 0.5), (&other("g", 2), 0.5)]).is_err());
 }
 
 #[test]

@@ -72,12 +72,18 @@ words! {
         TextEncoder = "text_encoder",
         /// Hidden states of a prompt by a second encoder, and its pooled embedding.
         TextEncoder2 = "text_encoder_2",
+        /// Keys and values of the U-Net's cross-attentions, from the hidden states of a prompt.
+        KeysValues = "keys_values",
         /// One step of denoising.
         Unet = "unet",
         /// Latent of a picture.
         VaeEncoder = "vae_encoder",
         /// Picture of a latent.
         VaeDecoder = "vae_decoder",
+        /// Latent of a picture, by a tiny autoencoder that stands in for the VAE (TAESD).
+        TinyEncoder = "taesd_encoder",
+        /// Picture of a latent, by that autoencoder.
+        TinyDecoder = "taesd_decoder",
         /// Features of a picture.
         VisionEncoder = "vision_encoder",
         /// Features as the language model takes them.

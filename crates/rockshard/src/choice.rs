@@ -25,6 +25,7 @@ impl<'a> Choice<'a> {
         for &role in Role::ALL {
             chosen.extend(match role {
                 Role::VaeEncoder if !self.encoder => None,
+                Role::TinyEncoder | Role::TinyDecoder => None,
                 Role::VaeDecoder => self.decoder()?,
                 _ => self.of(role),
             });
