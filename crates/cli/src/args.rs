@@ -1,10 +1,13 @@
 //! What is typed.
 
+mod stream;
+
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rockshard::DeviceName;
 use rockshard::{LoraFile, Mode, Optimise, Placement, Sandwich, Shards, Tile};
 use std::path::PathBuf;
+pub use stream::StreamArgs;
 
 /// Stable Diffusion and vision models on the three NPU cores of the RK3588: convert, run, validate. Without a board, a simulated
 /// RK3588 is used; times it gives are modelled and called so.
@@ -38,6 +41,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Generate pictures from a prompt.
     Generate(GenerateArgs),
+    /// Draw a stream of frames: pictures, a video, a camera or a screen, with a prompt that may change.
+    Stream(StreamArgs),
     /// Run any pack on named inputs.
     Run(RunArgs),
     /// Compare every layer with the CPU reference; exit code 3 when one falls below the threshold.

@@ -7,4 +7,5 @@ pub mod generate;
 pub mod inspect;
 pub mod plan;
 pub mod run;
+pub mod stream;
 pub mod validate;

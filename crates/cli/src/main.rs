@@ -8,6 +8,7 @@ mod inputs;
 mod interrupt;
 mod output;
 mod remedy;
+mod video;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Inspect(a) => commands::inspect::run(a, &out),
         Command::Plan(a) => commands::plan::run(a, &out),
         Command::Generate(a) => commands::generate::run(a, &out),
+        Command::Stream(a) => commands::stream::run(a, &out),
         Command::Run(a) => commands::run::run(a, &out),
         Command::Validate(a) => commands::validate::run(a, &out),
         Command::Doctor(a) => commands::doctor::run(a, &out),

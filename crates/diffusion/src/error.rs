@@ -112,6 +112,9 @@ pub enum Error {
         /// Bytes it has.
         found: usize,
     },
+    /// Settings of a stream that cannot be.
+    #[error("{0}")]
+    Settings(String),
     /// The caller's progress function asked to stop.
     #[error("cancelled")]
     Cancelled,

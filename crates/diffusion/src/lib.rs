@@ -18,6 +18,7 @@ mod request;
 mod rows;
 mod sampler;
 mod schedule;
+pub mod stream;
 mod text_to_image;
 mod tiles;
 mod tokenizer;

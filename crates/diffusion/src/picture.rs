@@ -71,6 +71,9 @@ pub enum PictureError {
     /// PNG encoding failed.
     #[error("the picture cannot be encoded as PNG: {0}")]
     Encode(String),
+    /// JPEG encoding failed.
+    #[error("the picture cannot be encoded as JPEG: {0}")]
+    EncodeJpeg(String),
     /// The bytes are not a picture in a supported format.
     #[error("not a picture that can be read: {0}")]
     Decode(String),
@@ -144,6 +147,14 @@ impl Picture {
     /// The number of bytes does not fit the size.
     pub fn to_png(&self) -> Result<Vec<u8>, PictureError> {
         png::encode(self)
+    }
+
+    /// As a JPEG file, of a quality from 1 to 100.
+    ///
+    /// # Errors
+    /// A picture that has not the bytes its size takes.
+    pub fn to_jpeg(&self, quality: u8) -> Result<Vec<u8>, PictureError> {
+        jpeg::encode(self, quality)
     }
 
     /// Decode a PNG, JPEG or WebP file, turned upright as its EXIF orientation says; the parameters are read back from a PNG that has

@@ -10,7 +10,7 @@ use rockshard_manifest::{Role, TensorSpec};
 use rockshard_tensor::Tensor;
 use std::sync::Arc;
 
-/// The VAE of a model.
+/// The VAE of a model, or the tiny autoencoder that stands in for it.
 #[derive(Clone)]
 pub struct PictureCodec {
     networks: Arc<dyn Networks>,
@@ -19,12 +19,14 @@ pub struct PictureCodec {
     /// Pixels a latent value covers in each direction.
     scale: u32,
     scaling_factor: f32,
+    encoder: Role,
     decoder: Decoder,
 }
 
 /// What the decoder takes and gives.
 #[derive(Clone)]
 struct Decoder {
+    role: Role,
     input: TensorSpec,
     output: TensorSpec,
     /// How latents are cut for it; `None` where it takes them whole.
@@ -32,7 +34,8 @@ struct Decoder {
 }
 
 impl PictureCodec {
-    /// Read the declarations of the VAE; `latent` is the U-Net's, [`Rows::latent_shape`](crate::Rows::latent_shape).
+    /// Read the declarations of the VAE; `latent` is the U-Net's, [`Rows::latent_shape`](crate::Rows::latent_shape). Where there is no VAE,
+    /// a tiny autoencoder is taken; it has the U-Net's latents, without a factor.
     ///
     /// # Errors
     /// The decoder is missing or does not take such latents.
@@ -41,9 +44,16 @@ impl PictureCodec {
         latent: [usize; 3],
         config: &PipelineConfig,
     ) -> Result<Self, Error> {
-        let decoder = Decoder::new(&*networks, latent, config.vae_scale as usize)?;
-        let (scale, scaling_factor) = (config.vae_scale, config.scaling_factor);
-        Ok(PictureCodec { networks, latent, scale, scaling_factor, decoder })
+        let has = |role| networks.spec(role).is_some();
+        let (encoder, decoder, scaling_factor) = if !has(Role::VaeDecoder) && has(Role::TinyDecoder)
+        {
+            (Role::TinyEncoder, Role::TinyDecoder, 1.0)
+        } else {
+            (Role::VaeEncoder, Role::VaeDecoder, config.scaling_factor)
+        };
+        let scale = config.vae_scale;
+        let decoder = Decoder::new(&*networks, decoder, latent, scale as usize)?;
+        Ok(PictureCodec { networks, latent, scale, scaling_factor, encoder, decoder })
     }
 
     /// The same over another way to the same networks.
@@ -90,10 +100,10 @@ impl PictureCodec {
     /// # Errors
     /// The picture has not the bytes its size takes, there is no encoder, it does not give such latents, or it cannot be started.
     pub fn submit_encode(&self, picture: &Picture) -> Result<Pending<Vec<f32>>, Error> {
-        const ROLE: Role = Role::VaeEncoder;
+        let role = self.encoder;
         picture.check()?;
-        let spec = spec(&*self.networks, ROLE)?;
-        let (input, output) = (first_input(&spec, ROLE)?, first_output(&spec, ROLE)?);
+        let spec = spec(&*self.networks, role)?;
+        let (input, output) = (first_input(&spec, role)?, first_output(&spec, role)?);
         let (found, latent) = (elements(&output), self.latent.iter().product());
         if found != latent && found != 2 * latent {
             let (name, shape) = (&output.name, &output.shape);
@@ -101,13 +111,13 @@ impl PictureCodec {
                 "output {name:?} has shape {shape:?}, which is not a latent of {:?}",
                 self.latent
             );
-            return Err(interface(ROLE, detail));
+            return Err(interface(role, detail));
         }
         let [width, height] = self.size();
         let planes = picture.resized(width, height).planes();
         let planes = Tensor::from_f32([1, 3, height as usize, width as usize], planes);
         let items = vec![TensorMap::from([(input.name, planes)])];
-        let pending = start_values(&*self.networks, ROLE, items, output.name, found)?;
+        let pending = start_values(&*self.networks, role, items, output.name, found)?;
         let factor = self.scaling_factor;
         Ok(pending.map(move |mut results| {
             let mut values = results.swap_remove(0);
@@ -151,13 +161,16 @@ impl PictureCodec {
 }
 
 impl Decoder {
-    const ROLE: Role = Role::VaeDecoder;
-
-    fn new(networks: &dyn Networks, latent: [usize; 3], scale: usize) -> Result<Self, Error> {
-        let spec = spec(networks, Self::ROLE)?;
-        let (input, output) = (first_input(&spec, Self::ROLE)?, first_output(&spec, Self::ROLE)?);
+    fn new(
+        networks: &dyn Networks,
+        role: Role,
+        latent: [usize; 3],
+        scale: usize,
+    ) -> Result<Self, Error> {
+        let spec = spec(networks, role)?;
+        let (input, output) = (first_input(&spec, role)?, first_output(&spec, role)?);
         let [channels, height, width] = latent;
-        let refuse = |detail| Err(interface(Self::ROLE, detail));
+        let refuse = |detail| Err(interface(role, detail));
         let tile = match input.shape[..] {
             [1, c, h, w]
                 if c == channels && (1..=height).contains(&h) && (1..=width).contains(&w) =>
@@ -178,7 +191,7 @@ impl Decoder {
         }
         let whole = tile == [height, width];
         let tiles = (!whole).then(|| Arc::new(Tiles::new(tile, [height, width], scale)));
-        Ok(Decoder { input, output, tiles })
+        Ok(Decoder { role, input, output, tiles })
     }
 
     /// What the decoder is given for one of its own latents, unscaled.
@@ -201,7 +214,7 @@ impl Decoder {
         items: Vec<TensorMap>,
     ) -> Result<Pending<Vec<Vec<f32>>>, Error> {
         let (name, expected) = (self.output.name.clone(), elements(&self.output));
-        let pending = start_values(networks, Self::ROLE, items, name, expected)?;
+        let pending = start_values(networks, self.role, items, name, expected)?;
         let Some(tiles) = self.tiles.clone() else { return Ok(pending) };
         Ok(Pending::new(move || {
             let of_picture = |error| match error {

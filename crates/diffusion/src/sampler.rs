@@ -4,6 +4,7 @@
 //! mixes it with the noisy one, `c_out x0 + c_skip x`; between steps fresh noise brings it to the next level,
 //! `sqrt(a') denoised + sqrt(1 - a') noise`.
 
+use crate::stream::Level;
 use crate::{SamplerConfig, SamplerError};
 
 /// Standard deviation of the data that the boundary condition assumes.
@@ -212,6 +213,42 @@ impl LcmSampler {
         let scaled = timestep as f32 * self.scaling;
         let square = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
         (SIGMA_DATA * SIGMA_DATA / square, scaled / square.sqrt())
+    }
+}
+
+impl LcmSampler {
+    /// What a stream needs to know of a timestep.
+    ///
+    /// # Errors
+    /// A timestep out of range.
+    pub fn level(&self, timestep: i64) -> Result<Level, SamplerError> {
+        self.levels(timestep)?;
+        let share = f64::from(self.shares[timestep as usize]);
+        let scaled = timestep as f64 * f64::from(self.scaling);
+        let sigma = f64::from(SIGMA_DATA);
+        let square = scaled * scaled + sigma * sigma;
+        Ok(Level {
+            timestep,
+            alpha: share.sqrt(),
+            beta: (1.0 - share).sqrt(),
+            skip: sigma * sigma / square,
+            out: scaled / square.sqrt(),
+            clip: self.clip.map(f64::from),
+        })
+    }
+
+    /// The noise that the U-Net's output says is in a latent.
+    pub fn noise_in(&self, level: &Level, mut output: Vec<f32>, latent: &[f32]) -> Vec<f32> {
+        let Level { alpha, beta, .. } = *level;
+        for (f, &x) in output.iter_mut().zip(latent) {
+            let (given, x) = (f64::from(*f), f64::from(x));
+            *f = match self.prediction {
+                Prediction::Epsilon => given,
+                Prediction::Sample => (x - alpha * given) / beta,
+                Prediction::Velocity => alpha * given + beta * x,
+            } as f32;
+        }
+        output
     }
 }
 

@@ -102,6 +102,9 @@ pub enum SamplerError {
         /// Steps of the schedule.
         steps: usize,
     },
+    /// Levels of a stream out of order.
+    #[error("t-index list {0:?}: each index must be above the one before")]
+    NotAscending(Vec<usize>),
     /// Latents that must have equal sizes do not.
     #[error("{what} has {found} values, the latent has {expected}")]
     Length {

@@ -14,6 +14,8 @@ pub(crate) struct Choice<'a> {
     pub tile: Option<u32>,
     /// Whether the VAE's encoder is needed.
     pub encoder: bool,
+    /// Whether the tiny autoencoder stands in for the VAE.
+    pub tiny: bool,
     pub cores: &'a CoresOptions,
     pub mode: Mode,
 }
@@ -24,8 +26,9 @@ impl<'a> Choice<'a> {
         let mut chosen = Vec::new();
         for &role in Role::ALL {
             chosen.extend(match role {
-                Role::VaeEncoder if !self.encoder => None,
-                Role::TinyEncoder | Role::TinyDecoder => None,
+                Role::VaeEncoder | Role::TinyEncoder if !self.encoder => None,
+                Role::VaeEncoder | Role::VaeDecoder if self.tiny => None,
+                Role::TinyEncoder | Role::TinyDecoder if !self.tiny => None,
                 Role::VaeDecoder => self.decoder()?,
                 _ => self.of(role),
             });

@@ -62,6 +62,15 @@ pub enum Error {
         /// The decoders that there are.
         known: String,
     },
+    /// A thread of a stream cannot be started.
+    #[error("a stream's thread cannot be started: {0}")]
+    Thread(std::io::Error),
+    /// A frame for a stream that was finished.
+    #[error("the stream was finished: it takes no more frames")]
+    StreamOver,
+    /// A stream that does not draw in SD-Turbo's way.
+    #[error("the stream was not prepared with turbo")]
+    NotTurbo,
     /// A model's sampler that is not supported.
     #[error("{source}")]
     Sampler {

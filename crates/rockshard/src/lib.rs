@@ -68,9 +68,11 @@ mod choice;
 mod converting;
 mod cores;
 mod error;
+mod loading;
 mod mode;
 mod networks;
 mod painter;
+mod stream;
 mod validating;
 
 pub use converting::convert;
@@ -85,6 +87,7 @@ pub use rockshard_converter::{
 };
 pub use rockshard_cost::Rk3588;
 pub use rockshard_devices::{DeviceDefaults, DeviceName, open as open_devices};
+pub use rockshard_diffusion::stream::{CfgType, FrameSource, Settings, Similarity, StreamConfig};
 pub use rockshard_diffusion::{
     DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request,
 };
@@ -102,6 +105,7 @@ pub use rockshard_validation::{
     Report, ReportExtras, ValidateProgress, ValidationError, Verdict, random_inputs,
     validate_golden, write_report,
 };
+pub use stream::{QueueOptions, Stream, StreamFrame, StreamModel, StreamOptions, StreamStats, Vae};
 pub use validating::{check_import, recorded_inputs, validate};
 
 /// Tensors by name.

@@ -1,16 +1,14 @@
 //! Text to image from a pack: what `generate`, a server or a program of one's own load once and draw with often.
 
-use crate::choice::Choice;
+use crate::loading::{Loaded, Loading};
 use crate::networks::{PackNetworks, Recorder};
-use crate::{Error, ModelInputs, pick_mode};
+use crate::{Error, ModelInputs};
 use rockshard_diffusion::{
     ClipTokenizer, DrawProgress, Generated, Networks, Picture, PipelineConfig, Request, TextToImage,
 };
-use rockshard_manifest::{Companion, Family, Role};
 use rockshard_pack::{Mode, Pack};
 use rockshard_runtime::{Cores, Incident, RunOptions, Trace};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 /// How a painter uses its pack.
@@ -64,38 +62,16 @@ impl Painter {
     /// # Errors
     /// A pack of another family, of a batch above 1, without the size or tile asked for; files that were altered; models that do not fit.
     pub fn load(cores: &Cores, pack: &Pack, options: &PainterOptions) -> Result<Self, Error> {
-        let manifest = pack.manifest();
-        let fail = |problem: String| Error::NotDrawable { pack: pack.root().to_owned(), problem };
-        if manifest.family != Family::TextToImage {
-            return Err(fail(format!("its family is {}", manifest.family)));
-        }
-        let config = config(pack)?;
-        let tokenizer = Arc::new(tokenizer(pack)?);
-        let unet = manifest.models.iter().find(|m| m.role == Role::Unet);
-        let unet = unet.ok_or_else(|| fail("it has no U-Net".into()))?;
-        match unet.inputs.first().and_then(|t| t.shape.first()) {
-            None | Some(1) => {}
-            Some(batch) => {
-                return Err(Error::Batch { pack: pack.root().to_owned(), batch: *batch });
-            }
-        }
-        let own = unet.resolution.ok_or_else(|| fail("its U-Net has no resolution".into()))?;
-        let size = options.size.unwrap_or(own);
-        let planned = || pick_mode(pack, cores.options(), options.together);
-        let mode = options.mode.unwrap_or_else(planned);
-        let choice = Choice {
-            models: &manifest.models,
-            size,
-            tile: options.vae_tile,
+        let loading = Loading {
+            size: options.size,
+            vae_tile: options.vae_tile,
             encoder: options.from_pictures,
-            cores: cores.options(),
-            mode,
+            tiny: false,
+            mode: options.mode,
+            together: options.together,
         };
-        let chosen = choice.models()?;
-        let loaded = cores.load(pack, mode, |m| chosen.iter().any(|c| std::ptr::eq(*c, m)))?;
-        let incidents = loaded.incidents().to_vec();
-        let sizes = manifest.resolutions().into_iter().flatten().collect();
-        let networks = PackNetworks::new(Arc::new(loaded), sizes, RunOptions::default());
+        let Loaded { networks, tokenizer, config, size, mode, incidents } =
+            loading.load(cores, pack)?;
         let over = Arc::new(networks.for_caller(RunOptions::default()));
         let drawing = TextToImage::new(over, tokenizer.clone(), &config)?;
         Ok(Painter { networks, drawing, tokenizer, config, size, mode, incidents })
@@ -165,33 +141,4 @@ impl Drawing {
         let Generated { pictures, dropped_tokens } = generated;
         Drawing { pictures, dropped_tokens, trace }
     }
-}
-
-/// The sampler's configuration in a pack.
-fn config(pack: &Pack) -> Result<PipelineConfig, Error> {
-    let [file] = companions(pack, Companion::Sampler)? else {
-        return Err(missing(pack, Companion::Sampler));
-    };
-    let path = pack.file(file)?;
-    let text = std::fs::read_to_string(&path);
-    let text = text.map_err(|source| Error::Read { path: path.clone(), source })?;
-    PipelineConfig::from_json(&text).map_err(|source| Error::Config { path, source })
-}
-
-/// The tokenizer in a pack.
-fn tokenizer(pack: &Pack) -> Result<ClipTokenizer, Error> {
-    let files = companions(pack, Companion::Tokenizer)?;
-    files.iter().try_for_each(|file| pack.file(file).map(drop))?;
-    let folder = files.first().and_then(|file| Path::new(file).parent());
-    let folder = folder.ok_or_else(|| missing(pack, Companion::Tokenizer))?;
-    Ok(ClipTokenizer::from_directory(&pack.root().join(folder))?)
-}
-
-fn companions(pack: &Pack, companion: Companion) -> Result<&[String], Error> {
-    let found = pack.manifest().companions.get(&companion);
-    found.map(Vec::as_slice).ok_or_else(|| missing(pack, companion))
-}
-
-fn missing(pack: &Pack, companion: Companion) -> Error {
-    Error::NotDrawable { pack: pack.root().to_owned(), problem: format!("it has no {companion}") }
 }

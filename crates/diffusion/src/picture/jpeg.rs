@@ -1,4 +1,8 @@
-//! Whether a JPEG file is all there: decoders fill what is missing with grey and report nothing.
+//! JPEG files: writing them, and whether one is all there, since decoders fill what is missing with grey and report nothing.
+
+use super::{Picture, PictureError};
+use ::image::codecs::jpeg::JpegEncoder;
+use ::image::{ExtendedColorType, ImageEncoder};
 
 const START: u8 = 0xd8;
 const END: u8 = 0xd9;
@@ -39,4 +43,19 @@ fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
 fn after_scan(bytes: &[u8]) -> Option<&[u8]> {
     let ends = |w: &[u8]| w[0] == 0xff && !matches!(w[1], 0x00 | 0xd0..=0xd7 | 0xff);
     bytes.windows(2).position(ends).map(|at| &bytes[at..])
+}
+
+/// Encode as JPEG.
+pub(super) fn encode(picture: &Picture, quality: u8) -> Result<Vec<u8>, PictureError> {
+    let Picture { width, height, rgb, .. } = picture;
+    let (found, expected) = (rgb.len(), picture.bytes_of_size());
+    if expected == 0 || found != expected {
+        let (width, height) = (*width, *height);
+        return Err(PictureError::Size { width, height, expected, found });
+    }
+    let mut bytes = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100));
+    let encoded = encoder.write_image(rgb, *width, *height, ExtendedColorType::Rgb8);
+    encoded.map_err(|e| PictureError::EncodeJpeg(e.to_string()))?;
+    Ok(bytes)
 }

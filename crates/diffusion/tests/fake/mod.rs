@@ -7,7 +7,10 @@ use std::sync::Mutex;
 
 /// A text encoder that sums ids, a U-Net that mixes its inputs, a decoder that repeats three latent planes eightfold.
 #[derive(Default)]
+#[allow(dead_code)]
 pub struct Fake {
+    /// Whether there is an encoder although guidance is no input.
+    pub encoder: bool,
     pub guidance: Option<usize>,
     pub broken: bool,
     /// Latent values along the sides of the decoder's input, where it is not 4.
@@ -99,7 +102,7 @@ impl Fake {
             Role::VaeDecoder => {
                 Some(vec![spec("latent_sample", f, &[1, 4, self.tile(), self.tile()])])
             }
-            Role::VaeEncoder if self.guidance.is_some() => {
+            Role::VaeEncoder if self.encoder || self.guidance.is_some() => {
                 Some(vec![spec("sample", f, &[1, 3, 32, 32])])
             }
             _ => None,
