@@ -2,7 +2,7 @@
 
 use crate::calibrate::{Sample, unscaled};
 use crate::compile::compile_models;
-use crate::family::{Part, Source};
+use crate::family::{Part, Piece, Source};
 use crate::golden::record_golden;
 use crate::lora::Loras;
 use crate::measure::Engines;
@@ -35,6 +35,9 @@ pub fn convert(
     check_options(request)?;
     let mut source = Source::open(&request.source, &request.resolutions, request.batch)?;
     source.fix(&request.fixed)?;
+    if request.precompute_kv {
+        source.precompute_keys_values(&request.source)?;
+    }
     let mut loras = Loras::open(&request.loras)?;
     if !request.loras.is_empty() {
         loras.check(
@@ -91,7 +94,7 @@ fn check_options(request: &ConvertRequest) -> Result<(), ConvertError> {
 
 /// What a LoRA file may call a part; a file that stands alone takes what fits it.
 fn lora_part<'a>(request: &ConvertRequest, part: &'a Part) -> Option<&'a str> {
-    request.source.is_dir().then_some(part.name.as_str())
+    request.source.is_dir().then_some(part.in_source())
 }
 
 /// The samples given for a part, or `count` of seeded noise.
@@ -141,6 +144,10 @@ fn checked(
     engines: Engines,
     writer: &PackWriter,
 ) -> Result<ImportCheck, ConvertError> {
+    if part.piece != Piece::Whole {
+        let reason = "it is a piece of its file; a pack with the whole U-Net can be checked".into();
+        return Ok(ImportCheck::Unchecked { reason });
+    }
     let mut samples = samples(request, part, graph, 1);
     samples.truncate(1);
     let Some(sample) = samples.first() else {

@@ -30,6 +30,20 @@ pub struct Part {
     pub outputs: Vec<String>,
     /// Picture size `[width, height]` the shapes are for.
     pub resolution: Option<[u32; 2]>,
+    /// Which nodes of the file are the part's.
+    pub piece: Piece,
+}
+
+/// What of a file a part is, where a U-Net's keys and values are a network of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Piece {
+    /// All of it.
+    #[default]
+    Whole,
+    /// What makes keys and values of the prompt's hidden states.
+    KeysValues,
+    /// The rest, which takes them as inputs.
+    Rest,
 }
 
 /// A file of the source that the pack takes along unchanged.
@@ -56,10 +70,40 @@ pub struct Source {
     pub unused: Vec<String>,
 }
 
+impl Part {
+    /// What the model's author calls it: the part that its file is of.
+    pub fn in_source(&self) -> &str {
+        if self.piece == Piece::KeysValues { Role::Unet.word() } else { &self.name }
+    }
+}
+
 const SMALLEST: u32 = 64;
 const LARGEST: u32 = 2048;
 
 impl Source {
+    /// Make the keys and values of the U-Net's cross-attentions a network of their own, which runs once a prompt.
+    ///
+    /// # Errors
+    /// There is no U-Net in a directory.
+    pub fn precompute_keys_values(&mut self, path: &Path) -> Result<(), ConvertError> {
+        let Some(at) = self.parts.iter().position(|p| p.role == Role::Unet) else {
+            let problem = "has no unet/, whose keys and values could be precomputed".into();
+            return Err(refused(path, problem));
+        };
+        for part in self.parts.iter_mut().filter(|p| p.role == Role::Unet) {
+            part.piece = Piece::Rest;
+        }
+        let keys_values = Part {
+            name: Role::KeysValues.word().to_owned(),
+            role: Role::KeysValues,
+            resolution: None,
+            piece: Piece::KeysValues,
+            ..self.parts[at].clone()
+        };
+        self.parts.insert(at, keys_values);
+        Ok(())
+    }
+
     /// Look at a path and find its parts at the given resolutions (the model's own when none is given), for `batch` items at once.
     ///
     /// # Errors

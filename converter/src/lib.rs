@@ -10,6 +10,7 @@ mod emit;
 mod error;
 mod family;
 mod golden;
+mod keys_values;
 mod lora;
 mod measure;
 mod noise;

@@ -2,6 +2,7 @@
 
 use crate::ConvertError;
 use crate::family::Part;
+use crate::keys_values;
 use crate::partition::host_nodes;
 use crate::rounding::{Rounding, largest};
 use rayon::prelude::*;
@@ -44,7 +45,7 @@ pub(crate) fn import(
             import_model(&model, &options, Some(&engine))
         }
     };
-    let graph = graph.map_err(wrap)?;
+    let graph = keys_values::piece(part, graph.map_err(wrap)?)?;
     Ok((model, graph))
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn recipe(request: &ConvertRequest, source: &Source) -> Result<Digest
     );
     let mut files: Vec<PathBuf> = Vec::new();
     for part in &source.parts {
-        text += &format!("{:?}{:?}", part.name, part.shapes);
+        text += &format!("{:?}{:?}{:?}", part.name, part.shapes, part.piece);
         // The parent of a bare file name is the empty path.
         let folder = part.path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
         files.extend(entries(folder)?);

@@ -50,6 +50,8 @@ pub struct ConvertRequest {
     pub optimise: Optimise,
     /// Leave the shards' weights in float32, for comparing them with the reference in float32. They are in float16 where the NPU rounds them.
     pub wide_weights: bool,
+    /// Make the keys and values of the U-Net's cross-attentions a network of their own, which runs once a prompt.
+    pub precompute_kv: bool,
     /// Calibration inputs by part name; a part without any is calibrated on seeded normal noise.
     pub calibration: HashMap<String, Vec<Sample>>,
     /// Companions that the caller made: what each is for, its path in the pack, and its contents.
@@ -82,6 +84,7 @@ impl ConvertRequest {
             placement: Placement::RoundRobin,
             optimise: Optimise::Throughput,
             wide_weights: false,
+            precompute_kv: false,
             calibration: HashMap::new(),
             companions: Vec::new(),
             loras: Vec::new(),

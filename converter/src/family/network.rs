@@ -1,6 +1,6 @@
 //! A single ONNX file: one network, whose shapes are its own.
 
-use super::{Part, Source};
+use super::{Part, Piece, Source};
 use crate::ConvertError;
 use rockshard_manifest::{Family, Role};
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ pub(super) fn open(path: &Path, batch: usize) -> Result<Source, ConvertError> {
         dims: BTreeMap::new(),
         outputs: Vec::new(),
         resolution: None,
+        piece: Piece::Whole,
     };
     Ok(Source {
         family: Family::Network,

@@ -2,8 +2,8 @@
 //! and the tokenizer. A directory with some of the networks only is converted too, as networks.
 
 use super::{
-    Part, SMALLEST, Source, check_batch, check_sides, declared, folder_companions, read_json,
-    refused,
+    Part, Piece, SMALLEST, Source, check_batch, check_sides, declared, folder_companions,
+    read_json, refused,
 };
 use crate::ConvertError;
 use crate::sizes::refusal;
@@ -146,6 +146,7 @@ pub(super) fn open(
                 dims: BTreeMap::new(),
                 outputs: outputs.clone(),
                 resolution,
+                piece: Piece::Whole,
             });
         }
     }

@@ -1,7 +1,7 @@
 //! A transformers-style vision-language directory, as optimum and onnx-community lay it out: the vision encoder, with its connector when
 //! the export has it, and the files that its user needs besides.
 
-use super::{CompanionFile, Part, Source, check_batch, declared, read_json};
+use super::{CompanionFile, Part, Piece, Source, check_batch, declared, read_json};
 use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::schema::ValueInfoProto;
@@ -89,6 +89,7 @@ pub(super) fn open(
         dims: BTreeMap::new(),
         outputs: Vec::new(),
         resolution: Some([side as u32; 2]),
+        piece: Piece::Whole,
     };
     let companions = companions(path);
     Ok(Source { family: Family::VisionLanguage, parts: vec![part], companions, unused: Vec::new() })

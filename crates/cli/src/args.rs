@@ -164,6 +164,10 @@ pub struct ConvertArgs {
     /// NPU rounds them anyway.
     #[arg(long)]
     pub wide_weights: bool,
+    /// Make the keys and values of the U-Net's cross-attentions a network of their own, which runs once a prompt: their weights and their
+    /// work are not in every row of the U-Net.
+    #[arg(long)]
+    pub precompute_kv: bool,
     /// Calibration inputs for --sandwich auto: [PART.]INPUT=FILE.npy; the n-th file of an input belongs to the n-th sample.
     /// Default: seeded noise; one small picture where that shows that nothing needs scaling, else two samples of the size that is converted.
     #[arg(long, num_args = 1.., value_name = "[PART.]INPUT=FILE.npy")]

@@ -32,6 +32,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         placement: args.placement,
         optimise: args.optimise,
         wide_weights: args.wide_weights,
+        precompute_kv: args.precompute_kv,
         calibration: calibration(args)?,
         loras: args.lora.clone(),
         golden: golden(args),
