@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     rockshard::convert(request, &mut |_| Continue(()))?;
 
     let cores = rockshard::take_cores(DeviceName::Sim)?;
-    let pack = Pack::open(out.join("pack"))?;
+    let pack = Pack::open(&out.join("pack"))?;
     let model = StreamModel::load(&cores, &pack, &StreamOptions::default())?;
     let settings = Settings {
         t_index_list: vec![0, 12, 25, 37],

@@ -150,7 +150,7 @@ fn every_row_is_the_stream_batchs() {
             }
         }
     }
-    println!("960 streams, worst relative difference {worst:.1e}");
+    eprintln!("960 streams, worst relative difference {worst:.1e}");
 }
 
 /// With noise between levels, what is left in a latent is the residual: X = alpha z + beta S.
@@ -184,7 +184,7 @@ fn the_residual_is_what_is_left_in_the_latent() {
         }
     }
     assert!(worst < 1e-6, "{worst:e}");
-    println!("worst difference from alpha z + beta S: {worst:.1e}");
+    eprintln!("worst difference from alpha z + beta S: {worst:.1e}");
 }
 
 proptest! {
