@@ -1,0 +1,77 @@
+//! Keys and values that are computed once a prompt: the same pictures, from a U-Net without their weights.
+
+mod common;
+
+use common::{Work, rockshard};
+use serde_json::Value as Json;
+use std::path::Path;
+
+fn model<'a>(manifest: &'a Json, name: &str) -> Option<&'a Json> {
+    manifest["models"].as_array().unwrap().iter().find(|m| m["name"] == name)
+}
+
+fn weights(model: &Json) -> u64 {
+    let shards = model["shards"].as_array().unwrap();
+    shards.iter().map(|s| s["weight_bytes"].as_u64().unwrap()).sum()
+}
+
+fn converted(work: &Work, name: &str, options: &[&str]) -> Json {
+    let pack = work.path(name);
+    work.convert(&pack, options);
+    serde_json::from_slice(&std::fs::read(pack.join("manifest.json")).unwrap()).unwrap()
+}
+
+fn drawn(pack: &Path) -> Vec<u8> {
+    let picture = pack.with_extension("png");
+    let args = [
+        "generate",
+        pack.to_str().unwrap(),
+        "--prompt",
+        "a small yellow ring on a black background",
+        "--out",
+    ];
+    rockshard(&[&args[..], &[picture.to_str().unwrap(), "--quiet"]].concat()).success();
+    rockshard_diffusion::Picture::from_bytes(&std::fs::read(&picture).unwrap()).unwrap().rgb
+}
+
+#[test]
+fn keys_and_values_are_computed_once_a_prompt() {
+    let work = Work::new();
+    let whole = converted(&work, "whole", &["--sandwich", "off"]);
+    let apart = converted(&work, "apart", &["--sandwich", "off", "--precompute-kv"]);
+    assert!(model(&whole, "keys_values").is_none());
+    let keys_values = model(&apart, "keys_values").unwrap();
+    // A key and a value for each of the seven cross-attentions.
+    assert_eq!(keys_values["outputs"].as_array().unwrap().len(), 14);
+    let inputs = keys_values["inputs"].as_array().unwrap();
+    assert_eq!(inputs.len(), 1);
+    assert_eq!(inputs[0]["name"], "encoder_hidden_states");
+    let unets = [&whole, &apart].map(|m| model(m, "unet").unwrap());
+    let names: Vec<&str> = unets[1]["inputs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names.len(), 3 + 14);
+    assert!(!names.contains(&"encoder_hidden_states"));
+    assert_eq!(weights(unets[0]), weights(unets[1]) + weights(keys_values));
+    let (a, b) = (drawn(&work.path("whole")), drawn(&work.path("apart")));
+    let largest = a.iter().zip(&b).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(largest <= Some(2), "{largest:?} of 255");
+    // Every layer still passes, with the inputs of a run that made keys and values.
+    let pack = work.path("apart");
+    rockshard(&["validate", pack.to_str().unwrap(), "--quiet"]).success();
+}
+
+#[test]
+fn a_model_without_a_unet_has_no_keys_and_values() {
+    let work = Work::new();
+    let file = common::model().join("vae_decoder/model.onnx");
+    let pack = work.path("pack");
+    let args =
+        ["convert", file.to_str().unwrap(), "--out", pack.to_str().unwrap(), "--precompute-kv"];
+    let said = rockshard(&args).exits(1);
+    assert!(said.contains("no unet/, whose keys and values could be precomputed"), "{said}");
+    assert!(!pack.exists());
+}
