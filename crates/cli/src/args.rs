@@ -1,7 +1,9 @@
 //! What is typed.
 
+mod bench;
 mod stream;
 
+pub use bench::BenchArgs;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rockshard::DeviceName;
@@ -43,6 +45,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Draw a stream of frames: pictures, a video, a camera or a screen, with a prompt that may change.
     Stream(StreamArgs),
+    /// What each technique of a stream brings: measured on this machine for a pack, modelled on the RK3588 for the same or another.
+    Bench(BenchArgs),
     /// Run any pack on named inputs.
     Run(RunArgs),
     /// Compare every layer with the CPU reference; exit code 3 when one falls below the threshold.

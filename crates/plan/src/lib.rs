@@ -15,6 +15,7 @@ mod mode;
 mod pick;
 mod picture;
 mod plan;
+mod stream;
 
 pub use cost::{ModelCost, PlanError, ShardCost, Work};
 pub use figures::{Figures, Shares, figures};
@@ -22,3 +23,4 @@ pub use mode::{Parallel, tasks};
 pub use pick::pick;
 pub use picture::picture_tasks;
 pub use plan::{ModelPlan, Plan};
+pub use stream::{FrameCost, StreamFigures, stream};

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rockshard_clock::{Memory, Phase, simulate};
 use rockshard_manifest::CoreId;
-use rockshard_plan::{ModelCost, Parallel, ShardCost, Work, figures, tasks};
+use rockshard_plan::{FrameCost, ModelCost, Parallel, ShardCost, Work, figures, stream, tasks};
 
 /// A memory that hinders nobody.
 const AMPLE: Memory = Memory { core_bytes_per_second: 1.0, shared_bytes_per_second: 1e9 };
@@ -140,4 +140,25 @@ proptest! {
             prop_assert!(running < 2 * usize::from(cores), "item {item}: {running} others under way");
         }
     }
+}
+
+/// A stream of frames of three rows of 30 between an encoder and a decoder of 3: 96 of work a frame.
+#[test]
+fn a_stream_keeps_the_cores_busy() {
+    let small = model(vec![shard(0, 0, &[], 3.0)]);
+    let unet = model(vec![shard(0, 0, &[], 30.0)]);
+    let cost = |rows| FrameCost { encoder: Some(&small), unet: &unet, decoder: &small, rows };
+    let close = |a: f64, b: f64| (a - b).abs() < 0.06 * b;
+    let alone = stream(&cost(vec![1; 3]), 1, 1, AMPLE);
+    assert!(close(alone.interval_us, 96.0) && close(alone.latency_us, 96.0), "{alone:?}");
+    // One frame at a time leaves two of three cores idle; rows of one level that do not wait for each other use them.
+    let one = stream(&cost(vec![1; 3]), 3, 1, AMPLE);
+    assert!(close(one.interval_us, 96.0), "{one:?}");
+    let both = stream(&cost(vec![2; 3]), 3, 1, AMPLE);
+    assert!(close(both.interval_us, 96.0), "{both:?}");
+    let many = stream(&cost(vec![1; 3]), 3, 5, AMPLE);
+    assert!(close(many.interval_us, 32.0) && close(many.busy, 3.0), "{many:?}");
+    // Four rows on three cores: no core waits for the others.
+    let four = stream(&cost(vec![1; 4]), 3, 5, AMPLE);
+    assert!(close(four.interval_us, 42.0), "{four:?}");
 }
