@@ -30,7 +30,7 @@ pub struct StreamFigures {
 }
 
 /// Frames that are simulated for each that is on its way, and that are not counted at either end.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 20;
 const WARM: usize = 2;
 
 /// A frame that is being laid out.
