@@ -1,8 +1,9 @@
 //! A stream of frames on the virtual clock: each frame is encoded, goes through rows of the U-Net, and is decoded, on whichever core has
 //! the least before it; so many frames are on their way at a time.
 
-use crate::ModelCost;
+use crate::{ModelCost, ShardCost};
 use rockshard_clock::{Memory, Task, simulate};
+use rockshard_manifest::CoreId;
 use serde::Serialize;
 
 /// What a frame takes.
@@ -83,20 +84,16 @@ pub fn stream(
         let (mut ends, mut last) = (frames[n].ready_us, Vec::new());
         for _ in 0..items {
             let core = (0..free.len()).min_by(|&a, &b| free[a].total_cmp(&free[b])).unwrap_or(0);
-            let mut needs = frames[n].last.clone();
-            for shard in &model.shards {
-                let on_core = shard.core != rockshard_manifest::CoreId::Host;
-                frames[n].begun.get_or_insert(tasks.len());
-                tasks.push(Task {
-                    name: shard.name.clone(),
-                    model: model.name.clone(),
-                    item: n,
-                    cores: if on_core { vec![core as u8] } else { Vec::new() },
-                    needs: std::mem::replace(&mut needs, vec![tasks.len()]),
-                    phases: if on_core { shard.phases.clone() } else { Vec::new() },
-                });
-            }
-            last.extend(needs);
+            frames[n].begun.get_or_insert(tasks.len());
+            last.push(tasks.len());
+            tasks.push(Task {
+                name: model.name.clone(),
+                model: model.name.clone(),
+                item: n,
+                cores: vec![core as u8],
+                needs: frames[n].last.clone(),
+                phases: on_core(model).flat_map(|s| s.phases.iter().copied()).collect(),
+            });
             free[core] = free[core].max(frames[n].ready_us) + micros(model);
             ends = ends.max(free[core]);
         }
@@ -117,8 +114,12 @@ pub fn stream(
     StreamFigures { interval_us, latency_us, busy: work / interval_us }
 }
 
+/// The shards of a model that the NPU runs. Of a stream's jobs on a core the earliest frame's go first, so that they follow each other.
+fn on_core(model: &ModelCost) -> impl Iterator<Item = &ShardCost> {
+    model.shards.iter().filter(|s| s.core != CoreId::Host)
+}
+
 /// Microseconds of a model on one core, alone.
 fn micros(model: &ModelCost) -> f64 {
-    let shards = model.shards.iter().filter(|s| s.core != rockshard_manifest::CoreId::Host);
-    shards.map(crate::ShardCost::micros).sum()
+    on_core(model).map(ShardCost::micros).sum()
 }
