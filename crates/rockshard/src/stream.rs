@@ -92,7 +92,7 @@ impl StreamModel {
     /// Load a text-to-image pack onto cores.
     ///
     /// # Errors
-    /// As [`Painter::load`](crate::Painter::load), and a tiny autoencoder that was asked for and is not there.
+    /// As [`Painter::load`](crate::Painter::load), a size that the pack was not converted for, and a tiny autoencoder that was asked for and is not there.
     pub fn load(cores: &Cores, pack: &Pack, options: &StreamOptions) -> Result<Self, Error> {
         let has = |role| pack.manifest().models.iter().any(|m| m.role == role);
         let there = has(Role::TinyDecoder) && (has(Role::TinyEncoder) || !options.from_pictures);
@@ -124,6 +124,9 @@ impl StreamModel {
             rows,
             sampler: LcmSampler::new(&config.sampler).map_err(rockshard_diffusion::Error::from)?,
         };
+        if let Some([width, height]) = options.size {
+            parts.pictures.check_size(width, height)?;
+        }
         Ok(StreamModel { networks, parts, mode, tiny, cores: count, incidents })
     }
 
