@@ -203,5 +203,5 @@ fn inputs_of_a_run() {
 #[test]
 fn a_pack_of_several_models_needs_a_choice() {
     let scratch = Scratch::with_pack();
-    scratch.refuses("run pack", &["the pack has models text_encoder, unet, vae_encoder, vae_decoder; choose one with --model"]);
+    scratch.refuses("run pack", &["the pack has models text_encoder, unet, vae_encoder, vae_decoder, taesd_encoder, taesd_decoder; choose one with --model"]);
 }
