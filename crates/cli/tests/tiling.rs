@@ -40,7 +40,7 @@ fn a_grid_of_tiles_needs_less_memory_and_still_passes() {
     ])
     .success();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["models"].as_array().unwrap().len(), 4);
+    assert_eq!(report["models"].as_array().unwrap().len(), 6);
 }
 
 #[test]

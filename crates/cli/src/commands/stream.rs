@@ -130,16 +130,19 @@ struct Reading(Arc<Mutex<State>>);
 struct State {
     /// Frames that could not be read.
     bad: u64,
-    latest: Instant,
+    /// Since when the source is asked for a frame.
+    asked: Option<Instant>,
     over: bool,
     broken: Option<anyhow::Error>,
 }
 
 impl Reading {
     fn start(source: Option<Source>, stream: Arc<Stream>, args: &StreamArgs) -> Self {
-        let state = State { bad: 0, latest: Instant::now(), over: false, broken: None };
+        let state = State { bad: 0, asked: None, over: false, broken: None };
         let reading = Reading(Arc::new(Mutex::new(state)));
         let shared = Reading(reading.0.clone());
+        let watched = Reading(reading.0.clone());
+        std::thread::spawn(move || watched.watch());
         let (most, live) = (args.frames.unwrap_or(u64::MAX), args.from.as_ref());
         // What comes by itself has its own pace.
         let pace = args.fps.filter(|_| live.is_none_or(|f| !f.is_live())).map(|f| 1.0 / f);
@@ -168,7 +171,7 @@ impl Reading {
         while given < most && !interrupt::cancel().is_cancelled() {
             let frame = match &mut source {
                 None => FrameSource::Noise,
-                Some(source) => match source.next_frame()? {
+                Some(source) => match self.ask(source)? {
                     None => break,
                     Some(Frame::Picture(picture)) => FrameSource::Picture(picture),
                     Some(Frame::Bad(error)) => {
@@ -182,13 +185,36 @@ impl Reading {
                 let due = start + Duration::from_secs_f64(pace * given as f64);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            self.state().latest = Instant::now();
             if stream.push(frame).is_err() {
                 break;
             }
             given += 1;
         }
         Ok(())
+    }
+
+    fn ask(&self, source: &mut Source) -> Result<Option<Frame>> {
+        self.state().asked = Some(Instant::now());
+        let frame = source.next_frame();
+        self.state().asked = None;
+        frame
+    }
+
+    /// Say when a source stalls, once each time.
+    fn watch(&self) {
+        let mut said = false;
+        loop {
+            std::thread::sleep(STATUS);
+            let state = self.state();
+            if state.over {
+                return;
+            }
+            let stalls = state.asked.is_some_and(|since| since.elapsed() > STALL);
+            if stalls && !said {
+                tracing::warn!("no frame has come for {} s; still waiting", STALL.as_secs());
+            }
+            said = stalls;
+        }
     }
 
     fn broken(&self) -> Option<anyhow::Error> {
@@ -228,7 +254,7 @@ fn deliver(
         if out.json {
             line(&frame, file.as_deref());
         }
-        status.show(stream, reading, written, &frame);
+        status.show(stream, written, &frame);
     }
     let stats = stream.stats();
     let seconds = start.elapsed().as_secs_f64();
@@ -280,7 +306,7 @@ impl Status {
         Status { quiet: out.quiet, shown: Instant::now(), written: 0, given: 0, busy_us: 0.0 }
     }
 
-    fn show(&mut self, stream: &Stream, reading: &Reading, written: u64, frame: &StreamFrame) {
+    fn show(&mut self, stream: &Stream, written: u64, frame: &StreamFrame) {
         let passed = self.shown.elapsed();
         if self.quiet || passed < STATUS {
             return;
@@ -297,10 +323,6 @@ impl Status {
             frame.latency.as_secs_f64() * 1e3,
             (stats.busy_us - self.busy_us) / passed.as_secs_f64() / 1e6,
         );
-        let state = reading.state();
-        if !state.over && state.latest.elapsed() > STALL {
-            tracing::warn!("no frame has come for {:.0} s", state.latest.elapsed().as_secs_f64());
-        }
         (self.shown, self.written, self.given, self.busy_us) =
             (Instant::now(), written, stats.given, stats.busy_us);
     }
