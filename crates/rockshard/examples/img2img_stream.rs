@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout)]
 
 use rockshard::{
-    ConvertRequest, DeviceName, Pack, Picture, QueueOptions, Settings, StreamConfig, StreamModel,
-    StreamOptions,
+    CfgType, ConvertRequest, DeviceName, Pack, Picture, QueueOptions, Settings, StreamConfig,
+    StreamModel, StreamOptions,
 };
 use std::ops::ControlFlow::Continue;
 use std::path::Path;
@@ -18,7 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pack = Pack::open(&out.join("pack"))?;
     let model = StreamModel::load(&cores, &pack, &StreamOptions::default())?;
     let settings = Settings {
-        t_index_list: vec![10, 30],
+        t_index_list: vec![6, 16, 28, 40],
+        // The bundled model takes the guidance scale as an input, as LCM does.
+        cfg_type: CfgType::None,
+        guidance_scale: 2.0,
         ..Settings::new("a large red circle on a white background")
     };
     let stream = model.prepare(StreamConfig::default(), settings, QueueOptions::default())?;

@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout)]
 
 use rockshard::{
-    ConvertRequest, DeviceName, Error, FrameSource, Pack, QueueOptions, Settings, StreamConfig,
-    StreamModel, StreamOptions,
+    CfgType, ConvertRequest, DeviceName, Error, FrameSource, Pack, QueueOptions, Settings,
+    StreamConfig, StreamModel, StreamOptions,
 };
 use std::ops::ControlFlow::Continue;
 use std::path::Path;
@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pack = Pack::open(pack)?;
     let model = StreamModel::load(&cores, &pack, &StreamOptions::default())?;
     let run = |prompt: &str| -> Result<usize, Error> {
-        let settings = Settings::new(prompt);
+        let (cfg_type, guidance_scale) = (CfgType::None, 2.0);
+        let settings = Settings { cfg_type, guidance_scale, ..Settings::new(prompt) };
         let stream = model.prepare(StreamConfig::default(), settings, QueueOptions::default())?;
         let drawn = std::thread::scope(|scope| {
             scope.spawn(|| {
