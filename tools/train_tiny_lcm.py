@@ -152,6 +152,16 @@ def save(path, **state):
     os.replace(temporary, path)
 
 
+def resume(path, model, optimiser):
+    """Go on from a checkpoint where there is one; gives the steps that are done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"]
+
+
 class Tools:
     """Paths, budgets and the parts that several stages load."""
 
@@ -227,12 +237,7 @@ def train_vae(t):
     scenes = training_scenes()
     vae = build_vae()
     optimiser = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
-    step = 0
-    if path.exists():
-        state = torch.load(path)
-        vae.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
+    step = resume(path, vae, optimiser)
     pool = torch.from_numpy(np.stack([draw(rng.choice(scenes), rng) for _ in range(3000)]))
     generator = torch.Generator().manual_seed(step)
 
@@ -628,12 +633,7 @@ def train_tiny_vae(t):
     scenes = training_scenes()
     vae = build_tiny_vae()
     optimiser = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
-    step = 0
-    if path.exists():
-        state = torch.load(path)
-        vae.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
+    step = resume(path, vae, optimiser)
     pool = torch.from_numpy(np.stack([draw(rng.choice(scenes), rng) for _ in range(2000)]))
     mean, deviation = teacher_latents(t, pool)
     generator = torch.Generator().manual_seed(step)

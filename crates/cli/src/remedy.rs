@@ -15,6 +15,7 @@ pub fn remedy(error: &anyhow::Error) -> Option<String> {
                 Error::Pack(e) => packs::pack(e),
                 Error::Runtime(e) => packs::runtime(e),
                 Error::Drawing(e) => drawing::drawing(e),
+                Error::Frame(e) => drawing::drawing(e),
                 Error::Convert(e) => converter::convert(e),
                 Error::Validation(e) => packs::validation(e),
                 Error::Batch { .. } => Some("convert the model again without --batch".into()),

@@ -3,13 +3,11 @@
 mod checker;
 mod common;
 
-use checker::{Scene, describe};
+use checker::{Scene, is_right};
 use common::{Work, model, rockshard};
 use rockshard_diffusion::Picture;
 use std::path::Path;
 
-/// What must be right in a picture.
-const JUDGED: [&str; 3] = ["shape", "colour", "background"];
 /// Share of the captions for which it must be.
 const REQUIRED: f64 = 0.9;
 /// Points the simulator may differ from the reference.
@@ -34,11 +32,7 @@ fn score(scenes: &[Scene], pack: &Path, work: &Work, device: &str) -> f64 {
         ];
         rockshard(&[&args[..], &[pack.to_str().unwrap()]].concat()).success();
         let picture = Picture::from_bytes(&std::fs::read(&out).unwrap()).unwrap();
-        match describe(&picture) {
-            Ok(seen) if !seen.differences(scene).iter().any(|d| JUDGED.contains(d)) => right += 1,
-            Ok(seen) => eprintln!("{device}: {}: drew {seen}", scene.caption),
-            Err(unknown) => eprintln!("{device}: {}: {unknown}", scene.caption),
-        }
+        right += usize::from(is_right(&picture, scene, device));
     }
     right as f64 / scenes.len() as f64
 }

@@ -3,15 +3,13 @@
 mod checker;
 mod common;
 
-use checker::{Scene, describe, draw};
+use checker::{Scene, draw, is_right};
 use common::{Work, model};
 use rockshard::{
     CfgType, DeviceName, FrameSource, Pack, QueueOptions, Settings, StreamConfig, StreamModel,
     StreamOptions,
 };
 
-/// What must be right in a picture.
-const JUDGED: [&str; 3] = ["shape", "colour", "background"];
 /// Shares of the captions for which it must be.
 const FROM_PICTURES: f64 = 0.85;
 const FROM_NOISE: f64 = 0.9;
@@ -37,13 +35,9 @@ fn score(
         stream.push(source(i)).unwrap();
         let frame = stream.next_frame().unwrap().unwrap();
         assert_eq!(frame.generation, generation);
-        match describe(&frame.picture) {
-            Ok(seen) if !seen.differences(scene).iter().any(|d| JUDGED.contains(d)) => right += 1,
-            Ok(seen) => eprintln!("{}: drew {seen}", scene.caption),
-            Err(unknown) => eprintln!("{}: {unknown}", scene.caption),
-        }
+        right += usize::from(is_right(&frame.picture, scene, "stream"));
     }
-    f64::from(right) / scenes.len() as f64
+    right as f64 / scenes.len() as f64
 }
 
 #[test]

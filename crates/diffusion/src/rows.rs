@@ -55,8 +55,11 @@ impl Rows {
             let detail = format!("input timestep has shape {:?}, not one value", timestep.shape);
             return Err(interface(ROLE, detail));
         }
-        if networks.spec(Role::KeysValues).is_none() {
-            input(&spec, ROLE, "encoder_hidden_states")?;
+        match networks.spec(Role::KeysValues) {
+            None => input(&spec, ROLE, "encoder_hidden_states").map(drop)?,
+            Some(made) => {
+                made.outputs.iter().try_for_each(|o| input(&spec, ROLE, &o.name).map(drop))?;
+            }
         }
         let guidance_size = spec.inputs.iter().find(|s| s.name == "timestep_cond").map(elements);
         if let (Some(declared), Some(taken)) = (config.time_cond_proj_dim, guidance_size)

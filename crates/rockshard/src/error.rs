@@ -8,6 +8,7 @@ use rockshard_pack::PackError;
 use rockshard_runtime::RuntimeError;
 use rockshard_validation::ValidationError;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why something cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,9 @@ pub enum Error {
         /// The decoders that there are.
         known: String,
     },
+    /// A frame of a stream cannot be drawn; frames that are drawn together share the cause.
+    #[error("{0}")]
+    Frame(Arc<rockshard_diffusion::Error>),
     /// A thread of a stream cannot be started.
     #[error("a stream's thread cannot be started: {0}")]
     Thread(std::io::Error),

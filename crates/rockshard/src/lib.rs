@@ -105,7 +105,10 @@ pub use rockshard_validation::{
     Report, ReportExtras, ValidateProgress, ValidationError, Verdict, random_inputs,
     validate_golden, write_report,
 };
-pub use stream::{QueueOptions, Stream, StreamFrame, StreamModel, StreamOptions, StreamStats, Vae};
+pub use stream::{
+    GROUPS_BESIDE_CORES, QueueOptions, Stream, StreamFrame, StreamModel, StreamOptions,
+    StreamStats, Vae,
+};
 pub use validating::{check_import, recorded_inputs, validate};
 
 /// Tensors by name.

@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use worker::Worker;
 
 /// Groups of frames that are on their way beside one for each core: one is with the host (resizing, pixels) while the cores are busy.
-const BESIDE_CORES: usize = 2;
+pub const GROUPS_BESIDE_CORES: usize = 2;
 
 /// What pictures are encoded and decoded with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl StreamModel {
             encoder: options.from_pictures,
             tiny,
             mode: options.mode,
-            together: count + BESIDE_CORES,
+            together: count + GROUPS_BESIDE_CORES,
         };
         let Loaded { networks, tokenizer, config, mode, incidents, .. } =
             loading.load(cores, pack)?;
@@ -168,7 +168,7 @@ impl StreamModel {
         let frames = Frames::prepare(self.parts.over(&over), config, settings)?;
         networks.take_trace();
         // Frames that follow each other strictly are on their way alone.
-        let groups = if config.use_denoising_batch { self.cores + BESIDE_CORES } else { 1 };
+        let groups = if config.use_denoising_batch { self.cores + GROUPS_BESIDE_CORES } else { 1 };
         let on_their_way = groups * config.frame_buffer_size;
         let queue = Queue::new(queue, on_their_way + config.frame_buffer_size);
         let worker = Arc::new(Worker::new(frames, networks, queue));

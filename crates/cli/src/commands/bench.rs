@@ -6,8 +6,8 @@ use crate::devices;
 use crate::output::{Output, time};
 use anyhow::{Context, Result};
 use rockshard::{
-    CfgType, FrameSource, Pack, Picture, QueueOptions, Rk3588, Role, Settings, StreamConfig,
-    StreamModel, StreamOptions, Vae,
+    CfgType, FrameSource, GROUPS_BESIDE_CORES, Pack, Picture, QueueOptions, Rk3588, Role, Settings,
+    StreamConfig, StreamModel, StreamOptions, Vae,
 };
 use rockshard_plan::{FrameCost, ModelCost, stream};
 use serde_json::{Value as Json, json};
@@ -17,11 +17,10 @@ use std::time::Instant;
 /// Levels of the usual stream, and of the baseline without a consistency model.
 const STEPS: usize = 4;
 const BASELINE_STEPS: usize = 50;
-const BASELINE: &str = "one frame at a time, full guidance, 50 steps, whole VAE, one core";
+const BASELINE: &str =
+    "one frame at a time, full guidance, 50 steps, whole VAE (modelled on one core)";
 /// Frames of a still scene.
 const STILL: u64 = 110;
-/// Groups on their way beside one for each core, as `rockshard::Stream` has them.
-const BESIDE_CORES: usize = 2;
 
 /// A way to stream.
 #[derive(Clone, Copy)]
@@ -231,12 +230,8 @@ impl Modelled {
             Some(tiny) if !way.whole_vae => tiny,
             _ => &self.whole,
         };
-        let rows = |step| match way.cfg {
-            CfgType::Full => 2,
-            CfgType::Initialize if step == 0 => 2,
-            _ => 1,
-        };
-        let rows = (0..way.steps).map(rows).collect();
+        let steer = settings(way).steer(&StreamConfig::default());
+        let rows = (0..way.steps).map(|step| steer.rows(step)).collect();
         FrameCost { encoder: Some(encoder), unet: &self.unet, decoder, rows }
     }
 
@@ -251,7 +246,7 @@ impl Modelled {
     }
 
     fn figures(&self, way: &Way) -> rockshard_plan::StreamFigures {
-        let on_their_way = if way.batch { usize::from(way.cores) + BESIDE_CORES } else { 1 };
+        let on_their_way = if way.batch { usize::from(way.cores) + GROUPS_BESIDE_CORES } else { 1 };
         stream(&self.frame(way), way.cores, on_their_way, self.chip.memory())
     }
 }

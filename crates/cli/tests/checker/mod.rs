@@ -223,3 +223,16 @@ fn median(colours: impl Iterator<Item = [u8; 3]>) -> [u8; 3] {
         values.get(values.len() / 2).copied().unwrap_or(0)
     })
 }
+
+/// What must be right in a picture of a caption.
+const JUDGED: [&str; 3] = ["shape", "colour", "background"];
+
+/// Whether a picture shows a scene's shape and colours; says what it shows where it does not.
+pub fn is_right(picture: &Picture, scene: &Scene, who: &str) -> bool {
+    match describe(picture) {
+        Ok(seen) if !seen.differences(scene).iter().any(|d| JUDGED.contains(d)) => return true,
+        Ok(seen) => eprintln!("{who}: {}: drew {seen}", scene.caption),
+        Err(unknown) => eprintln!("{who}: {}: {unknown}", scene.caption),
+    }
+    false
+}

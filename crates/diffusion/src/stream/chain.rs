@@ -56,6 +56,11 @@ impl Steer {
         self.cfg != CfgType::None && self.scale > 1.0
     }
 
+    /// How many rows the U-Net does for a frame at a level.
+    pub fn rows(&self, step: usize) -> usize {
+        1 + usize::from(self.needs_away(step))
+    }
+
     /// Whether a level's rows need the negative prompt.
     fn needs_away(&self, step: usize) -> bool {
         match self.cfg {
@@ -95,11 +100,6 @@ impl Chain {
         };
         let away = self.steer.needs_away(self.step).then(|| row(true));
         away.into_iter().flatten().chain(row(false)).collect()
-    }
-
-    /// How many rows the U-Net does for a frame in all.
-    pub fn rows_of_a_frame(levels: usize, steer: &Steer) -> usize {
-        (0..levels).map(|step| 1 + usize::from(steer.needs_away(step))).sum()
     }
 
     /// Take what the U-Net predicts for [`Chain::rows`], as noise, and go on to the next level. Whether it was the last: the latents are

@@ -4,7 +4,7 @@
 use super::filter::{Similarity, SimilarityFilter};
 use super::prepared::Prepared;
 use super::steering::Steering;
-use super::{Chain, Level, Settings, StreamConfig};
+use super::{Chain, Settings, StreamConfig};
 use crate::noise::{START, standard_normal};
 use crate::{Conditioner, Error, LcmSampler, Networks, Picture, PictureCodec, Row, Rows};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -230,20 +230,5 @@ impl Group {
     /// How often settings had changed when its frames entered.
     pub fn generation(&self) -> u64 {
         self.prepared.generation
-    }
-
-    /// Its frames.
-    pub fn len(&self) -> usize {
-        self.frames.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// The levels that its frames go through.
-    pub fn levels(&self) -> &[Level] {
-        &self.prepared.levels
     }
 }

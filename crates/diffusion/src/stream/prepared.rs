@@ -100,7 +100,8 @@ impl Prepared {
 
     /// Rows of the U-Net for a frame.
     pub fn rows_of_a_frame(&self, config: &StreamConfig) -> usize {
-        super::Chain::rows_of_a_frame(self.levels.len(), &self.settings.steer(config))
+        let steer = self.settings.steer(config);
+        (0..self.levels.len()).map(|step| steer.rows(step)).sum()
     }
 }
 

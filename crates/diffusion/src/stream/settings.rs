@@ -149,7 +149,7 @@ impl Settings {
     }
 
     /// The steering of rows.
-    pub(super) fn steer(&self, config: &StreamConfig) -> Steer {
+    pub fn steer(&self, config: &StreamConfig) -> Steer {
         let (scale, delta) = (self.guidance_scale, self.delta);
         Steer { cfg: self.cfg_type, scale, delta, add_noise: config.do_add_noise }
     }

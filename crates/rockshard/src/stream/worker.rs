@@ -1,6 +1,7 @@
 //! What a stream's threads do: one after the other they let frames enter, and draw them at the same time.
 
 use super::queue::{End, Queue, Taken};
+use crate::Error;
 use crate::networks::PackNetworks;
 use rockshard_diffusion::stream::{Entered, Frames, Group};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,14 +39,9 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    // One error a frame: its text is the same.
-                    let text = error.to_string();
-                    let mut first = Some(error);
+                    let error = Arc::new(error);
                     for frame in &on_their_way {
-                        let error = first
-                            .take()
-                            .unwrap_or_else(|| rockshard_diffusion::Error::Settings(text.clone()));
-                        self.done(frame, End::Failed(error.into()));
+                        self.done(frame, End::Failed(Error::Frame(error.clone())));
                     }
                 }
             }
