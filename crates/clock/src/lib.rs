@@ -15,6 +15,6 @@ mod timeline;
 pub use chrome::chrome_trace;
 pub use memory::Memory;
 pub use schedule::{Schedule, Span};
-pub use simulate::simulate;
+pub use simulate::{simulate, simulate_replicated};
 pub use task::{Lane, Phase, Task};
 pub use timeline::timeline_svg;

@@ -21,6 +21,29 @@ struct Running {
 /// # Panics
 /// A task needs one that does not come before it.
 pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
+    let lanes = tasks.iter().flat_map(|t| &t.cores).max().map_or(0, |&c| usize::from(c) + 1);
+    run(tasks, lanes, memory, |task, _| tasks[task].cores.clone())
+}
+
+/// As [`simulate`], of tasks that any of `cores` cores can run, whatever cores they name: each goes to the one with the fewest tasks at the time
+/// when it is ready, as items of replicated runs do.
+///
+/// # Panics
+/// As [`simulate`].
+pub fn simulate_replicated(tasks: &[Task], cores: u8, memory: Memory) -> Schedule {
+    let lanes = usize::from(cores.max(1));
+    run(tasks, lanes, memory, |_, load| {
+        vec![(0..lanes).min_by_key(|&lane| load[lane]).unwrap_or(0) as u8]
+    })
+}
+
+/// Let the tasks run on the cores that `place` names when they are ready, given how many tasks each core has.
+fn run(
+    tasks: &[Task],
+    lanes: usize,
+    memory: Memory,
+    mut place: impl FnMut(usize, &[usize]) -> Vec<u8>,
+) -> Schedule {
     let mut waiting: Vec<usize> = Vec::with_capacity(tasks.len());
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
     for (i, task) in tasks.iter().enumerate() {
@@ -31,7 +54,8 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
         waiting.push(task.needs.len());
         task.needs.iter().for_each(|&n| users[n].push(i));
     }
-    let lanes = tasks.iter().flat_map(|t| &t.cores).max().map_or(0, |&c| usize::from(c) + 1);
+    let mut placed: Vec<Vec<u8>> = vec![Vec::new(); tasks.len()];
+    let mut load = vec![0; lanes];
     let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); lanes];
     let mut busy = vec![false; lanes];
     let mut running: Vec<Running> = Vec::new();
@@ -41,14 +65,16 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
     loop {
         for task in ready.drain(..) {
             spans[task].ready_us = now;
-            match &tasks[task].cores[..] {
+            placed[task] = place(task, &load);
+            placed[task].iter().for_each(|&c| load[usize::from(c)] += 1);
+            match &placed[task][..] {
                 [] => running.push(begin(tasks, task, now)),
                 cores => cores.iter().for_each(|&c| queues[usize::from(c)].push_back(task)),
             }
         }
         for core in 0..lanes {
             let Some(&task) = queues[core].front() else { continue };
-            let cores = &tasks[task].cores;
+            let cores = &placed[task];
             if cores
                 .iter()
                 .all(|&c| !busy[usize::from(c)] && queues[usize::from(c)].front() == Some(&task))
@@ -64,7 +90,7 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
             break;
         }
         let phases: Vec<Phase> =
-            running.iter().map(|r| under_way(&tasks[r.task], r.phase)).collect();
+            running.iter().map(|r| under_way(&tasks[r.task], &placed[r.task], r.phase)).collect();
         let stretch = memory.stretch(&phases);
         let step =
             running.iter().zip(&stretch).map(|(r, s)| r.left * s).fold(f64::INFINITY, f64::min);
@@ -83,7 +109,10 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
         for r in done {
             spans[r.task] =
                 Span { task: r.task, start_us: r.start_us, end_us: now, ..spans[r.task] };
-            tasks[r.task].cores.iter().for_each(|&c| busy[usize::from(c)] = false);
+            for &core in &placed[r.task] {
+                busy[usize::from(core)] = false;
+                load[usize::from(core)] -= 1;
+            }
             for &user in &users[r.task] {
                 waiting[user] -= 1;
                 if waiting[user] == 0 {
@@ -97,9 +126,9 @@ pub fn simulate(tasks: &[Task], memory: Memory) -> Schedule {
 }
 
 /// What the memory sees of a task; of the host's work nothing is modelled but its time.
-fn under_way(task: &Task, phase: usize) -> Phase {
+fn under_way(task: &Task, cores: &[u8], phase: usize) -> Phase {
     let phase = task.phases.get(phase).copied().unwrap_or_default();
-    if task.cores.is_empty() { Phase { streaming: 0.0, ..phase } } else { phase }
+    if cores.is_empty() { Phase { streaming: 0.0, ..phase } } else { phase }
 }
 
 fn begin(tasks: &[Task], task: usize, now: f64) -> Running {

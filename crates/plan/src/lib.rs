@@ -12,6 +12,7 @@
 mod cost;
 mod figures;
 mod mode;
+mod network;
 mod pick;
 mod picture;
 mod plan;
@@ -20,7 +21,8 @@ mod stream;
 pub use cost::{ModelCost, PlanError, ShardCost, Work};
 pub use figures::{Figures, Shares, figures};
 pub use mode::{Parallel, tasks};
+pub use network::NetworkCost;
 pub use pick::pick;
 pub use picture::picture_tasks;
 pub use plan::{ModelPlan, Plan};
-pub use stream::{FrameCost, StreamFigures, stream};
+pub use stream::{FrameCost, StreamCostError, StreamCosts, StreamFigures, stream};

@@ -1,20 +1,39 @@
 //! A stream of frames on the virtual clock: each frame is encoded, goes through rows of the U-Net, and is decoded, on whichever core has
-//! the least before it; so many frames are on their way at a time.
+//! the fewest before it; so many frames are on their way at a time.
 
-use crate::{ModelCost, ShardCost};
-use rockshard_clock::{Memory, Task, simulate};
-use rockshard_manifest::CoreId;
-use serde::Serialize;
+use crate::{NetworkCost, PlanError};
+use rockshard_clock::{Memory, Task, simulate_replicated};
+use rockshard_cost::Rk3588;
+use rockshard_manifest::{Manifest, Role};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What the networks of a text-to-image model take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamCosts {
+    /// What the pack was made of.
+    pub title: String,
+    /// A row.
+    pub unet: NetworkCost,
+    /// The VAE's encoder and decoder.
+    pub whole: [NetworkCost; 2],
+    /// The tiny autoencoder's, where there is one.
+    pub tiny: Option<[NetworkCost; 2]>,
+    /// The graph that the U-Net was made of, neither rewritten nor cut.
+    pub unchanged_unet: NetworkCost,
+    /// The same of the encoder and decoder that a stream uses.
+    pub unchanged_pictures: [NetworkCost; 2],
+}
 
 /// What a frame takes.
 #[derive(Clone, Debug)]
 pub struct FrameCost<'a> {
-    /// What makes its latent; none for frames of the prompt alone.
-    pub encoder: Option<&'a ModelCost>,
+    /// What makes its latent.
+    pub encoder: &'a NetworkCost,
     /// What does its rows.
-    pub unet: &'a ModelCost,
+    pub unet: &'a NetworkCost,
     /// What makes its picture.
-    pub decoder: &'a ModelCost,
+    pub decoder: &'a NetworkCost,
     /// Rows of each of its levels, which do not wait for each other.
     pub rows: Vec<usize>,
 }
@@ -26,7 +45,7 @@ pub struct StreamFigures {
     pub interval_us: f64,
     /// Microseconds from a frame's start to its picture, in steady state.
     pub latency_us: f64,
-    /// Cores that are busy, on average.
+    /// Cores' worth of work alone that is done at a time: below their number by what they wait for each other and for the memory.
     pub busy: f64,
 }
 
@@ -34,14 +53,49 @@ pub struct StreamFigures {
 const ROUNDS: usize = 20;
 const WARM: usize = 2;
 
-/// A frame that is being laid out.
-#[derive(Clone, Default)]
-struct Frame {
-    stage: usize,
-    ready_us: f64,
-    /// The last tasks of the stage before.
-    last: Vec<usize>,
-    begun: Option<usize>,
+impl StreamCosts {
+    /// SD 1.5 LCM with TAESD at 512x512 as `convert --placement replicate` makes it, recorded by the example `record_costs`.
+    ///
+    /// # Panics
+    /// Never: a test reads the record.
+    pub fn sd15() -> Self {
+        serde_json::from_str(include_str!("sd15.json")).expect("the record is read by a test")
+    }
+
+    /// Price the pack in a directory.
+    ///
+    /// # Errors
+    /// It has no U-Net, VAE encoder or decoder, or a shard's graph cannot be read.
+    pub fn read(root: &Path, manifest: &Manifest, chip: &Rk3588) -> Result<Self, StreamCostError> {
+        let find = |role| manifest.models.iter().find(|m| m.role == role);
+        let known = |role| find(role).ok_or(StreamCostError::Missing(role));
+        let price = |role| Ok::<_, StreamCostError>(NetworkCost::read(root, known(role)?, chip)?);
+        let unchanged =
+            |role| Ok::<_, StreamCostError>(NetworkCost::unchanged(root, known(role)?, chip)?);
+        let tiny = [Role::TinyEncoder, Role::TinyDecoder];
+        let whole = [Role::VaeEncoder, Role::VaeDecoder];
+        let has_tiny = tiny.iter().all(|&role| find(role).is_some());
+        let [encoder, decoder] = if has_tiny { tiny } else { whole };
+        Ok(StreamCosts {
+            title: root.display().to_string(),
+            unet: price(Role::Unet)?,
+            whole: [price(whole[0])?, price(whole[1])?],
+            tiny: if has_tiny { Some([price(tiny[0])?, price(tiny[1])?]) } else { None },
+            unchanged_unet: unchanged(Role::Unet)?,
+            unchanged_pictures: [unchanged(encoder)?, unchanged(decoder)?],
+        })
+    }
+}
+
+/// A pack whose streams cannot be priced.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamCostError {
+    /// A network is missing.
+    #[error("it has no {0}")]
+    Missing(Role),
+    /// A graph cannot be read.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
 }
 
 /// Let frames stream over `cores` cores, `on_their_way` of them at a time, each row whole on one core.
@@ -53,73 +107,49 @@ pub fn stream(
 ) -> StreamFigures {
     let on_their_way = on_their_way.max(1);
     let count = ROUNDS * on_their_way.max(usize::from(cores));
-    let stages: Vec<(&ModelCost, usize)> = cost
-        .encoder
-        .map(|e| (e, 1))
-        .into_iter()
-        .chain(cost.rows.iter().map(|&rows| (cost.unet, rows)))
-        .chain([(cost.decoder, 1)])
-        .collect();
-    let mut free = vec![0.0f64; usize::from(cores.max(1))];
-    let mut frames = vec![Frame::default(); count];
+    let rows = cost.rows.iter().map(|&rows| (cost.unet, rows));
+    let stages: Vec<(&NetworkCost, usize)> =
+        [(cost.encoder, 1)].into_iter().chain(rows).chain([(cost.decoder, 1)]).collect();
+    let phases: Vec<_> = stages.iter().map(|(network, _)| network.clocked()).collect();
     let mut tasks: Vec<Task> = Vec::new();
-    loop {
-        // The frame that is ready first; a frame is admitted when the one that makes room for it is over.
-        let admitted =
-            |n: usize| n < on_their_way || frames[n - on_their_way].stage == stages.len();
-        let open = (0..count).filter(|&n| frames[n].stage < stages.len() && admitted(n));
-        let Some(n) = open.min_by(|&a, &b| frames[a].ready_us.total_cmp(&frames[b].ready_us))
-        else {
-            break;
-        };
-        if frames[n].stage == 0 && n >= on_their_way {
-            let before = &frames[n - on_their_way];
-            let (ready, last) = (before.ready_us, before.last.clone());
-            if frames[n].ready_us < ready {
-                (frames[n].ready_us, frames[n].last) = (ready, last);
-                continue;
-            }
+    // The first and the last tasks of each frame.
+    let mut frames: Vec<(usize, Vec<usize>)> = Vec::new();
+    for n in 0..count {
+        let first = tasks.len();
+        // A frame is admitted when the one that makes room for it is over.
+        let mut last = n.checked_sub(on_their_way).map_or(Vec::new(), |b| frames[b].1.clone());
+        for ((_, items), phases) in stages.iter().zip(&phases) {
+            let task = Task { item: n, needs: last, phases: phases.clone(), ..Task::default() };
+            last = (tasks.len()..tasks.len() + items).collect();
+            tasks.extend(std::iter::repeat_n(task, *items));
         }
-        let (model, items) = stages[frames[n].stage];
-        let (mut ends, mut last) = (frames[n].ready_us, Vec::new());
-        for _ in 0..items {
-            let core = (0..free.len()).min_by(|&a, &b| free[a].total_cmp(&free[b])).unwrap_or(0);
-            frames[n].begun.get_or_insert(tasks.len());
-            last.push(tasks.len());
-            tasks.push(Task {
-                name: model.name.clone(),
-                model: model.name.clone(),
-                item: n,
-                cores: vec![core as u8],
-                needs: frames[n].last.clone(),
-                phases: on_core(model).flat_map(|s| s.phases.iter().copied()).collect(),
-            });
-            free[core] = free[core].max(frames[n].ready_us) + micros(model);
-            ends = ends.max(free[core]);
-        }
-        frames[n].stage += 1;
-        (frames[n].ready_us, frames[n].last) = (ends, last);
+        frames.push((first, last));
     }
-    let schedule = simulate(&tasks, memory);
-    let end = |f: &Frame| f.last.iter().map(|&t| schedule.spans[t].end_us).fold(0.0, f64::max);
+    let schedule = simulate_replicated(&tasks, cores, memory);
+    let end = |(_, last): &(usize, Vec<usize>)| {
+        last.iter().map(|&t| schedule.spans[t].end_us).fold(0.0, f64::max)
+    };
     let mut ends: Vec<f64> = frames.iter().map(end).collect();
-    let latencies =
-        frames.iter().map(|f| end(f) - f.begun.map_or(0.0, |t| schedule.spans[t].start_us));
+    let latencies = frames.iter().map(|f| end(f) - schedule.spans[f.0].start_us);
     let warm = WARM * on_their_way.max(usize::from(cores));
     let counted = count - 2 * warm;
     let latency_us = latencies.skip(warm).take(counted).sum::<f64>() / counted as f64;
     ends.sort_by(f64::total_cmp);
     let interval_us = (ends[count - warm - 1] - ends[warm - 1]) / counted as f64;
-    let work: f64 = stages.iter().map(|(model, items)| micros(model) * *items as f64).sum();
+    let work: f64 = stages.iter().map(|(n, items)| n.micros() * *items as f64).sum();
     StreamFigures { interval_us, latency_us, busy: work / interval_us }
 }
 
-/// The shards of a model that the NPU runs. Of a stream's jobs on a core the earliest frame's go first, so that they follow each other.
-fn on_core(model: &ModelCost) -> impl Iterator<Item = &ShardCost> {
-    model.shards.iter().filter(|s| s.core != CoreId::Host)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Microseconds of a model on one core, alone.
-fn micros(model: &ModelCost) -> f64 {
-    on_core(model).map(ShardCost::micros).sum()
+    #[test]
+    fn the_record_is_of_sd_15() {
+        let costs = StreamCosts::sd15();
+        let seconds = |n: &NetworkCost| n.micros() / 1e6;
+        assert!((4.5..6.0).contains(&seconds(&costs.unet)), "{}", seconds(&costs.unet));
+        assert!((5.0..6.0).contains(&seconds(&costs.unchanged_unet)));
+        assert!(costs.tiny.is_some_and(|tiny| tiny.iter().all(|n| seconds(n) < 0.5)));
+    }
 }

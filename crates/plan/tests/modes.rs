@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use rockshard_clock::{Memory, Phase, simulate};
 use rockshard_manifest::CoreId;
-use rockshard_plan::{FrameCost, ModelCost, Parallel, ShardCost, Work, figures, stream, tasks};
+use rockshard_plan::{
+    FrameCost, ModelCost, NetworkCost, Parallel, ShardCost, Work, figures, stream, tasks,
+};
 
 /// A memory that hinders nobody.
 const AMPLE: Memory = Memory { core_bytes_per_second: 1.0, shared_bytes_per_second: 1e9 };
@@ -145,9 +147,9 @@ proptest! {
 /// A stream of frames of three rows of 30 between an encoder and a decoder of 3: 96 of work a frame.
 #[test]
 fn a_stream_keeps_the_cores_busy() {
-    let small = model(vec![shard(0, 0, &[], 3.0)]);
-    let unet = model(vec![shard(0, 0, &[], 30.0)]);
-    let cost = |rows| FrameCost { encoder: Some(&small), unet: &unet, decoder: &small, rows };
+    let network = |us| NetworkCost { phases: vec![[us, 0.0]], ..NetworkCost::default() };
+    let (small, unet) = (network(3.0), network(30.0));
+    let cost = |rows| FrameCost { encoder: &small, unet: &unet, decoder: &small, rows };
     let close = |a: f64, b: f64| (a - b).abs() < 0.06 * b;
     let alone = stream(&cost(vec![1; 3]), 1, 1, AMPLE);
     assert!(close(alone.interval_us, 96.0) && close(alone.latency_us, 96.0), "{alone:?}");
