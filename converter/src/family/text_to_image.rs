@@ -254,6 +254,11 @@ fn open_shapes(
             (_, _, rank) => vec![1; rank],
         };
         check_batch(file, input, &declared, known.batch)?;
+        // Exporters declare one timestep, which the network itself spreads over the batch; rows of a stream have one each.
+        if name == "timestep" && declared.len() == 1 {
+            shapes.push((name, vec![known.batch]));
+            continue;
+        }
         let spatial = |i: usize| declared.len() == 4 && i >= 2;
         let shape = declared
             .iter()

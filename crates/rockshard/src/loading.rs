@@ -17,6 +17,8 @@ pub(crate) struct Loading {
     pub encoder: bool,
     pub tiny: bool,
     pub mode: Option<Mode>,
+    /// Take packs for several items at once.
+    pub batches: bool,
     /// Items that mostly run together: what the planner plans for.
     pub together: usize,
 }
@@ -28,6 +30,8 @@ pub(crate) struct Loaded {
     pub config: PipelineConfig,
     pub size: [u32; 2],
     pub mode: Mode,
+    /// Items that a run of a network takes.
+    pub batch: usize,
     pub incidents: Vec<Incident>,
 }
 
@@ -43,11 +47,9 @@ impl Loading {
         let tokenizer = Arc::new(tokenizer(pack)?);
         let unet = manifest.models.iter().find(|m| m.role == Role::Unet);
         let unet = unet.ok_or_else(|| fail("it has no U-Net".into()))?;
-        match unet.inputs.first().and_then(|t| t.shape.first()) {
-            None | Some(1) => {}
-            Some(batch) => {
-                return Err(Error::Batch { pack: pack.root().to_owned(), batch: *batch });
-            }
+        let batch = unet.inputs.first().and_then(|t| t.shape.first()).map_or(1, |&b| b.max(1));
+        if batch > 1 && !self.batches {
+            return Err(Error::Batch { pack: pack.root().to_owned(), batch });
         }
         let own = unet.resolution.ok_or_else(|| fail("its U-Net has no resolution".into()))?;
         let size = self.size.unwrap_or(own);
@@ -67,7 +69,7 @@ impl Loading {
         let incidents = loaded.incidents().to_vec();
         let sizes = manifest.resolutions().into_iter().flatten().collect();
         let networks = PackNetworks::new(Arc::new(loaded), sizes, RunOptions::default());
-        Ok(Loaded { networks, tokenizer, config, size, mode, incidents })
+        Ok(Loaded { networks, tokenizer, config, size, mode, batch, incidents })
     }
 }
 

@@ -1,6 +1,9 @@
 //! A loaded pack's networks as the diffusion drivers reach them: by role. One value is one caller: it submits its runs with options of
 //! its own, and keeps what ran for it and nothing else.
 
+mod batched;
+
+pub(crate) use batched::Batched;
 use rockshard_diffusion::{NetworkError, NetworkSpec, Networks, PendingRun};
 use rockshard_manifest::{Model, Role};
 use rockshard_runtime::{LoadedPack, RunOptions, Ticket, Trace};

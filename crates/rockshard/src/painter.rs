@@ -68,9 +68,10 @@ impl Painter {
             encoder: options.from_pictures,
             tiny: false,
             mode: options.mode,
+            batches: false,
             together: options.together,
         };
-        let Loaded { networks, tokenizer, config, size, mode, incidents } =
+        let Loaded { networks, tokenizer, config, size, mode, incidents, .. } =
             loading.load(cores, pack)?;
         let over = Arc::new(networks.for_caller(RunOptions::default()));
         let drawing = TextToImage::new(over, tokenizer.clone(), &config)?;

@@ -8,7 +8,7 @@ mod worker;
 
 use crate::Error;
 use crate::loading::{Loaded, Loading};
-use crate::networks::PackNetworks;
+use crate::networks::{Batched, PackNetworks};
 use queue::Queue;
 pub use queue::{StreamFrame, StreamStats};
 use rockshard_diffusion::stream::{
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use worker::Worker;
 
-/// Groups of frames that are on their way beside one for each core: one is with the host (resizing, pixels) while the cores are busy.
+/// Groups of frames that are on their way beside one for each core, or as many as fill a batch there: one is with the host (resizing, pixels) while the cores are busy.
 pub const GROUPS_BESIDE_CORES: usize = 2;
 
 /// What pictures are encoded and decoded with.
@@ -78,6 +78,7 @@ pub struct StreamModel {
     mode: Mode,
     tiny: bool,
     cores: usize,
+    batch: usize,
     incidents: Vec<Incident>,
 }
 
@@ -112,11 +113,12 @@ impl StreamModel {
             encoder: options.from_pictures,
             tiny,
             mode: options.mode,
+            batches: true,
             together: count + GROUPS_BESIDE_CORES,
         };
-        let Loaded { networks, tokenizer, config, mode, incidents, .. } =
+        let Loaded { networks, tokenizer, config, mode, batch, incidents, .. } =
             loading.load(cores, pack)?;
-        let over: Arc<dyn Networks> = Arc::new(networks.for_caller(RunOptions::default()));
+        let over = single(Arc::new(networks.for_caller(RunOptions::default())), batch);
         let rows = Rows::new(over.clone(), &config)?;
         let parts = StreamParts {
             conditioner: Conditioner::new(over.clone(), tokenizer)?,
@@ -127,7 +129,7 @@ impl StreamModel {
         if let Some([width, height]) = options.size {
             parts.pictures.check_size(width, height)?;
         }
-        Ok(StreamModel { networks, parts, mode, tiny, cores: count, incidents })
+        Ok(StreamModel { networks, parts, mode, tiny, cores: count, batch, incidents })
     }
 
     /// Width and height of the pictures, in pixels.
@@ -164,11 +166,16 @@ impl StreamModel {
         let options =
             RunOptions { cancel: cancel.clone(), client: Client::new(), ..RunOptions::default() };
         let networks = Arc::new(self.networks.for_caller(options));
-        let over: Arc<dyn Networks> = networks.clone();
+        let over = single(networks.clone(), self.batch);
         let frames = Frames::prepare(self.parts.over(&over), config, settings)?;
         networks.take_trace();
         // Frames that follow each other strictly are on their way alone.
-        let groups = if config.use_denoising_batch { self.cores + GROUPS_BESIDE_CORES } else { 1 };
+        let groups = if config.use_denoising_batch {
+            let of_a_core = self.batch.div_ceil(config.frame_buffer_size.max(1));
+            self.cores * of_a_core + GROUPS_BESIDE_CORES
+        } else {
+            1
+        };
         let on_their_way = groups * config.frame_buffer_size;
         let queue = Queue::new(queue, on_their_way + config.frame_buffer_size);
         let worker = Arc::new(Worker::new(frames, networks, queue));
@@ -180,6 +187,11 @@ impl StreamModel {
         }
         Ok(stream)
     }
+}
+
+/// Networks as the drivers take them, an item at a time.
+fn single(networks: Arc<PackNetworks>, batch: usize) -> Arc<dyn Networks> {
+    if batch > 1 { Arc::new(Batched::new(networks, batch)) } else { networks }
 }
 
 impl Stream {

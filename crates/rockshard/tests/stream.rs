@@ -1,70 +1,13 @@
 //! Streams of the bundled model on the simulated NPU: order, settings that change, streams beside each other, ends and failures.
 
+mod bundled;
+
+use bundled::{BUNDLED, PROMPTS, all, picture, prepare, settings};
 use rockshard::{
-    CfgType, ConvertRequest, Cores, DeviceName, FrameSource, Pack, Picture, QueueOptions, Settings,
-    Stream, StreamConfig, StreamModel, StreamOptions,
+    CfgType, FrameSource, Pack, Painter, PainterOptions, Picture, QueueOptions, Settings,
+    StreamConfig, StreamModel, StreamOptions,
 };
-use std::ops::ControlFlow::Continue;
-use std::path::Path;
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
-
-struct Bundled {
-    cores: Cores,
-    model: StreamModel,
-    _folder: tempfile::TempDir,
-}
-
-static BUNDLED: LazyLock<Bundled> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    let pack = folder.path().join("pack");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shards/tiny-lcm");
-    let request = ConvertRequest {
-        sandwich: rockshard::Sandwich::Off,
-        ..ConvertRequest::new(&source, &pack)
-    };
-    rockshard::convert(request, &mut |_| Continue(())).unwrap();
-    let cores = rockshard::take_cores(DeviceName::Sim).unwrap();
-    let pack = Pack::open(&pack).unwrap();
-    let model = StreamModel::load(&cores, &pack, &StreamOptions::default()).unwrap();
-    Bundled { cores, model, _folder: folder }
-});
-
-const PROMPTS: [&str; 4] = [
-    "a large red circle on a blue background",
-    "a small green square on a white background",
-    "a large yellow ring on a black background",
-    "a large purple cross on an orange background",
-];
-
-fn settings(prompt: &str) -> Settings {
-    let (cfg_type, guidance_scale) = (CfgType::None, 2.0);
-    Settings { cfg_type, guidance_scale, t_index_list: vec![16, 36], ..Settings::new(prompt) }
-}
-
-fn prepare(settings: Settings, queue: QueueOptions) -> Stream {
-    BUNDLED.model.prepare(StreamConfig::default(), settings, queue).unwrap()
-}
-
-/// A picture of one colour that its number decides.
-fn picture(number: u64) -> Picture {
-    let colour = [number * 37 % 256, number * 91 % 256, number * 153 % 256].map(|v| v as u8);
-    let rgb = std::iter::repeat_n(colour, 128 * 128).flatten().collect();
-    Picture { width: 128, height: 128, rgb, parameters: None }
-}
-
-/// Everything that a stream gives for pictures of these numbers.
-fn all(stream: &Stream, numbers: std::ops::Range<u64>) -> Vec<Arc<Picture>> {
-    let mut pictures = Vec::new();
-    for number in numbers {
-        pictures.extend(stream.img2img(picture(number)).unwrap().map(|f| f.picture));
-    }
-    stream.finish();
-    while let Some(frame) = stream.next_frame() {
-        pictures.push(frame.unwrap().picture);
-    }
-    pictures
-}
 
 /// i: nothing is lost at the start, nothing is shown that was not drawn, and the end is drained.
 #[test]
@@ -211,6 +154,34 @@ fn a_dropped_stream_hangs_nobody() {
     let stats = stream.stats();
     assert!(stats.dropped >= 180, "{stats:?}");
     assert!(BUNDLED.cores.options().cores == 3);
+}
+
+/// A pack for four items at once gives the same frames: rows of several frames, at several levels, share a run.
+#[test]
+fn a_pack_of_batches_gives_the_same_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = bundled::converted(folder.path(), 4);
+    let pack = Pack::open(&pack).unwrap();
+    let options = StreamOptions::default();
+    let model = StreamModel::load(&BUNDLED.cores, &pack, &options).unwrap();
+    for cfg_type in [CfgType::None, CfgType::Full] {
+        for frame_buffer_size in [1, 2] {
+            let settings = Settings { cfg_type, ..settings(PROMPTS[1]) };
+            let config = StreamConfig { frame_buffer_size, ..StreamConfig::default() };
+            let frames = |model: &StreamModel| {
+                let stream = model.prepare(config, settings.clone(), QueueOptions::default());
+                all(&stream.unwrap(), 0..10)
+            };
+            let (alone, together) = (frames(&BUNDLED.model), frames(&model));
+            assert_eq!(together.len(), 10);
+            for (a, b) in alone.iter().zip(&together) {
+                // Products of another shape add in another order, which float16 may round otherwise.
+                let most = a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b)).max();
+                assert!(most <= Some(2), "{most:?} {cfg_type:?} {frame_buffer_size}");
+            }
+        }
+    }
+    assert!(Painter::load(&BUNDLED.cores, &pack, &PainterOptions::default()).is_err());
 }
 
 /// Frames of the prompt alone: each has noise of its own, and the same again with the same seed.
