@@ -133,6 +133,50 @@ fn from_pipe_to_pipe() {
     assert!(frames.len() >= 6 * SIZE && frames.len() < 7 * SIZE, "{}", frames.len());
 }
 
+/// Pictures of every kind are drawn: with alpha, of 16 bits, CMYK, turned by EXIF, of odd size.
+#[test]
+fn a_folder_of_every_kind() {
+    let work = Work::new();
+    let (from, to) = (
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../diffusion/tests/data/pictures"),
+        work.path("to"),
+    );
+    let rest = ["--from", from.to_str().unwrap(), "--to", to.to_str().unwrap(), "--json"];
+    let printed = rockshard(&arguments(&rest)).success();
+    let kinds = std::fs::read_dir(&from).unwrap().count();
+    assert!(kinds >= 6 && names(&to).len() == kinds, "{:?}", names(&to));
+    assert!(printed.contains("\"unreadable\": 0"), "{printed}");
+}
+
+/// A sink that takes nothing for a while holds up the stream, and loses nothing.
+#[test]
+fn a_sink_that_blocks() {
+    let mut child = started(&["--to", "-", "--frames", "24", "--quiet"]);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(child.try_wait().unwrap().is_none(), "24 frames do not fit in a pipe");
+    let mut frames = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut frames).unwrap();
+    assert_eq!(ended(child).0, Some(0));
+    assert_eq!(frames.len() / SIZE, 24);
+}
+
+/// A source that stalls is said to; the stream goes on when it does.
+#[test]
+fn a_source_that_stalls() {
+    let work = Work::new();
+    let to = work.path("to");
+    let mut child = started(&["--from", "-", "--raw", "128x128", "--to", to.to_str().unwrap()]);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&vec![100; SIZE]).unwrap();
+    std::thread::sleep(Duration::from_secs(13));
+    input.write_all(&vec![200; SIZE]).unwrap();
+    drop(input);
+    let (code, said) = ended(child);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.matches("no frame has come for 10 s; still waiting").count(), 1, "{said}");
+    assert_eq!(names(&to).len(), 2);
+}
+
 #[test]
 fn without_ffmpeg_a_video_is_refused_with_advice() {
     let work = Work::new();

@@ -112,3 +112,27 @@ proptest! {
         prop_assert_eq!(Picture::from_bytes(&original.to_png().unwrap()).unwrap(), original);
     }
 }
+
+/// Whatever a file has, a picture is 8-bit RGB, upright: the same scene, red at the left and blue at the right, as each format has it.
+#[test]
+fn files_of_every_kind_are_read() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pictures");
+    for (file, off) in [
+        ("alpha.png", 0),
+        ("sixteen_bit.png", 0),
+        ("plain.webp", 0),
+        ("exif_6.jpg", 12),
+        // Without a colour profile the conversion from CMYK is the plain one, as Pillow's.
+        ("cmyk.jpg", 12),
+    ] {
+        let picture = Picture::from_bytes(&std::fs::read(folder.join(file)).unwrap()).unwrap();
+        assert_eq!((picture.width, picture.height), (24, 8), "{file}");
+        let pixel = |x: usize| &picture.rgb[(4 * 24 + x) * 3..][..3];
+        for (x, colour) in [(4, [200u8, 30, 30]), (19, [30, 40, 190])] {
+            let close = pixel(x).iter().zip(colour).all(|(&a, b)| a.abs_diff(b) <= off);
+            assert!(close, "{file} at {x}: {:?}", pixel(x));
+        }
+    }
+    let grey = Picture::from_bytes(&std::fs::read(folder.join("grey.png")).unwrap()).unwrap();
+    assert!(grey.rgb.iter().all(|&v| v == 120));
+}

@@ -25,6 +25,9 @@ impl Ffmpeg {
         let mut command = Command::new("ffmpeg");
         command.args(["-hide_banner", "-loglevel", "error"]).args(arguments);
         command.stdin(input).stdout(output).stderr(Stdio::piped());
+        // An interrupt from the terminal is for this program, which then ends it in order.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(|error| match error.kind() {
             ErrorKind::NotFound => anyhow::anyhow!(
                 "ffmpeg is not on the PATH: install it (Debian: apt install ffmpeg), or use a directory of pictures or --raw"
@@ -45,15 +48,15 @@ impl Ffmpeg {
         Ok(Ffmpeg { child, messages })
     }
 
-    /// Wait for its end; an error where it failed, with what it said.
-    pub fn finish(&mut self, what: &str) -> Result<()> {
+    /// Wait for its end; gives what it said, behind a colon. An error where it failed, with the same.
+    pub fn finish(&mut self, what: &str) -> Result<String> {
         let status = self.child.wait().context("ffmpeg")?;
         let said = self.messages.take().and_then(|m| m.join().ok()).unwrap_or_default();
         if !status.success() {
             let said = if said.is_empty() { "it said nothing".to_owned() } else { said };
             bail!("{what}: ffmpeg ended with {status}: {said}");
         }
-        Ok(())
+        Ok(if said.is_empty() { said } else { format!(": {said}") })
     }
 }
 

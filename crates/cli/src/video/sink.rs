@@ -108,7 +108,7 @@ impl Sink {
         match &mut self {
             Sink::Video { ffmpeg, input, name } => {
                 input.take();
-                ffmpeg.finish(name)
+                ffmpeg.finish(name).map(drop)
             }
             _ => Ok(()),
         }

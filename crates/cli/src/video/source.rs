@@ -22,7 +22,14 @@ pub enum Source {
     /// Picture files that are left.
     Files(std::vec::IntoIter<PathBuf>),
     /// Raw RGB frames of a size.
-    Raw { input: Box<dyn Read + Send>, size: [u32; 2], ffmpeg: Option<Ffmpeg>, name: String },
+    Raw {
+        input: Box<dyn Read + Send>,
+        size: [u32; 2],
+        ffmpeg: Option<Ffmpeg>,
+        name: String,
+        /// Frames so far.
+        read: u64,
+    },
 }
 
 /// Endings of files that are taken for pictures.
@@ -41,7 +48,8 @@ impl Source {
         let (arguments, input, name) = match from {
             From::Pipe if raw.is_some() => {
                 let (input, size) = (Box::new(std::io::stdin()), raw.unwrap_or(size));
-                return Ok(Source::Raw { input, size, ffmpeg: None, name: "the pipe".into() });
+                let name = "the pipe".into();
+                return Ok(Source::Raw { input, size, ffmpeg: None, name, read: 0 });
             }
             From::Path(path) if path.is_dir() => {
                 return Ok(Source::Files(files(path)?.into_iter()));
@@ -82,7 +90,8 @@ impl Source {
         let all: Vec<OsString> = arguments.into_iter().chain(rest).collect();
         let mut ffmpeg = Ffmpeg::start(all.iter().map(OsString::as_os_str), input, Stdio::piped())?;
         let output = ffmpeg.child.stdout.take().context("ffmpeg has no output")?;
-        Ok(Source::Raw { input: Box::new(output), size, ffmpeg: Some(ffmpeg), name })
+        let input = Box::new(output);
+        Ok(Source::Raw { input, size, ffmpeg: Some(ffmpeg), name, read: 0 })
     }
 
     /// The next frame; `None` at the end.
@@ -99,10 +108,11 @@ impl Source {
                     .and_then(|bytes| Picture::from_bytes(&bytes).with_context(name));
                 Ok(Some(picture.map_or_else(Frame::Bad, Frame::Picture)))
             }
-            Source::Raw { input, size: [width, height], ffmpeg, name } => {
+            Source::Raw { input, size: [width, height], ffmpeg, name, read } => {
                 let mut rgb = vec![0; *width as usize * *height as usize * 3];
                 let filled = fill(input, &mut rgb).with_context(|| name.clone())?;
                 if filled == rgb.len() {
+                    *read += 1;
                     let (width, height) = (*width, *height);
                     return Ok(Some(Frame::Picture(Picture {
                         width,
@@ -112,7 +122,10 @@ impl Source {
                     })));
                 }
                 if let Some(ffmpeg) = ffmpeg {
-                    ffmpeg.finish(name)?;
+                    let said = ffmpeg.finish(name)?;
+                    if *read == 0 {
+                        bail!("{name}: ffmpeg found no frame in it{said}");
+                    }
                 }
                 if filled > 0 {
                     bail!(
