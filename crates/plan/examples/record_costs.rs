@@ -2,6 +2,8 @@
 //! converted without `--placement`, which leaves them as the source has them:
 //! `cargo run --release -p rockshard-plan --example record_costs PACK UNCHANGED_PACK TITLE > crates/plan/src/sd15.json`
 
+#![allow(clippy::print_stdout)]
+
 use rockshard_cost::Rk3588;
 use rockshard_pack::Pack;
 use rockshard_plan::{NetworkCost, StreamCosts};
