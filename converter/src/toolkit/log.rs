@@ -99,18 +99,18 @@ fn layer(row: &str) -> Option<CompiledLayer> {
     })
 }
 
-/// `358.188KB` in bytes.
+/// `358.188KB` in bytes; from a million on it is `1.48378e+06KB`.
 fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let unit = match &text[at..] {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
         "B" => 1.0,
         "KB" => 1024.0,
         "MB" => 1024.0 * 1024.0,
         "GB" => 1024.0 * 1024.0 * 1024.0,
         _ => return None,
     };
-    Some((text[..at].trim().parse::<f64>().ok()? * unit) as u64)
+    Some((number.trim().parse::<f64>().ok()? * unit) as u64)
 }
 
 #[cfg(test)]
@@ -148,6 +148,15 @@ D RKNN: [10:25:39.156] Total Weight Memory Size: 1.5MB
         assert_eq!((log.internal_bytes, log.weight_bytes), (Some(366_784), Some(1_572_864)));
         assert_eq!(log.errors, ["something was refused"]);
         assert_eq!(log.warnings, ["a layer was moved"]);
+    }
+
+    #[test]
+    fn totals_of_a_gigabyte_are_read() {
+        assert_eq!(bytes(" 1.48378e+06KB"), Some(1_519_390_720));
+        assert_eq!(
+            (bytes("12B"), bytes("0.5GB"), bytes("e+06"), bytes("")),
+            (Some(12), Some(1 << 29), None, None)
+        );
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Report {
         let mut hidden =
             "=== Encode and Decode ===\nFrames a second over those of the rows alone".to_owned();
         for Hidden { steps, measured, modelled } in &self.hidden {
-            hidden += &format!("\n{steps} steps: measured {measured:.3}, modelled {modelled:.3}");
+            hidden +=
+                &format!("\n{steps}-step stream: measured {measured:.3}, modelled {modelled:.3}");
         }
         blocks.push(hidden);
         blocks.extend(self.throughput.iter().map(Throughput::text));
@@ -73,7 +74,7 @@ impl Report {
         for Roof { steps, compute, memory, reached } in &self.roofs {
             let roof = compute.min(*memory);
             text += &format!(
-                "\n{steps} steps: {reached:.3} frames a second of at most {roof:.3}, {:.0} %: arithmetic allows {compute:.3}, the memory {memory:.3}",
+                "\n{steps}-step stream: {reached:.3} frames a second of at most {roof:.3}, {:.0} %: arithmetic allows {compute:.3}, the memory {memory:.3}",
                 reached / roof * 100.0,
             );
         }
