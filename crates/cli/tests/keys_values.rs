@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Work, rockshard};
+use rockshard_tensor::{Tensor, write_safetensors};
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 fn model<'a>(manifest: &'a Json, name: &str) -> Option<&'a Json> {
@@ -62,6 +64,41 @@ fn keys_and_values_are_computed_once_a_prompt() {
     // Every layer still passes, with the inputs of a run that made keys and values.
     let pack = work.path("apart");
     rockshard(&["validate", pack.to_str().unwrap(), "--quiet"]).success();
+}
+
+/// A LoRA on projections that are cut out changes them where they are now: the pictures are those of the whole U-Net with it.
+#[test]
+fn a_lora_reaches_keys_and_values() {
+    const RANK: usize = 2;
+    let work = Work::new();
+    let file = work.path("lora.safetensors");
+    let values =
+        |count: usize| (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+    let mut tensors = BTreeMap::new();
+    for projection in ["to_q", "to_k", "to_v"] {
+        let at =
+            format!("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_{projection}");
+        let inputs = if projection == "to_q" { 64 } else { 96 };
+        let down = Tensor::from_f32([RANK, inputs], values(RANK * inputs));
+        tensors.insert(format!("{at}.lora_down.weight"), down);
+        tensors.insert(
+            format!("{at}.lora_up.weight"),
+            Tensor::from_f32([64, RANK], values(64 * RANK)),
+        );
+    }
+    write_safetensors(tensors, &file).unwrap();
+    let lora = format!("{}:1", file.display());
+    let options = ["--sandwich", "off", "--lora", &lora];
+    let apart = [&options[..], &["--precompute-kv"]].concat();
+    converted(&work, "plain", &options[..2]);
+    converted(&work, "whole", &options);
+    let manifest = converted(&work, "apart", &apart);
+    let mut said = manifest.as_object().unwrap().values().filter_map(|v| v.get("loras"));
+    assert!(said.any(|l| l[0]["fused"] == 3));
+    let [plain, whole, apart] = ["plain", "whole", "apart"].map(|pack| drawn(&work.path(pack)));
+    let most = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(most(&plain, &whole) > Some(20), "{:?}", most(&plain, &whole));
+    assert!(most(&whole, &apart) <= Some(2), "{:?}", most(&whole, &apart));
 }
 
 #[test]
