@@ -72,8 +72,7 @@ fn a_lora_reaches_keys_and_values() {
     const RANK: usize = 2;
     let work = Work::new();
     let file = work.path("lora.safetensors");
-    let values =
-        |count: usize| (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+    let values = |count: usize| (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
     let mut tensors = BTreeMap::new();
     for projection in ["to_q", "to_k", "to_v"] {
         let at =

@@ -1,8 +1,10 @@
-//! Vision-language models of the Idefics3 kind (SmolVLM): what their processor makes of images.
+//! Vision-language models of the Idefics3 kind (SmolVLM): what their processor makes of images and conversations.
 //!
-//! An image becomes *views* of one size: the tiles of a grid, row by row, and behind them the whole image. [`ImageProcessor`] makes them as transformers'
-//! processor does with Pillow, byte for byte, and [`Views::placeholder`] is what stands for them in a prompt.
+//! An image becomes *views* of one size: the tiles of a grid, row by row, and behind them the whole image. [`ImageProcessor`] makes them as
+//! transformers' processor does with Pillow, byte for byte. [`Prompter`] makes token ids of a conversation, with places for the features of the views.
 
 mod image;
+mod prompt;
 
 pub use image::{ImageError, ImageProcessor, ProcessorConfigError, Rgb, Views};
+pub use prompt::{Message, Part, Prompt, PromptError, Prompter, Speaker};
