@@ -215,8 +215,10 @@ fn convert_part(
         store: &mut |weight| stored(&weight, &scratch, &mut moved),
         import_failed: &in_part(part),
         segments: None,
+        unchanged_us: None,
     };
     let (graph, log) = rewrite_part(graph, &mut context)?;
+    let unchanged_us = context.unchanged_us;
     let segments = cut(request, part, &graph, context.segments.take())?;
     let release = || {
         model.release_pages();
@@ -260,6 +262,7 @@ fn convert_part(
         declined,
         golden: None,
         import: None,
+        unchanged_us,
     };
     price_together(&mut model, &boundaries);
     Ok((model, graph))

@@ -54,6 +54,14 @@ fn a_divided_pack_draws_the_same_picture_and_is_faster_in_the_model() {
         plan["models"].as_array().unwrap().iter().find(|m| m["model"] == "unet").unwrap().clone()
     };
     let figures = unet(&divided)["figures"].as_array().unwrap().clone();
+    // Speed-ups are against the graph as it came, which is the same for every pack of it, and not against the divided pack.
+    let unchanged = |plan: &Value| unet(plan)["unchanged_us"].as_f64().unwrap();
+    let as_it_came = plan(&whole, &[]);
+    assert_eq!(unchanged(&divided), unchanged(&as_it_came));
+    let of_one = unet(&as_it_came)["figures"][0]["latency_us"].as_f64().unwrap();
+    assert!((unchanged(&divided) / of_one - 1.0).abs() < 0.05, "{of_one}");
+    let table = rockshard(&["plan", split.to_str().unwrap()]).success();
+    assert!(table.contains("unchanged     1"), "{table}");
     // One core, then four modes on two and on three.
     assert_eq!(figures.len(), 9);
     let latency = |mode: &str, cores: u64| {

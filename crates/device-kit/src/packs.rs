@@ -48,6 +48,7 @@ pub fn model(name: &str, shards: Vec<Shard>, output: &str) -> Model {
         declined: vec![],
         golden: None,
         import: None,
+        unchanged_us: None,
     }
 }
 

@@ -93,6 +93,10 @@ pub struct Model {
     /// not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<ImportCheck>,
+    /// Modelled microseconds of one run, on one core, of the graph as it was imported: fused as the compiler fuses it, not rewritten, not cut. Absent where
+    /// nothing of it runs on the NPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged_us: Option<f64>,
 }
 
 /// Whether a model was read right: the original file, run whole by another engine's own importer, against the reference that is cut from

@@ -129,6 +129,7 @@ fn sample() -> Manifest {
                 dtype: DType::F16,
             }),
             import: Some(ImportCheck::Pass { distance: 2e-7 }),
+            unchanged_us: Some(1234.5),
         }],
         companions: Default::default(),
         files,
@@ -199,6 +200,7 @@ fn optional_fields_may_be_left_out() {
         "/models/0/declined",
         "/models/0/golden",
         "/models/0/import",
+        "/models/0/unchanged_us",
         "/models/0/shards/0/outputs/0/scale",
     ];
     let loras = ["/conversion/loras", "/conversion/loras/0/unmatched"];
@@ -240,8 +242,16 @@ fn every_other_field_is_required() {
         ".rknn",
         ".safetensors",
     ];
-    let added =
-        ["/loras", "/unmatched", "/golden", "/import", "/compiled", "/warnings", "/verified"];
+    let added = [
+        "/loras",
+        "/unmatched",
+        "/golden",
+        "/import",
+        "/unchanged_us",
+        "/compiled",
+        "/warnings",
+        "/verified",
+    ];
     let needed = |at: &&String| {
         !optional.iter().chain(&added).any(|o| at.ends_with(o)) || at.ends_with("/loras/0/scale")
     };

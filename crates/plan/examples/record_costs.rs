@@ -1,7 +1,5 @@
-//! Print what the networks of a text-to-image pack take, as `crates/plan/src/sd15.json` has it. The unchanged graphs are those of a second pack,
-//! converted without `--placement`, which leaves them as the source has them:
-//! `cargo run --release -p rockshard-plan --example record_costs PACK UNCHANGED_PACK TITLE > crates/plan/src/sd15.json`
-
+//! Print what the networks of a text-to-image pack take, as `crates/plan/src/sd15.json` has it:
+//! `cargo run --release -p rockshard-plan --example record_costs PACK TITLE > crates/plan/src/sd15.json`
 #![allow(clippy::print_stdout)]
 
 use rockshard_cost::Rk3588;
@@ -11,21 +9,15 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [pack, unchanged, title] = &arguments[..] else {
-        return Err("record_costs PACK UNCHANGED_PACK TITLE".into());
-    };
-    let read = |path: &String| -> Result<StreamCosts, Box<dyn std::error::Error>> {
-        let pack = Pack::open(Path::new(path))?;
-        Ok(StreamCosts::read(pack.root(), pack.manifest(), &Rk3588::default())?)
-    };
-    let (costs, unchanged) = (read(pack)?, read(unchanged)?);
+    let [pack, title] = &arguments[..] else { return Err("record_costs PACK TITLE".into()) };
+    let pack = Pack::open(Path::new(pack))?;
+    let costs = StreamCosts::read(pack.root(), pack.manifest(), &Rk3588::default())?;
     let costs = StreamCosts {
         title: title.clone(),
         unet: rounded(costs.unet),
         whole: costs.whole.map(rounded),
         tiny: costs.tiny.map(|tiny| tiny.map(rounded)),
-        unchanged_unet: rounded(unchanged.unchanged_unet),
-        unchanged_pictures: unchanged.unchanged_pictures.map(rounded),
+        ..costs
     };
     println!("{}", serde_json::to_string(&costs)?);
     Ok(())

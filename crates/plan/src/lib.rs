@@ -25,4 +25,4 @@ pub use network::NetworkCost;
 pub use pick::pick;
 pub use picture::picture_tasks;
 pub use plan::{ModelPlan, Plan};
-pub use stream::{FrameCost, StreamCostError, StreamCosts, StreamFigures, stream};
+pub use stream::{FrameCost, StreamCostError, StreamCosts, StreamFigures, UnchangedCosts, stream};

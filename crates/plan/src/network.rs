@@ -1,9 +1,8 @@
-//! What one run of a whole network takes on one core, as it is in the pack and as it was before the rewrites.
+//! What one run of a whole network takes on one core.
 
 use crate::PlanError;
 use rockshard_clock::Phase;
 use rockshard_cost::{OpCost, Rk3588, layers};
-use rockshard_graph::Graph;
 use rockshard_import::{ImportOptions, import_file};
 use rockshard_manifest::{CoreId, Model};
 use serde::{Deserialize, Serialize};
@@ -29,26 +28,19 @@ impl NetworkCost {
         let mut cost = NetworkCost::default();
         let stays = model.stays();
         for shard in model.shards.iter().filter(|s| s.core != CoreId::Host) {
-            let graph = graph(root, &shard.file)?;
+            let path = root.join(&shard.file);
+            let graph = import_file(&path, &ImportOptions::fixed())
+                .map_err(|source| PlanError { path, source })?;
             let boundary = chip.boundary(&graph);
             cost.add(&boundary.cost_beside(&stays(&shard.inputs), &stays(&shard.outputs)), chip);
-            cost.add_layers(&graph, chip);
+            layers(&graph).iter().for_each(|layer| cost.add(&chip.layer(&graph, layer), chip));
         }
         Ok(cost.of_one(model))
     }
 
-    /// Price the graph that the shards were made of (`reference/`), neither tiled, scaled nor cut: one call, without what its inputs and outputs
-    /// cost. A pack for `split` or `replicate` has moved deep layers to planes there already.
-    ///
-    /// # Errors
-    /// A shard's graph cannot be read.
-    pub fn unchanged(root: &Path, model: &Model, chip: &Rk3588) -> Result<Self, PlanError> {
-        let mut cost = NetworkCost::default();
-        cost.add(&OpCost { micros: chip.run_overhead_micros, ..OpCost::default() }, chip);
-        for shard in model.shards.iter().filter(|s| s.core != CoreId::Host) {
-            cost.add_layers(&graph(root, &shard.reference)?, chip);
-        }
-        Ok(cost.of_one(model))
+    /// A network of which only the time is known.
+    pub fn of_us(micros: f64) -> Self {
+        NetworkCost { phases: vec![[micros, 0.0]], ..NetworkCost::default() }
     }
 
     /// The share of one of the items that the model takes at once.
@@ -58,10 +50,6 @@ impl NetworkCost {
         self.cycles /= items as u64;
         self.bytes /= items as u64;
         self
-    }
-
-    fn add_layers(&mut self, graph: &Graph, chip: &Rk3588) {
-        layers(graph).iter().for_each(|layer| self.add(&chip.layer(graph, layer), chip));
     }
 
     fn add(&mut self, cost: &OpCost, chip: &Rk3588) {
@@ -81,9 +69,4 @@ impl NetworkCost {
     pub fn clocked(&self) -> Vec<Phase> {
         self.phases.iter().map(|&[micros, streaming]| Phase { micros, streaming }).collect()
     }
-}
-
-fn graph(root: &Path, file: &str) -> Result<Graph, PlanError> {
-    let path = root.join(file);
-    import_file(&path, &ImportOptions::fixed()).map_err(|source| PlanError { path, source })
 }

@@ -13,6 +13,8 @@ pub struct ModelPlan {
     pub model: String,
     /// Picture size.
     pub resolution: Option<[u32; 2]>,
+    /// Microseconds of the graph as it came to the converter, on one core in one run; speed-ups are against it where it is known.
+    pub unchanged_us: Option<f64>,
     /// Figures in each mode, on one core up to all of them.
     pub figures: Vec<Figures>,
     /// Index of the figures that were picked.
@@ -48,7 +50,12 @@ impl Plan {
             .iter()
             .map(|m| ModelCost::read(root, m, chip))
             .collect::<Result<Vec<_>, _>>()?;
-        let models = costs.iter().map(|cost| plan(cost, chip, cores, optimise)).collect();
+        let models = (costs.iter().zip(&manifest.models))
+            .map(|(cost, model)| {
+                let unchanged_us = model.unchanged_us;
+                ModelPlan { unchanged_us, ..plan(cost, chip, cores, optimise) }
+            })
+            .collect();
         Ok(Plan { optimise, models, costs })
     }
 }
@@ -59,9 +66,9 @@ impl ModelPlan {
         &self.figures[self.picked]
     }
 
-    /// The figures of one core, which speed-ups are against.
-    pub fn one_core(&self) -> &Figures {
-        &self.figures[0]
+    /// Microseconds that speed-ups are against: those of the unchanged graph, or of the pack, on one core.
+    pub fn baseline_us(&self) -> f64 {
+        self.unchanged_us.unwrap_or(self.figures[0].latency_us)
     }
 }
 
@@ -88,5 +95,11 @@ fn plan(cost: &ModelCost, chip: &Rk3588, cores: u8, optimise: Optimise) -> Model
         }
     };
     let picked = runs.min_by(better).map_or(0, |(i, _)| i);
-    ModelPlan { model: cost.name.clone(), resolution: cost.resolution, figures: found, picked }
+    ModelPlan {
+        model: cost.name.clone(),
+        resolution: cost.resolution,
+        unchanged_us: None,
+        figures: found,
+        picked,
+    }
 }

@@ -19,10 +19,19 @@ pub struct StreamCosts {
     pub whole: [NetworkCost; 2],
     /// The tiny autoencoder's, where there is one.
     pub tiny: Option<[NetworkCost; 2]>,
-    /// The graph that the U-Net was made of, neither rewritten nor cut.
-    pub unchanged_unet: NetworkCost,
-    /// The same of the encoder and decoder that a stream uses.
-    pub unchanged_pictures: [NetworkCost; 2],
+    /// Microseconds of the graphs as they came to the converter, in the same order.
+    pub unchanged: UnchangedCosts,
+}
+
+/// Microseconds of networks as they came to the converter, each on one core in one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnchangedCosts {
+    /// A row.
+    pub unet: f64,
+    /// The VAE's encoder and decoder.
+    pub whole: [f64; 2],
+    /// The tiny autoencoder's.
+    pub tiny: Option<[f64; 2]>,
 }
 
 /// What a frame takes.
@@ -70,19 +79,27 @@ impl StreamCosts {
         let find = |role| manifest.models.iter().find(|m| m.role == role);
         let known = |role| find(role).ok_or(StreamCostError::Missing(role));
         let price = |role| Ok::<_, StreamCostError>(NetworkCost::read(root, known(role)?, chip)?);
-        let unchanged =
-            |role| Ok::<_, StreamCostError>(NetworkCost::unchanged(root, known(role)?, chip)?);
-        let tiny = [Role::TinyEncoder, Role::TinyDecoder];
-        let whole = [Role::VaeEncoder, Role::VaeDecoder];
-        let has_tiny = tiny.iter().all(|&role| find(role).is_some());
-        let [encoder, decoder] = if has_tiny { tiny } else { whole };
+        let unchanged = |role| {
+            let model = known(role)?;
+            let items = model.inputs.first().and_then(|t| t.shape.first()).map_or(1, |&b| b.max(1));
+            let us = model.unchanged_us.ok_or(StreamCostError::Unpriced(role))?;
+            Ok::<_, StreamCostError>(us / items as f64)
+        };
+        let [encoder, decoder] = [Role::TinyEncoder, Role::TinyDecoder];
+        let has_tiny = find(encoder).is_some() && find(decoder).is_some();
+        let tiny = if has_tiny { Some([price(encoder)?, price(decoder)?]) } else { None };
+        let unchanged_tiny =
+            if has_tiny { Some([unchanged(encoder)?, unchanged(decoder)?]) } else { None };
         Ok(StreamCosts {
             title: root.display().to_string(),
             unet: price(Role::Unet)?,
-            whole: [price(whole[0])?, price(whole[1])?],
-            tiny: if has_tiny { Some([price(tiny[0])?, price(tiny[1])?]) } else { None },
-            unchanged_unet: unchanged(Role::Unet)?,
-            unchanged_pictures: [unchanged(encoder)?, unchanged(decoder)?],
+            whole: [price(Role::VaeEncoder)?, price(Role::VaeDecoder)?],
+            tiny,
+            unchanged: UnchangedCosts {
+                unet: unchanged(Role::Unet)?,
+                whole: [unchanged(Role::VaeEncoder)?, unchanged(Role::VaeDecoder)?],
+                tiny: unchanged_tiny,
+            },
         })
     }
 }
@@ -93,6 +110,9 @@ pub enum StreamCostError {
     /// A network is missing.
     #[error("it has no {0}")]
     Missing(Role),
+    /// The pack is of an older version, which did not price the graphs that it was given.
+    #[error("it does not say what its {0} takes unchanged; convert the model again")]
+    Unpriced(Role),
     /// A graph cannot be read.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -149,7 +169,7 @@ mod tests {
         let costs = StreamCosts::sd15();
         let seconds = |n: &NetworkCost| n.micros() / 1e6;
         assert!((4.5..6.0).contains(&seconds(&costs.unet)), "{}", seconds(&costs.unet));
-        assert!((5.0..6.0).contains(&seconds(&costs.unchanged_unet)));
+        assert!((5.0e6..6.0e6).contains(&costs.unchanged.unet));
         assert!(costs.tiny.is_some_and(|tiny| tiny.iter().all(|n| seconds(n) < 0.5)));
     }
 }

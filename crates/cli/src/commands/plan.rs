@@ -80,18 +80,25 @@ fn table(model: &ModelPlan) -> String {
         "resident",
         "cores' time: compute, moves, calls, memory, idle"
     )];
+    if let Some(us) = model.unchanged_us {
+        let us = time(us);
+        lines.push(format!(
+            "  {:9} {:>5} {us:>10} {:>7} {us:>12} {:>7}",
+            "unchanged", 1, "1.00", "1.00"
+        ));
+    }
     for (i, f) in model.figures.iter().enumerate() {
         let name = if f.cores == 1 { "one core" } else { f.mode.name() };
         lines.push(format!(
             "{}{}",
-            row(name, f, model.one_core()),
+            row(name, f, model.baseline_us()),
             if i == model.picked { "  <- picked" } else { "" }
         ));
     }
     lines.join("\n")
 }
 
-fn row(name: &str, f: &Figures, one: &Figures) -> String {
+fn row(name: &str, f: &Figures, baseline_us: f64) -> String {
     let busy: Vec<String> = f.busy.iter().map(|b| format!("{:.0}", b * 100.0)).collect();
     let s = &f.shares;
     let shares: Vec<String> = [s.compute, s.moving, s.calls, s.memory, s.idle]
@@ -102,9 +109,9 @@ fn row(name: &str, f: &Figures, one: &Figures) -> String {
         "  {name:9} {:>5} {:>10} {:>7.2} {:>12} {:>7.2} {:>15} {:>10}  {} %",
         f.cores,
         time(f.latency_us),
-        one.latency_us / f.latency_us,
+        baseline_us / f.latency_us,
         time(f.interval_us),
-        one.interval_us / f.interval_us,
+        baseline_us / f.interval_us,
         busy.join(" "),
         size(f.resident_bytes),
         shares.join(" ")

@@ -2,7 +2,7 @@
 
 use super::{Way, settings};
 use rockshard::{GROUPS_BESIDE_CORES, Rk3588, StreamConfig};
-use rockshard_plan::{FrameCost, NetworkCost, StreamCosts, StreamFigures, stream};
+use rockshard_plan::{FrameCost, NetworkCost, StreamCosts, StreamFigures, UnchangedCosts, stream};
 use serde::Serialize;
 
 /// Networks on the virtual clock.
@@ -41,23 +41,34 @@ impl Modelled {
         self.costs.tiny.is_some()
     }
 
+    /// A frame of the pack's networks.
     fn frame(&self, way: &Way) -> FrameCost<'_> {
         let [encoder, decoder] = match &self.costs.tiny {
             Some(tiny) if !way.whole_vae => tiny,
-            _ if way.unchanged && !way.whole_vae => &self.costs.unchanged_pictures,
             _ => &self.costs.whole,
         };
-        let unet = if way.unchanged { &self.costs.unchanged_unet } else { &self.costs.unet };
-        let steer = settings(way).steer(&StreamConfig::default());
-        let rows = (0..way.steps).map(|step| steer.rows(step)).collect();
-        FrameCost { encoder, unet, decoder, rows }
+        FrameCost { encoder, unet: &self.costs.unet, decoder, rows: rows(way) }
+    }
+
+    /// Microseconds of a frame of the unchanged graphs, one after the other on one core.
+    fn unchanged(&self, way: &Way) -> StreamFigures {
+        let UnchangedCosts { unet, whole, tiny } = &self.costs.unchanged;
+        let ends = tiny.filter(|_| !way.whole_vae).unwrap_or(*whole);
+        let [encoder, decoder] = ends.map(NetworkCost::of_us);
+        let unet = NetworkCost::of_us(*unet);
+        let frame =
+            FrameCost { encoder: &encoder, unet: &unet, decoder: &decoder, rows: rows(way) };
+        stream(&frame, 1, 1, self.chip.memory())
     }
 
     /// Modelled figures of a way.
     pub fn figures(&self, way: &Way) -> StreamFigures {
-        let cores = if way.unchanged { 1 } else { self.cores };
-        let on_their_way = if way.batch { usize::from(cores) + GROUPS_BESIDE_CORES } else { 1 };
-        stream(&self.frame(way), cores, on_their_way, self.chip.memory())
+        if way.unchanged {
+            return self.unchanged(way);
+        }
+        let on_their_way =
+            if way.batch { usize::from(self.cores) + GROUPS_BESIDE_CORES } else { 1 };
+        stream(&self.frame(way), self.cores, on_their_way, self.chip.memory())
     }
 
     /// Frames a second over those of the rows alone.
@@ -85,4 +96,10 @@ impl Modelled {
             reached: 1e6 / self.figures(&way).interval_us,
         }
     }
+}
+
+/// Rows of each level.
+fn rows(way: &Way) -> Vec<usize> {
+    let steer = settings(way).steer(&StreamConfig::default());
+    (0..way.steps).map(|step| steer.rows(step)).collect()
 }
