@@ -5,6 +5,7 @@
     python tools/export_models.py sd15-lcm --weights MODEL --out DIR      a diffusers model: its directory or its hub name
     python tools/export_models.py taesd --out DIR
     python tools/export_models.py smolvlm-vision --out DIR                SmolVLM-256M's vision encoder and connector
+    python tools/export_models.py smolvlm --out DIR                       the same with its language model, as onnx-community lays it out
 
 Parts of sd15-lcm: text_encoder unet vae_encoder vae_decoder (all by default; name some with --part).
 Exporters: `torchscript` (what optimum uses) and `dynamo`. Attention: `plain` (baddbmm, as in diffusers before 2.0) and `sdpa`.
@@ -34,7 +35,11 @@ CLIP_L = dict(
 SIGLIP_B16 = dict(
     hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=512, patch_size=16,
     hidden_act="gelu_pytorch_tanh")
-SMOLVLM_TEXT_WIDTH = 576
+# SmolLM2-135M's shape, with a head of its own for the words.
+SMOLLM = dict(
+    hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, head_dim=64, hidden_act="silu",
+    rms_norm_eps=1e-5, rope_theta=100000.0, max_position_embeddings=8192, vocab_size=49280, tie_word_embeddings=False, pad_token_id=2)
+SMOLVLM_TEXT_WIDTH = SMOLLM["hidden_size"]
 SMOLVLM_SHUFFLE = 4
 DEFAULT_SIZE = (512, 512)
 
@@ -110,6 +115,22 @@ class Vision(torch.nn.Module):
         tokens = tokens + embeddings.position_embedding.weight
         hidden = self.vision.encoder(inputs_embeds=tokens).last_hidden_state
         return self.connector(self.vision.post_layernorm(hidden))
+
+
+class Decoder(torch.nn.Module):
+    """Embeddings, and keys and values of what came before, to logits and all keys and values."""
+
+    def __init__(self, model, head):
+        super().__init__()
+        self.model, self.head = model, head
+
+    def forward(self, inputs_embeds, attention_mask, position_ids, *past):
+        from transformers import DynamicCache
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(zip(past[::2], past[1::2])):
+            cache.update(keys, values, layer)
+        out = self.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache, use_cache=True)
+        return self.head(out.last_hidden_state), *(t for layer in cache.layers for t in (layer.keys, layer.values))
 
 
 def randomise(model, seed):
@@ -289,6 +310,44 @@ def smolvlm_vision(arguments):
         "model_type": "smolvlm", "scale_factor": config.scale_factor, "vision_config": plain_config(vision)})
 
 
+def export_language(model, head, folder, arguments):
+    """embed_tokens.onnx and decoder_model_merged.onnx of a Llama model and its head."""
+    config = model.config
+    width, heads, head = config.hidden_size, config.num_key_value_heads, head.eval().requires_grad_(False)
+    export(model.embed_tokens, {"input_ids": torch.zeros(1, 5, dtype=torch.int64)}, ["inputs_embeds"],
+           {"input_ids": {0: "batch", 1: "sequence"}, "inputs_embeds": {0: "batch", 1: "sequence"}}, folder / "embed_tokens.onnx", arguments)
+    # Three new tokens behind five.
+    inputs = {"inputs_embeds": torch.randn(1, 3, width), "attention_mask": torch.ones(1, 8, dtype=torch.int64),
+              "position_ids": torch.arange(5, 8)[None]}
+    axes = {"inputs_embeds": {0: "batch", 1: "sequence"}, "attention_mask": {0: "batch", 1: "total"}, "position_ids": {0: "batch", 1: "sequence"},
+            "logits": {0: "batch", 1: "sequence"}}
+    outputs = ["logits"]
+    for layer in range(config.num_hidden_layers):
+        for kind in ("key", "value"):
+            past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
+            inputs[past] = torch.randn(1, heads, 5, config.head_dim)
+            outputs.append(present)
+            axes |= {past: {0: "batch", 2: "past"}, present: {0: "batch", 2: "total"}}
+    export(Decoder(model, head), inputs, outputs, axes, folder / "decoder_model_merged.onnx", arguments)
+
+
+def smolvlm(arguments):
+    from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
+    smolvlm_vision(arguments)
+    kind = "eager" if arguments.attention == "plain" else "sdpa"
+    if arguments.weights:
+        whole = AutoModelForImageTextToText.from_pretrained(arguments.weights, attn_implementation=kind).eval()
+        model, head = whole.model.text_model, whole.lm_head
+        for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json", "chat_template.json",
+                     "chat_template.jinja", "generation_config.json", "config.json"):
+            if (Path(arguments.weights) / name).is_file():
+                shutil.copy(Path(arguments.weights) / name, arguments.out / name)
+    else:
+        whole = built(lambda: LlamaForCausalLM(LlamaConfig(**SMOLLM, attn_implementation=kind)), arguments)
+        model, head = whole.model, whole.lm_head
+    export_language(model.requires_grad_(False), head, arguments.out / "onnx", arguments)
+
+
 def size(text):
     width, height = (int(n) for n in text.split("x"))
     if width % 8 or height % 8:
@@ -297,7 +356,7 @@ def size(text):
 
 
 def main():
-    models = {"sd15-lcm": sd15_lcm, "taesd": taesd, "smolvlm-vision": smolvlm_vision}
+    models = {"sd15-lcm": sd15_lcm, "taesd": taesd, "smolvlm-vision": smolvlm_vision, "smolvlm": smolvlm}
     parts = ["text_encoder", "unet", "vae_encoder", "vae_decoder"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=models)
