@@ -182,8 +182,7 @@ fn add_companions(
 ) -> Result<BTreeMap<Companion, Vec<String>>, ConvertError> {
     let mut added: BTreeMap<Companion, Vec<String>> = BTreeMap::new();
     for file in &source.companions {
-        let contents = std::fs::read(&file.path).map_err(ConvertError::io(&file.path))?;
-        writer.add_bytes(&file.name, &contents)?;
+        writer.add(&file.name, |to| std::fs::copy(&file.path, to).map(drop))?;
         added.entry(file.companion).or_default().push(file.name.clone());
     }
     for (companion, name, contents) in &request.companions {

@@ -28,6 +28,9 @@ const COMPANIONS: [(Companion, &str); 10] = [
     (Companion::ChatTemplate, "chat_template.jinja"),
 ];
 
+/// The language model's files, beside the vision encoder's.
+const LANGUAGE: [&str; 2] = ["embed_tokens.onnx", "decoder_model_merged.onnx"];
+
 /// The vision encoder's file, where the directory has one.
 pub(super) fn encoder(path: &Path) -> Option<PathBuf> {
     ENCODERS.iter().map(|file| path.join(file)).find(|file| file.is_file())
@@ -42,6 +45,27 @@ fn companions(path: &Path) -> Vec<CompanionFile> {
         path: path.join(file),
     };
     found.map(file).collect()
+}
+
+/// The language model's files, with those that hold their weights, where both are there.
+fn language(folder: &Path) -> Vec<CompanionFile> {
+    if !LANGUAGE.iter().all(|file| folder.join(file).is_file()) {
+        return Vec::new();
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| {
+        let rest = LANGUAGE.iter().find_map(|file| name.strip_prefix(file));
+        rest.is_some_and(|rest| ["", "_data", ".data"].contains(&rest))
+    });
+    names.sort();
+    let companion = Companion::LanguageModel;
+    let file = |name: String| {
+        let path = folder.join(&name);
+        CompanionFile { companion, name: format!("{companion}/{name}"), path }
+    };
+    names.into_iter().map(file).collect()
 }
 
 /// A transformers-style vision-language directory: the vision encoder, with its connector when the export has it.
@@ -91,7 +115,8 @@ pub(super) fn open(
         resolution: Some([side as u32; 2]),
         piece: Piece::Whole,
     };
-    let companions = companions(path);
+    let mut companions = companions(path);
+    companions.extend(part.path.parent().map(language).unwrap_or_default());
     Ok(Source { family: Family::VisionLanguage, parts: vec![part], companions, unused: Vec::new() })
 }
 

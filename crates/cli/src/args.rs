@@ -1,9 +1,11 @@
 //! What is typed.
 
 mod bench;
+mod caption;
 mod stream;
 
 pub use bench::BenchArgs;
+pub use caption::{CaptionArgs, ChatArgs};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rockshard::DeviceName;
@@ -47,6 +49,10 @@ pub enum Command {
     Stream(StreamArgs),
     /// What each technique of a stream brings: measured on this machine for a pack, modelled on the RK3588 for the same or another.
     Bench(BenchArgs),
+    /// Say what is in images, with a vision-language model.
+    Caption(CaptionArgs),
+    /// Ask a vision-language model about images, one question after the other.
+    Chat(ChatArgs),
     /// Run any pack on named inputs.
     Run(RunArgs),
     /// Compare every layer with the CPU reference; exit code 3 when one falls below the threshold.

@@ -1,6 +1,8 @@
 //! One module a command.
 
 pub mod bench;
+pub mod caption;
+pub mod chat;
 pub mod convert;
 pub mod demo;
 pub mod doctor;

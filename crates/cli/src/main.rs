@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Command::Generate(a) => commands::generate::run(a, &out),
         Command::Stream(a) => commands::stream::run(a, &out),
         Command::Bench(a) => commands::bench::run(a, &out),
+        Command::Caption(a) => commands::caption::run(a, &out),
+        Command::Chat(a) => commands::chat::run(a, &out),
         Command::Run(a) => commands::run::run(a, &out),
         Command::Validate(a) => commands::validate::run(a, &out),
         Command::Doctor(a) => commands::doctor::run(a, &out),

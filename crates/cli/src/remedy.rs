@@ -19,6 +19,9 @@ pub fn remedy(error: &anyhow::Error) -> Option<String> {
                 Error::Convert(e) => converter::convert(e),
                 Error::Validation(e) => packs::validation(e),
                 Error::Batch { .. } => Some("convert the model again without --batch".into()),
+                Error::Language(rockshard::LanguageError::Context { .. }) => {
+                    Some("look at fewer views with --tiles, or ask for less".into())
+                }
                 Error::NoTileDecoder { .. } => {
                     Some("name another --vae-tile, or convert with a second --resolution".into())
                 }

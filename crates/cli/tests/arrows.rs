@@ -26,11 +26,12 @@ const ALLOWED: &[(&str, &str)] = &[
     ("runtime", "clock device manifest pack tensor"),
     ("plan", "clock cost graph import manifest pack"),
     ("diffusion", "manifest tensor"),
+    ("vlm", "tensor"),
     ("converter", "cost device graph import kernels manifest onnx tensor"),
     ("validation", "device manifest pack tensor"),
     (
         "rockshard",
-        "converter cost device device-cpu devices diffusion manifest pack plan runtime tensor validation",
+        "converter cost device device-cpu devices diffusion manifest pack plan runtime tensor validation vlm",
     ),
     ("cli", ANY),
     ("benches", ANY),

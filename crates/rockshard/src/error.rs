@@ -75,6 +75,26 @@ pub enum Error {
     /// A stream that does not draw in SD-Turbo's way.
     #[error("the stream was not prepared with turbo")]
     NotTurbo,
+    /// A pack that images cannot be described with.
+    #[error("{pack}: not a pack to describe images with: {problem}")]
+    NotDescribing {
+        /// The pack.
+        pack: PathBuf,
+        /// What it is or lacks.
+        problem: String,
+    },
+    /// How images are brought to views.
+    #[error(transparent)]
+    Processor(#[from] rockshard_vlm::ProcessorConfigError),
+    /// A conversation that cannot be made a prompt.
+    #[error(transparent)]
+    Prompt(#[from] rockshard_vlm::PromptError),
+    /// The language model cannot be read or run.
+    #[error(transparent)]
+    Language(#[from] rockshard_vlm::LanguageError),
+    /// Words cannot be chosen this way.
+    #[error(transparent)]
+    Sampling(#[from] rockshard_vlm::SamplingError),
     /// A model's sampler that is not supported.
     #[error("{source}")]
     Sampler {

@@ -64,6 +64,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod captioner;
 mod choice;
 mod converting;
 mod cores;
@@ -75,6 +76,7 @@ mod painter;
 mod stream;
 mod validating;
 
+pub use captioner::{Answer, Captioner, CaptionerOptions, Conversation, Times};
 pub use converting::convert;
 pub use cores::{take_cores, take_cores_with};
 pub use error::Error;
@@ -105,6 +107,7 @@ pub use rockshard_validation::{
     Report, ReportExtras, ValidateProgress, ValidationError, Verdict, random_inputs,
     validate_golden, write_report,
 };
+pub use rockshard_vlm::{End, ImageError, LanguageError, Rgb, Sampling};
 pub use stream::{
     GROUPS_BESIDE_CORES, QueueOptions, Stream, StreamFrame, StreamModel, StreamOptions,
     StreamStats, Vae,

@@ -9,6 +9,8 @@ use tokenizers::Tokenizer;
 
 /// The word that stands for an image in a template's text, and for one place of its views in a prompt.
 const IMAGE: &str = "<image>";
+/// The tokenizer's file.
+const TOKENIZER: &str = "tokenizer.json";
 /// Files that may hold a chat template, the first that is there wins: as text, or as JSON under this key.
 const TEMPLATES: [(&str, Option<&str>); 3] = [
     ("chat_template.jinja", None),
@@ -126,12 +128,14 @@ impl Message {
 }
 
 impl Prompter {
-    /// Read the tokenizer and the chat template of a model's directory. `places` is how many features the model has for a view (64 for SmolVLM).
+    /// Read the tokenizer and the chat template in a model's folders. `places` is how many features the model has for a view (64 for SmolVLM).
     ///
     /// # Errors
     /// Files that are missing or cannot be used, or a tokenizer without the token `<image>`.
-    pub fn open(folder: &Path, places: usize) -> Result<Self, PromptError> {
-        let path = folder.join("tokenizer.json");
+    pub fn open(folders: &[&Path], places: usize) -> Result<Self, PromptError> {
+        let first = folders.first().copied().unwrap_or(Path::new("."));
+        let there = folders.iter().map(|f| f.join(TOKENIZER)).find(|path| path.is_file());
+        let path = there.unwrap_or_else(|| first.join(TOKENIZER));
         let bytes = std::fs::read(&path);
         let bytes = bytes.map_err(|source| PromptError::Read { path: path.clone(), source })?;
         let unusable = |problem: String| PromptError::Tokenizer { path: path.clone(), problem };
@@ -152,7 +156,7 @@ impl Prompter {
             },
         );
         environment
-            .add_template_owned("chat", template(folder)?)
+            .add_template_owned("chat", template(folders)?)
             .map_err(|e| PromptError::Template(e.to_string()))?;
         Ok(Prompter { environment, tokenizer, specials, image, places })
     }
@@ -232,21 +236,19 @@ impl Prompter {
     }
 }
 
-/// The chat template of a directory.
-fn template(folder: &Path) -> Result<String, PromptError> {
+/// The chat template in folders.
+fn template(folders: &[&Path]) -> Result<String, PromptError> {
     for (file, key) in TEMPLATES {
-        let path = folder.join(file);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(PromptError::Read { path, source }),
-        };
-        let Some(key) = key else { return Ok(text) };
-        let json: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|e| PromptError::Template(format!("{}: {e}", path.display())))?;
-        if let Some(found) = json.get(key).and_then(serde_json::Value::as_str) {
-            return Ok(found.to_owned());
+        for path in folders.iter().map(|folder| folder.join(file)).filter(|path| path.is_file()) {
+            let text = std::fs::read_to_string(&path);
+            let text = text.map_err(|source| PromptError::Read { path: path.clone(), source })?;
+            let Some(key) = key else { return Ok(text) };
+            let json: serde_json::Value = serde_json::from_str(&text)
+                .map_err(|e| PromptError::Template(format!("{}: {e}", path.display())))?;
+            if let Some(found) = json.get(key).and_then(serde_json::Value::as_str) {
+                return Ok(found.to_owned());
+            }
         }
     }
-    Err(PromptError::NoTemplate(folder.to_owned()))
+    Err(PromptError::NoTemplate(folders.first().map_or_else(PathBuf::new, |f| f.to_path_buf())))
 }

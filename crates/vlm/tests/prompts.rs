@@ -11,7 +11,7 @@ fn data(file: &str) -> PathBuf {
 }
 
 fn prompter() -> Prompter {
-    Prompter::open(&data("chat"), PLACES).unwrap()
+    Prompter::open(&[&data("chat")], PLACES).unwrap()
 }
 
 fn views(width: usize, height: usize, edge: usize) -> Views {
@@ -83,7 +83,7 @@ fn what_cannot_be_a_prompt_is_refused() {
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    let said = || Prompter::open(folder.path(), PLACES).err().unwrap().to_string();
+    let said = || Prompter::open(&[folder.path()], PLACES).err().unwrap().to_string();
     assert!(said().contains("tokenizer.json"));
     std::fs::copy(data("chat/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     assert!(
@@ -93,18 +93,18 @@ fn files_that_cannot_be_used_are_named() {
     std::fs::write(&template, "{% for x in %}").unwrap();
     assert!(said().contains("chat template"));
     std::fs::write(&template, "{{ raise_exception('roles must alternate') }}").unwrap();
-    let prompter = Prompter::open(folder.path(), PLACES).unwrap();
+    let prompter = Prompter::open(&[folder.path()], PLACES).unwrap();
     let found = prompter.prompt(&[Message::text(Speaker::User, "hello")], &[]).unwrap_err();
     assert!(found.to_string().contains("roles must alternate"), "{found}");
     // A template that loses images.
     std::fs::write(&template, "{{ messages[0].content[0].text.strip() }}").unwrap();
-    let prompter = Prompter::open(folder.path(), PLACES).unwrap();
+    let prompter = Prompter::open(&[folder.path()], PLACES).unwrap();
     let found = prompter.prompt(&[Message::about(1, "x")], &[&views(8, 8, 1)]).unwrap_err();
     assert!(found.to_string().contains("chat template"), "{found}");
     let json = r#"{"chat_template": "{{ messages[0].content[0].text.strip() }}"}"#;
     std::fs::remove_file(&template).unwrap();
     std::fs::write(folder.path().join("tokenizer_config.json"), json).unwrap();
-    let prompter = Prompter::open(folder.path(), PLACES).unwrap();
+    let prompter = Prompter::open(&[folder.path()], PLACES).unwrap();
     let prompt = prompter.prompt(&[Message::text(Speaker::User, "  hello ")], &[]).unwrap();
     assert_eq!(prompt.text, "hello");
 }

@@ -32,9 +32,7 @@ pub enum LanguageError {
         problem: String,
     },
     /// More tokens than the model has positions for.
-    #[error(
-        "{asked} tokens; the model has room for {context}: ask for less, or show fewer views of an image"
-    )]
+    #[error("{asked} tokens; the model has room for {context}")]
     Context {
         /// Tokens there would be.
         asked: usize,
