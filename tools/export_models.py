@@ -9,7 +9,7 @@
 
 Parts of sd15-lcm: text_encoder unet vae_encoder vae_decoder (all by default; name some with --part).
 Exporters: `torchscript` (what optimum uses) and `dynamo`. Attention: `plain` (baddbmm, as in diffusers before 2.0) and `sdpa`.
-Random weights are seeded and scaled so that values flow at ordinary magnitudes. Needs: torch diffusers transformers onnx onnxscript.
+smolvlm with random weights has no tokenizer: tests bring their own. Random weights are seeded and scaled so that values flow at ordinary magnitudes. Needs: torch diffusers transformers onnx onnxscript.
 """
 import argparse
 import json
@@ -39,6 +39,9 @@ SIGLIP_B16 = dict(
 SMOLLM = dict(
     hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, head_dim=64, hidden_act="silu",
     rms_norm_eps=1e-5, rope_theta=100000.0, max_position_embeddings=8192, vocab_size=49280, tie_word_embeddings=False, pad_token_id=2)
+SMOLVLM_PREPROCESSOR = dict(
+    do_convert_rgb=True, do_image_splitting=True, do_normalize=True, do_pad=True, do_rescale=True, do_resize=True, image_mean=[0.5] * 3,
+    image_std=[0.5] * 3, max_image_size={"longest_edge": 512}, resample=1, rescale_factor=1 / 255, size={"longest_edge": 2048})
 SMOLVLM_TEXT_WIDTH = SMOLLM["hidden_size"]
 SMOLVLM_SHUFFLE = 4
 DEFAULT_SIZE = (512, 512)
@@ -345,6 +348,9 @@ def smolvlm(arguments):
     else:
         whole = built(lambda: LlamaForCausalLM(LlamaConfig(**SMOLLM, attn_implementation=kind)), arguments)
         model, head = whole.model, whole.lm_head
+        path = arguments.out / "config.json"
+        write_json(path, json.loads(path.read_text()) | {"text_config": SMOLLM})
+        write_json(arguments.out / "preprocessor_config.json", SMOLVLM_PREPROCESSOR)
     export_language(model.requires_grad_(False), head, arguments.out / "onnx", arguments)
 
 

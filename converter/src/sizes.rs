@@ -5,7 +5,7 @@ use crate::error::ConvertError;
 use crate::family::Part;
 use crate::part::{import, in_part, label};
 use crate::partition::host_nodes;
-use crate::passes::in_parts;
+use crate::passes::{in_parts, shuffled_linears};
 use crate::{ConvertRequest, family::Source};
 use rockshard_device::Device;
 use rockshard_import::fuse;
@@ -35,6 +35,8 @@ pub(crate) fn check(
                 None => error,
             })?;
         fuse(&mut graph, None).map_err(in_part(part))?;
+        // What is rewritten before axes are cut may have shortened them.
+        shuffled_linears(&mut graph)?;
         let (graph, _) = in_parts(graph, &request.chip)?;
         let host = host_nodes(&graph);
         let nodes: Vec<_> = graph.node_ids().filter(|id| !host.contains(id)).collect();

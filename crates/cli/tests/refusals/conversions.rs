@@ -1,7 +1,10 @@
 //! Models that are not converted, and ways in which a model is not converted.
 
 use crate::CONVERT;
-use crate::models::{Extent, encode, good, model, node, product, value, weight, with_external};
+use crate::models::{
+    Extent, encode, floats, good, integers, model, node, permuted, product, value, weight,
+    with_external,
+};
 use crate::scratch::Scratch;
 use rockshard_onnx::schema::ModelProto;
 use std::fs;
@@ -237,4 +240,37 @@ fn more_shards_than_nodes() {
     scratch
         .refuses(&format!("{CONVERT} --shards 5"), &["model: 5 shards asked for", "only 1 nodes"]);
     scratch.misuses(&format!("{CONVERT} --shards 0"), &["--shards"]);
+}
+
+/// A connector's rows of 8320 values are longer than an axis may be, until the product over them is a convolution: it converts.
+#[test]
+fn a_connector_of_wide_rows_converts() {
+    const CHANNELS: i64 = 2080;
+    const OUT: i64 = 4;
+    let (two, four) = (2 * CHANNELS, 4 * CHANNELS);
+    let mut model = good();
+    let graph = model.graph.as_mut().unwrap();
+    graph.input = vec![value("x", &[Extent::Fixed(1), Extent::Fixed(16), Extent::Fixed(CHANNELS)])];
+    graph.output = vec![value("y", &[Extent::Fixed(1), Extent::Fixed(4), Extent::Fixed(OUT)])];
+    let shapes: [(&str, &[i64]); 4] = [
+        ("grid", &[1, 4, 4, CHANNELS]),
+        ("pairs", &[1, 4, 2, two]),
+        ("blocks", &[1, 2, 2, four]),
+        ("rows", &[1, 4, four]),
+    ];
+    graph.initializer = shapes.map(|(name, shape)| integers(name, shape)).into();
+    graph.initializer.push(floats("w", &[four, OUT]));
+    let turned = |name: &str, from: &str, to: &str| permuted(name, from, to, &[0, 2, 1, 3]);
+    graph.node = vec![
+        node("a", "Reshape", "x grid", "a"),
+        node("b", "Reshape", "a pairs", "b"),
+        turned("c", "b", "c"),
+        node("d", "Reshape", "c blocks", "d"),
+        turned("e", "d", "e"),
+        node("f", "Reshape", "e rows", "f"),
+        node("g", "MatMul", "f w", "y"),
+    ];
+    let scratch = Scratch::new();
+    scratch.write("model.onnx", encode(&model));
+    scratch.succeeds(CONVERT);
 }

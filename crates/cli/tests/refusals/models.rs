@@ -4,9 +4,9 @@ use bytes::Bytes;
 use prost::Message;
 use rockshard_onnx::schema::tensor_shape_proto::{Dimension, dimension};
 use rockshard_onnx::schema::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, tensor_proto::DataLocation,
-    tensor_proto::DataType, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
+    tensor_proto::DataLocation, tensor_proto::DataType, type_proto,
 };
 
 pub const OPSET: i64 = 17;
@@ -78,6 +78,41 @@ pub fn weight(values: &[f32; 16]) -> TensorProto {
         raw_data: Some(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()),
         ..TensorProto::default()
     }
+}
+
+/// A constant of whole numbers.
+pub fn integers(name: &str, values: &[i64]) -> TensorProto {
+    TensorProto {
+        name: Some(name.into()),
+        data_type: Some(DataType::Int64 as i32),
+        dims: vec![values.len() as i64],
+        raw_data: Some(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()),
+        ..TensorProto::default()
+    }
+}
+
+/// A weight of small numbers.
+pub fn floats(name: &str, dims: &[i64]) -> TensorProto {
+    let count: i64 = dims.iter().product();
+    let value = |i: i64| ((i * 37 % 101) as f32 - 50.0) / 5000.0;
+    TensorProto {
+        name: Some(name.into()),
+        data_type: Some(DataType::Float as i32),
+        dims: dims.to_vec(),
+        raw_data: Some((0..count).flat_map(|i| value(i).to_le_bytes()).collect::<Vec<u8>>().into()),
+        ..TensorProto::default()
+    }
+}
+
+/// A transpose.
+pub fn permuted(name: &str, input: &str, output: &str, perm: &[i64]) -> NodeProto {
+    let attribute = AttributeProto {
+        name: Some("perm".into()),
+        r#type: Some(AttributeType::Ints as i32),
+        ints: perm.to_vec(),
+        ..AttributeProto::default()
+    };
+    NodeProto { attribute: vec![attribute], ..node(name, "Transpose", input, output) }
 }
 
 /// A model that converts, but for the place of its weight.
