@@ -32,6 +32,9 @@ pub enum Fault {
     Reset,
 }
 
+/// How long a run hangs before the driver resets the NPU.
+const RESET_AFTER: Duration = Duration::from_millis(20);
+
 impl Fault {
     fn is_open(self) -> bool {
         matches!(self, Fault::Open(_))
@@ -222,6 +225,7 @@ impl FaultySession {
             Some(Fault::Panic) => panic!("injected panic in {}", self.shard.name),
             Some(Fault::Slow(time)) => std::thread::sleep(time),
             Some(Fault::Reset) => {
+                std::thread::sleep(RESET_AFTER);
                 self.shared.resets.fetch_add(1, Ordering::SeqCst);
                 return Err(self.error(DeviceErrorKind::Run, "injected reset"));
             }

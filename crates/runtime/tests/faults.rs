@@ -228,8 +228,8 @@ fn cores_that_disagree_are_an_error() {
 #[test]
 fn a_reset_disturbs_all_cores() {
     let expected = expected();
-    let slow = Fault::Slow(Duration::from_millis(10));
-    // While core 1 resets, the others are under way.
+    let slow = Fault::Slow(Duration::from_millis(60));
+    // While core 1 hangs and is reset, the others are under way.
     let (result, incidents) = run(
         3,
         &[
