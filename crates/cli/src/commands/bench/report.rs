@@ -119,3 +119,64 @@ impl Throughput {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let pair =
+            |name, unchanged_on_one_core, measured_us: [f64; 2], modelled_us: [f64; 2]| Row {
+                name,
+                words: ["Sequential", "Stream"],
+                measured_us,
+                measured_ratio: measured_us[0] / measured_us[1],
+                modelled_us,
+                modelled_ratio: modelled_us[0] / modelled_us[1],
+                unchanged_on_one_core,
+            };
+        let measured = Intervals { average_us: 5e4, least_us: 10.0, most_us: 9e4, std_us: 2e4 };
+        let modelled = StreamFigures { interval_us: 4e6, latency_us: 2e7, busy: 2.9 };
+        Report {
+            measured_pack: "out/pack".into(),
+            measured_tiny: true,
+            modelled_pack: "SD 1.5".into(),
+            modelled_tiny: false,
+            cores: 3,
+            rows: vec![
+                pair("Stream Batch", false, [9e4, 6e4], [2e7, 8e6]),
+                pair("Combined Pipeline", true, [1e6, 5e4], [5.6e8, 8e6]),
+            ],
+            still: Still { given: 110, drawn: 10 },
+            hidden: vec![Hidden { steps: 4, measured: 0.7, modelled: 0.986 }],
+            throughput: vec![Throughput { name: "multi", measured, modelled }],
+            roofs: vec![Roof { steps: 1, compute: 3.2, memory: 0.9, reached: 0.45 }],
+        }
+    }
+
+    /// Every figure has its block and both its sides, and says which of them is modelled.
+    #[test]
+    fn blocks_state_both_sides() {
+        let text = report().text();
+        for part in [
+            "=== Stream Batch ===\nSequential: measured 90.00 ms, modelled 20.00 s\nStream: measured 60.00 ms, modelled 8.00 s\nSpeedup: measured 1.50x, modelled 2.50x",
+            "modelled 560.00 s on one core (measured: the pack as it is, a frame at a time)",
+            "Speedup: measured 20.00x, modelled 70.00x",
+            "Still scene: 10 of 110 drawn\nLess work: 11.00x (counted)",
+            "4-step stream: measured 0.700, modelled 0.986",
+            "=== Throughput, multi ===\nAverage time: measured 50.00 ms, modelled 4.00 s\nAverage FPS: measured 20.00, modelled 0.250",
+            "1-step stream: 0.450 frames a second of at most 0.900, 50 %",
+            "out/pack (tiny autoencoder). Modelled for 3 cores of the RK3588: SD 1.5 (whole VAE).",
+        ] {
+            assert!(text.contains(part), "{part}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_chart_has_every_block() {
+        let svg = super::super::chart::svg(&report()).unwrap();
+        for part in ["<svg", "Stream Batch", "Combined Pipeline", "2.50x", "70.00x", "</svg>"] {
+            assert!(svg.contains(part), "{part}");
+        }
+    }
+}
