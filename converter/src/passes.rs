@@ -57,25 +57,39 @@ pub(crate) struct PartContext<'a> {
 
 type PartPass = fn(Graph, &mut PartContext) -> Result<(Graph, Log), ConvertError>;
 
-/// The passes over a part's whole graph, in the order in which they run.
-const PART_PASSES: [PartPass; 8] = [
-    hide_by_masks,
-    fuse_patterns,
-    price_unchanged,
-    convolve_shuffled_linears,
-    cut_long_axes,
-    move_tokens_to_planes,
-    spread_heads,
-    divide_over_cores,
-];
+/// The passes over a part's whole graph, in the order in which they run: those that make it one that the NPU has room for,
+const FITTING_PASSES: [PartPass; 5] =
+    [hide_by_masks, fuse_patterns, price_unchanged, convolve_shuffled_linears, cut_long_axes];
+/// and those that lay it out for the cores.
+const LAYOUT_PASSES: [PartPass; 3] = [move_tokens_to_planes, spread_heads, divide_over_cores];
 
 /// Run the passes over a part's graph.
 pub(crate) fn rewrite_part(
+    graph: Graph,
+    context: &mut PartContext,
+) -> Result<(Graph, Log), ConvertError> {
+    let (graph, mut all) = fit_part(graph, context)?;
+    let (graph, log) = run_passes(&LAYOUT_PASSES, graph, context)?;
+    all.edits.extend(log.edits);
+    all.declined.extend(log.declined);
+    Ok((graph, all))
+}
+
+/// Run those passes that decide whether the NPU has room for a part's axes.
+pub(crate) fn fit_part(
+    graph: Graph,
+    context: &mut PartContext,
+) -> Result<(Graph, Log), ConvertError> {
+    run_passes(&FITTING_PASSES, graph, context)
+}
+
+fn run_passes(
+    passes: &[PartPass],
     mut graph: Graph,
     context: &mut PartContext,
 ) -> Result<(Graph, Log), ConvertError> {
     let mut all = Log::default();
-    for pass in PART_PASSES {
+    for pass in passes {
         let (rewritten, log) = pass(graph, context)?;
         graph = rewritten;
         all.edits.extend(log.edits);

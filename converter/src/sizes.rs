@@ -5,10 +5,9 @@ use crate::error::ConvertError;
 use crate::family::Part;
 use crate::part::{import, in_part, label};
 use crate::partition::host_nodes;
-use crate::passes::{in_parts, shuffled_linears};
+use crate::passes::{PartContext, fit_part};
 use crate::{ConvertRequest, family::Source};
 use rockshard_device::Device;
-use rockshard_import::fuse;
 use std::path::Path;
 
 /// Most halvings that a network is asked about.
@@ -24,7 +23,7 @@ pub(crate) fn check(
     reference: &dyn Device,
 ) -> Result<(), ConvertError> {
     for part in &source.parts {
-        let (_model, mut graph) =
+        let (_model, graph) =
             import(part, Some(reference)).map_err(|error| match part.resolution {
                 Some(size) => {
                     let parts: Vec<&Part> =
@@ -34,10 +33,17 @@ pub(crate) fn check(
                 }
                 None => error,
             })?;
-        fuse(&mut graph, None).map_err(in_part(part))?;
-        // What is rewritten before axes are cut may have shortened them.
-        shuffled_linears(&mut graph)?;
-        let (graph, _) = in_parts(graph, &request.chip)?;
+        let mut context = PartContext {
+            part: &part.name,
+            chip: &request.chip,
+            placement: request.placement,
+            tile: request.tile,
+            store: &mut Ok,
+            import_failed: &in_part(part),
+            segments: None,
+            unchanged_us: None,
+        };
+        let (graph, _) = fit_part(graph, &mut context)?;
         let host = host_nodes(&graph);
         let nodes: Vec<_> = graph.node_ids().filter(|id| !host.contains(id)).collect();
         let npu = graph.subgraph(label(part), &nodes, &[]);

@@ -3,25 +3,10 @@
 
 mod common;
 
-use common::{Work, rockshard};
-use std::path::{Path, PathBuf};
+use common::{Work, rockshard, streaming};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
-
-static PACK: LazyLock<(Work, PathBuf)> = LazyLock::new(|| {
-    let work = Work::new();
-    let pack = work.path("pack");
-    work.convert(&pack, &["--sandwich", "off"]);
-    (work, pack)
-});
-
-fn arguments<'a>(rest: &[&'a str]) -> Vec<&'a str> {
-    let pack = PACK.1.to_str().unwrap();
-    let prompt = "a large green square on a white background";
-    let first = ["stream", pack, "--prompt", prompt, "--t-index", "20,40", "--guidance", "2"];
-    [&first[..], rest].concat()
-}
 
 /// Whether ffmpeg is there. Where it is not, its tests are not run, and say so; in continuous integration it must be.
 fn is_here() -> bool {
@@ -59,7 +44,7 @@ fn probed(path: &Path) -> String {
 
 fn started(rest: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rockshard"));
-    command.args(arguments(rest)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    command.args(streaming(rest)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// The ffmpeg that a program has started.
@@ -103,7 +88,7 @@ fn a_video_becomes_a_video() {
     let (film, drawn) = (work.path("film.mp4"), work.path("drawn.mp4"));
     video(&film, "66x50", 12);
     let rest = ["--from", film.to_str().unwrap(), "--to", drawn.to_str().unwrap(), "--quiet"];
-    rockshard(&arguments(&rest)).success();
+    rockshard(&streaming(&rest)).success();
     assert_eq!(probed(&drawn), "128,128,12");
 }
 
@@ -116,7 +101,7 @@ fn a_pipe_of_y4m() {
     let (film, to) = (work.path("film.y4m"), work.path("to"));
     video(&film, "64x48", 7);
     let mut command = Command::new(env!("CARGO_BIN_EXE_rockshard"));
-    command.args(arguments(&["--from", "-", "--to", to.to_str().unwrap()]));
+    command.args(streaming(&["--from", "-", "--to", to.to_str().unwrap()]));
     let output = command.stdin(std::fs::File::open(&film).unwrap()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(count(&to), 7);
@@ -136,7 +121,7 @@ fn a_video_that_changes_its_size() {
     std::fs::write(&both, bytes).unwrap();
     let to = work.path("to");
     let rest = ["--from", both.to_str().unwrap(), "--to", to.to_str().unwrap()];
-    rockshard(&arguments(&rest)).success();
+    rockshard(&streaming(&rest)).success();
     // ffmpeg keeps the frame rate, and may repeat a frame where the two were joined.
     assert!((11..=13).contains(&count(&to)), "{}", count(&to));
 }
@@ -150,17 +135,17 @@ fn garbage_is_refused_with_what_ffmpeg_says() {
     let (film, to) = (work.path("film.mp4"), work.path("to"));
     std::fs::write(&film, vec![7u8; 5000]).unwrap();
     let rest = ["--from", film.to_str().unwrap(), "--to", to.to_str().unwrap()];
-    let said = rockshard(&arguments(&rest)).exits(1);
+    let said = rockshard(&streaming(&rest)).exits(1);
     // What ffmpeg takes it for is its own affair: it fails, or finds nothing.
     assert!(said.contains("film.mp4: ffmpeg "), "{said}");
     std::fs::write(&film, b"\0\0\0\x18ftypmp42").unwrap();
-    let said = rockshard(&arguments(&rest)).exits(1);
+    let said = rockshard(&streaming(&rest)).exits(1);
     assert!(
         said.contains("film.mp4: ffmpeg ended with") && said.contains("Invalid data"),
         "{said}"
     );
     let drawn = work.path("nowhere/drawn.mp4");
-    let said = rockshard(&arguments(&["--frames", "3", "--to", drawn.to_str().unwrap()])).exits(1);
+    let said = rockshard(&streaming(&["--frames", "3", "--to", drawn.to_str().unwrap()])).exits(1);
     assert!(said.contains("drawn.mp4") && said.contains("No such file"), "{said}");
 }
 
@@ -245,7 +230,7 @@ fn cameras_and_screens() {
     ] {
         let to = work.path(&from.replace(['/', ':', '+'], "-"));
         let output = Command::new(env!("CARGO_BIN_EXE_rockshard"))
-            .args(arguments(&["--from", from, "--to", to.to_str().unwrap(), "--fps", "15"]))
+            .args(streaming(&["--from", from, "--to", to.to_str().unwrap(), "--fps", "15"]))
             .env("PATH", &path)
             .env("DISPLAY", ":7")
             .output()

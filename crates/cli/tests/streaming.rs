@@ -2,35 +2,19 @@
 
 mod common;
 
-use common::{Work, rockshard};
+use common::{PACK, PROMPT, Work, rockshard, streaming};
 use rockshard_diffusion::Picture;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-const PROMPT: &str = "a large green square on a white background";
 const SIZE: usize = 128 * 128 * 3;
-
-/// A pack that all tests share.
-static PACK: LazyLock<(Work, PathBuf)> = LazyLock::new(|| {
-    let work = Work::new();
-    let pack = work.path("pack");
-    work.convert(&pack, &["--sandwich", "off"]);
-    (work, pack)
-});
-
-fn arguments<'a>(rest: &[&'a str]) -> Vec<&'a str> {
-    let pack = PACK.1.to_str().unwrap();
-    let first = ["stream", pack, "--prompt", PROMPT, "--t-index", "20,40", "--guidance", "2"];
-    [&first[..], rest].concat()
-}
 
 fn started(rest: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rockshard"));
-    command.args(arguments(rest)).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(streaming(rest)).stdin(Stdio::piped()).stdout(Stdio::piped());
     command.stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -79,7 +63,7 @@ fn a_folder_with_garbage_in_it() {
     std::fs::write(from.join("e.jpg"), picture(50, 40).to_jpeg(90).unwrap()).unwrap();
     std::fs::write(from.join("notes.txt"), b"left alone").unwrap();
     let rest = ["--from", from.to_str().unwrap(), "--to", to.to_str().unwrap(), "--json"];
-    let run = rockshard(&arguments(&rest));
+    let run = rockshard(&streaming(&rest));
     let said = run.stderr();
     assert!(said.contains("c.png") && said.contains("d.png"), "{said}");
     let printed = run.success();
@@ -142,7 +126,7 @@ fn a_folder_of_every_kind() {
         work.path("to"),
     );
     let rest = ["--from", from.to_str().unwrap(), "--to", to.to_str().unwrap(), "--json"];
-    let printed = rockshard(&arguments(&rest)).success();
+    let printed = rockshard(&streaming(&rest)).success();
     let kinds = std::fs::read_dir(&from).unwrap().count();
     assert!(kinds >= 6 && names(&to).len() == kinds, "{:?}", names(&to));
     assert!(printed.contains("\"unreadable\": 0"), "{printed}");
@@ -183,7 +167,7 @@ fn without_ffmpeg_a_video_is_refused_with_advice() {
     let video = work.path("film.mp4");
     std::fs::write(&video, b"not looked at").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_rockshard"))
-        .args(arguments(&["--from", video.to_str().unwrap(), "--to", "-"]))
+        .args(streaming(&["--from", video.to_str().unwrap(), "--to", "-"]))
         .env("PATH", "")
         .output()
         .unwrap();

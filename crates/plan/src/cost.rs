@@ -50,6 +50,10 @@ pub struct ShardCost {
     pub weight_bytes: u64,
     /// Peak bytes of activations.
     pub internal_bytes: u64,
+    /// Cycles of the matrix unit at its peak.
+    pub cycles: u64,
+    /// Bytes to and from the memory.
+    pub moved_bytes: u64,
 }
 
 /// A model's shards.
@@ -83,6 +87,8 @@ impl ModelCost {
                 work: Work::default(),
                 weight_bytes: shard.weight_bytes,
                 internal_bytes: shard.modelled.internal_bytes,
+                cycles: 0,
+                moved_bytes: 0,
             };
             if shard.core != CoreId::Host {
                 let path = root.join(&shard.file);
@@ -102,6 +108,7 @@ impl ShardCost {
         let boundary = chip.boundary(graph).cost_beside(inputs, outputs);
         let call = Phase { micros: boundary.micros, streaming: chip.streaming_micros(&boundary) };
         self.work.calls = boundary.micros;
+        self.moved_bytes = boundary.dram_bytes;
         self.phases = vec![call];
         self.masked = [vec![call], vec![call]];
         for layer in layers(graph) {
@@ -110,6 +117,8 @@ impl ShardCost {
                 continue;
             }
             let streaming = chip.streaming_micros(&cost);
+            self.cycles += cost.cycles.unwrap_or(0);
+            self.moved_bytes += cost.dram_bytes;
             *(if moves(graph, &layer) { &mut self.work.moving } else { &mut self.work.compute }) +=
                 cost.micros;
             self.phases.push(Phase { micros: cost.micros, streaming });

@@ -57,6 +57,8 @@ fn stated(model: &Model) -> ModelCost {
             work: Work { compute: micros, ..Work::default() },
             weight_bytes: shard.weight_bytes,
             internal_bytes: shard.modelled.internal_bytes,
+            cycles: 0,
+            moved_bytes: 0,
         }
     });
     ModelCost { name: model.name.clone(), resolution: model.resolution, shards: shards.collect() }

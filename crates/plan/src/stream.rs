@@ -1,6 +1,7 @@
 //! A stream of frames on the virtual clock: each frame is encoded, goes through rows of the U-Net, and is decoded, on whichever core has
 //! the fewest before it; so many frames are on their way at a time.
 
+use crate::network::items;
 use crate::{NetworkCost, PlanError};
 use rockshard_clock::{Memory, Task, simulate_replicated};
 use rockshard_cost::Rk3588;
@@ -81,9 +82,8 @@ impl StreamCosts {
         let price = |role| Ok::<_, StreamCostError>(NetworkCost::read(root, known(role)?, chip)?);
         let unchanged = |role| {
             let model = known(role)?;
-            let items = model.inputs.first().and_then(|t| t.shape.first()).map_or(1, |&b| b.max(1));
             let us = model.unchanged_us.ok_or(StreamCostError::Unpriced(role))?;
-            Ok::<_, StreamCostError>(us / items as f64)
+            Ok::<_, StreamCostError>(us / items(model) as f64)
         };
         let [encoder, decoder] = [Role::TinyEncoder, Role::TinyDecoder];
         let has_tiny = find(encoder).is_some() && find(decoder).is_some();

@@ -24,6 +24,8 @@ fn shard(core: u8, stage: u32, needs: &[usize], micros: f64) -> ShardCost {
         work: Work { compute: micros, moving: 0.0, calls: 0.0 },
         weight_bytes: 100,
         internal_bytes: 10 + u64::from(core),
+        cycles: 0,
+        moved_bytes: 0,
     }
 }
 

@@ -148,9 +148,11 @@ impl Reading {
         let pace = args.fps.filter(|_| live.is_none_or(|f| !f.is_live())).map(|f| 1.0 / f);
         std::thread::spawn(move || {
             let broken = shared.read(source, &stream, most, pace).err();
-            stream.finish();
             let mut state = shared.state();
             (state.over, state.broken) = (true, broken);
+            drop(state);
+            // Whoever takes the last frame then knows how the source ended.
+            stream.finish();
         });
         reading
     }

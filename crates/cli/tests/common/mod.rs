@@ -4,6 +4,7 @@
 use rockshard_tensor::{Tensor, map_file, read_npy};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 /// The bundled model.
 pub fn model() -> PathBuf {
@@ -90,4 +91,22 @@ impl Work {
         let args = ["convert", model.to_str().unwrap(), "--out", pack.to_str().unwrap(), "--quiet"];
         rockshard(&[&args[..], options].concat()).success()
     }
+}
+
+/// A pack of the bundled model that the tests of a file share.
+pub static PACK: LazyLock<(Work, PathBuf)> = LazyLock::new(|| {
+    let work = Work::new();
+    let pack = work.path("pack");
+    work.convert(&pack, &["--sandwich", "off"]);
+    (work, pack)
+});
+
+/// What every stream of the shared pack is asked to draw.
+pub const PROMPT: &str = "a large green square on a white background";
+
+/// The arguments of a stream of the shared pack of two levels.
+pub fn streaming<'a>(rest: &[&'a str]) -> Vec<&'a str> {
+    let pack = PACK.1.to_str().unwrap();
+    let first = ["stream", pack, "--prompt", PROMPT, "--t-index", "20,40", "--guidance", "2"];
+    [&first[..], rest].concat()
 }
