@@ -2,8 +2,9 @@
 
 use crate::calibrate::{Sample, unscaled};
 use crate::compile::compile_models;
-use crate::family::{Part, Piece, Source};
+use crate::family::{CompanionFile, Part, Piece, Source};
 use crate::golden::record_golden;
+use crate::language::convert_language;
 use crate::lora::Loras;
 use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
@@ -17,10 +18,14 @@ use crate::request::Teller;
 use crate::shards::{Cut, emit_shards, price_together};
 use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling, trial};
 use rockshard_graph::{Graph, ValueId};
-use rockshard_manifest::{Companion, Conversion, Generator, ImportCheck, Manifest, Model, SCHEMA};
+use rockshard_manifest::{
+    Companion, Conversion, Generator, ImportCheck, LanguageConversion, Manifest, Model, SCHEMA,
+};
 use rockshard_tensor::{MappedFile, Tensor};
+use rockshard_vlm::DECODER_FILE;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// Convert a model to a pack. `progress` is told of every stage and stops the conversion by breaking.
 ///
@@ -55,6 +60,7 @@ pub fn convert(
         writer.keep_remains();
     }
     let models = models?;
+    let language = add_language(request, &mut source, &mut writer, &mut teller)?;
     let companions = add_companions(request, &source, &mut writer)?;
     writer.finish(Manifest {
         schema: SCHEMA,
@@ -71,6 +77,7 @@ pub fn convert(
             placement: request.placement,
             optimise: request.optimise,
             loras: loras.finish(),
+            language,
         },
         models,
         companions,
@@ -172,6 +179,35 @@ fn checked(
         Err(ConvertError::Reference(e)) => Ok(ImportCheck::Unchecked { reason: e.to_string() }),
         Err(other) => Err(other),
     }
+}
+
+/// The language model, packed; its exported files stay among the companions only where it cannot be.
+fn add_language(
+    request: &ConvertRequest,
+    source: &mut Source,
+    writer: &mut PackWriter,
+    teller: &mut Teller,
+) -> Result<Option<LanguageConversion>, ConvertError> {
+    let Some(language) = source.language.take() else { return Ok(None) };
+    teller.tell(ConvertProgress::Language)?;
+    let companion = Companion::LanguageModel;
+    let mut add = |name: &str, path: PathBuf| {
+        let name = format!("{companion}/{name}");
+        source.companions.push(CompanionFile { companion, name, path });
+    };
+    let written = writer.scratch().join(DECODER_FILE);
+    let bits = request.language_weights;
+    let outcome = convert_language(&language.export, &language.config, bits, &written)?;
+    match outcome {
+        LanguageConversion::Decoder { .. } => add(DECODER_FILE, written),
+        LanguageConversion::Exported { .. } => {
+            for path in language.export.files() {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                add(name, path.clone());
+            }
+        }
+    }
+    Ok(Some(outcome))
 }
 
 /// Files of the source and of the caller that go along, by what they are for.

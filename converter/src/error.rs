@@ -34,6 +34,16 @@ pub enum ConvertError {
         /// The model's directory.
         path: PathBuf,
     },
+    /// A language model whose weights were to be stored in fewer bits.
+    #[error("{path}: its weights cannot be stored in {bits} bits: {reason}")]
+    LanguageWeights {
+        /// The decoder's file.
+        path: PathBuf,
+        /// Bits of a weight.
+        bits: u32,
+        /// Why they cannot.
+        reason: String,
+    },
     /// A part's ONNX file.
     #[error("{part} ({path}): {source}")]
     Import {

@@ -9,6 +9,7 @@ mod vision_language;
 use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::schema::{ValueInfoProto, tensor_shape_proto::dimension, type_proto};
+use rockshard_vlm::Export;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,15 @@ pub struct CompanionFile {
     pub path: PathBuf,
 }
 
+/// A language model that goes along, which is converted by itself.
+#[derive(Clone, Debug)]
+pub struct Language {
+    /// Its files.
+    pub export: Export,
+    /// The model's configuration.
+    pub config: Json,
+}
+
 /// A source, taken apart.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -66,6 +76,8 @@ pub struct Source {
     pub parts: Vec<Part>,
     /// Files to take along.
     pub companions: Vec<CompanionFile>,
+    /// The language model, where there is one.
+    pub language: Option<Language>,
     /// Networks that are there and not converted.
     pub unused: Vec<String>,
 }
@@ -188,7 +200,7 @@ fn check_batch(
     }
 }
 
-fn declared(input: &ValueInfoProto) -> Option<Vec<Option<usize>>> {
+pub(crate) fn declared(input: &ValueInfoProto) -> Option<Vec<Option<usize>>> {
     let type_proto::Value::TensorType(tensor) = input.r#type.as_ref()?.value.as_ref()? else {
         return None;
     };

@@ -20,7 +20,7 @@ pub(crate) fn recipe(request: &ConvertRequest, source: &Source) -> Result<Digest
         env!("CARGO_PKG_VERSION"),
         (
             (request.sandwich, request.tile, request.shards, request.placement, request.optimise),
-            request.wide_weights
+            (request.wide_weights, request.language_weights)
         )
     );
     let mut files: Vec<PathBuf> = Vec::new();
@@ -31,6 +31,7 @@ pub(crate) fn recipe(request: &ConvertRequest, source: &Source) -> Result<Digest
         files.extend(entries(folder)?);
     }
     files.extend(source.companions.iter().map(|c| c.path.clone()));
+    files.extend(source.language.iter().flat_map(|language| language.export.files()));
     if let Some(toolkit) = &request.toolkit {
         text += &format!("{} {}", Toolkit::version(&toolkit.python)?, toolkit.verify);
     }

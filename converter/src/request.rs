@@ -8,6 +8,7 @@ use crate::options::{Optimise, Placement, Sandwich, Shards, Tile};
 use crate::toolkit::Toolkit;
 use rockshard_cost::Rk3588;
 use rockshard_manifest::Companion;
+use rockshard_vlm::WeightBits;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub struct ConvertRequest {
     pub wide_weights: bool,
     /// Make the keys and values of the U-Net's cross-attentions a network of their own, which runs once a prompt.
     pub precompute_kv: bool,
+    /// The bits that a language model's weights are stored in.
+    pub language_weights: WeightBits,
     /// Calibration inputs by part name; a part without any is calibrated on seeded normal noise.
     pub calibration: HashMap<String, Vec<Sample>>,
     /// Companions that the caller made: what each is for, its path in the pack, and its contents.
@@ -85,6 +88,7 @@ impl ConvertRequest {
             optimise: Optimise::Throughput,
             wide_weights: false,
             precompute_kv: false,
+            language_weights: WeightBits::default(),
             calibration: HashMap::new(),
             companions: Vec::new(),
             loras: Vec::new(),
@@ -105,6 +109,8 @@ pub enum ConvertProgress {
     Calibrate(String),
     /// A shard was written: part, number done, number in all.
     Shard(String, usize, usize),
+    /// The language model is being read and checked.
+    Language,
     /// A part's golden tensors are being recorded.
     Golden(String),
     /// A part's original file is being run.

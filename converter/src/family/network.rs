@@ -27,6 +27,7 @@ pub(super) fn open(path: &Path, batch: usize) -> Result<Source, ConvertError> {
         family: Family::Network,
         parts: vec![part],
         companions: Vec::new(),
+        language: None,
         unused: Vec::new(),
     })
 }

@@ -156,7 +156,7 @@ pub(super) fn open(
         let second = path.join("tokenizer_2");
         companions.extend(folder_companions(Companion::Tokenizer, &second, "tokenizer_2"));
     }
-    Ok(Source { family, parts, companions, unused: unused(path) })
+    Ok(Source { family, parts, companions, language: None, unused: unused(path) })
 }
 
 /// Refuse a pipeline of a class that is not known, before its files are looked for.

@@ -1,19 +1,24 @@
 //! A transformers-style vision-language directory, as optimum and onnx-community lay it out: the vision encoder, with its connector when
 //! the export has it, and the files that its user needs besides.
 
-use super::{CompanionFile, Part, Piece, Source, check_batch, declared, read_json};
+use super::{CompanionFile, Language, Part, Piece, Source, check_batch, declared, read_json};
 use crate::ConvertError;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::schema::ValueInfoProto;
 use rockshard_onnx::{OnnxError, load};
+use rockshard_vlm::Export;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Part name of the vision encoder.
 const NAME: &str = "vision";
 /// Where exporters put the vision encoder.
-pub(super) const ENCODERS: [&str; 3] =
-    ["onnx/vision_encoder.onnx", "vision_encoder.onnx", "vision_encoder/model.onnx"];
+pub(super) const ENCODERS: [&str; 4] = [
+    "onnx/vision_encoder.onnx",
+    "onnx/vision_encoder_fp16.onnx",
+    "vision_encoder.onnx",
+    "vision_encoder/model.onnx",
+];
 /// transformers' names of the files that go along.
 const COMPANIONS: [(Companion, &str); 10] = [
     (Companion::Preprocessor, "config.json"),
@@ -27,9 +32,6 @@ const COMPANIONS: [(Companion, &str); 10] = [
     (Companion::ChatTemplate, "chat_template.json"),
     (Companion::ChatTemplate, "chat_template.jinja"),
 ];
-
-/// The language model's files, beside the vision encoder's.
-const LANGUAGE: [&str; 2] = ["embed_tokens.onnx", "decoder_model_merged.onnx"];
 
 /// The vision encoder's file, where the directory has one.
 pub(super) fn encoder(path: &Path) -> Option<PathBuf> {
@@ -45,27 +47,6 @@ fn companions(path: &Path) -> Vec<CompanionFile> {
         path: path.join(file),
     };
     found.map(file).collect()
-}
-
-/// The language model's files, with those that hold their weights, where both are there.
-fn language(folder: &Path) -> Vec<CompanionFile> {
-    if !LANGUAGE.iter().all(|file| folder.join(file).is_file()) {
-        return Vec::new();
-    }
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.retain(|name| {
-        let rest = LANGUAGE.iter().find_map(|file| name.strip_prefix(file));
-        rest.is_some_and(|rest| ["", "_data", ".data"].contains(&rest))
-    });
-    names.sort();
-    let companion = Companion::LanguageModel;
-    let file = |name: String| {
-        let path = folder.join(&name);
-        CompanionFile { companion, name: format!("{companion}/{name}"), path }
-    };
-    names.into_iter().map(file).collect()
 }
 
 /// A transformers-style vision-language directory: the vision encoder, with its connector when the export has it.
@@ -115,9 +96,11 @@ pub(super) fn open(
         resolution: Some([side as u32; 2]),
         piece: Piece::Whole,
     };
-    let mut companions = companions(path);
-    companions.extend(part.path.parent().map(language).unwrap_or_default());
-    Ok(Source { family: Family::VisionLanguage, parts: vec![part], companions, unused: Vec::new() })
+    let companions = companions(path);
+    let export = part.path.parent().map(Export::find).filter(Export::exists);
+    let language = export.map(|export| Language { export, config: config.unwrap_or_default() });
+    let family = Family::VisionLanguage;
+    Ok(Source { family, parts: vec![part], companions, language, unused: Vec::new() })
 }
 
 fn is_mask(input: &ValueInfoProto) -> bool {

@@ -178,6 +178,9 @@ pub struct ConvertArgs {
     /// work are not in every row of the U-Net.
     #[arg(long)]
     pub precompute_kv: bool,
+    /// Bits of a language model's weights: 32 as they came, 8, or 4 (8 for tokens that are read together). Fewer are faster and smaller, and may choose other words.
+    #[arg(long, default_value_t = 32, value_name = "BITS", value_parser = PossibleValuesParser::new(["32", "8", "4"]).map(|b| b.parse::<u32>().unwrap_or(32)))]
+    pub lm_weights: u32,
     /// Calibration inputs for --sandwich auto: [PART.]INPUT=FILE.npy; the n-th file of an input belongs to the n-th sample.
     /// Default: seeded noise; one small picture where that shows that nothing needs scaling, else two samples of the size that is converted.
     #[arg(long, num_args = 1.., value_name = "[PART.]INPUT=FILE.npy")]

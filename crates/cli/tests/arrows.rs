@@ -25,9 +25,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("rknnrt-sim", "cost device device-sim graph import manifest onnx rknn-abi tensor"),
     ("runtime", "clock device manifest pack tensor"),
     ("plan", "clock cost graph import manifest pack"),
-    ("diffusion", "manifest tensor"),
-    ("vlm", "tensor"),
-    ("converter", "cost device graph import kernels manifest onnx tensor"),
+    ("image-file", ""),
+    ("diffusion", "image-file manifest tensor"),
+    ("vlm", "image-file tensor"),
+    ("converter", "cost device graph import kernels manifest onnx tensor vlm"),
     ("validation", "device manifest pack tensor"),
     (
         "rockshard",

@@ -135,10 +135,22 @@ fn what_cannot_be_described_is_refused() {
     std::fs::write(&broken, b"no image").unwrap();
     let empty = work.path("empty.jpg");
     std::fs::write(&empty, b"").unwrap();
+    let half = work.path("half.jpg");
+    let whole = std::fs::read(data("images/20-200x150-RGB-exif6.jpg")).unwrap();
+    std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
     let long = "word ".repeat(3000);
     for (images, more, said) in [
         (vec![broken.to_str().unwrap()], vec![], "broken.png: the image cannot be read"),
-        (vec![empty.to_str().unwrap()], vec![], "empty.jpg: the image is empty (0 bytes)"),
+        (
+            vec![empty.to_str().unwrap()],
+            vec![],
+            "empty.jpg: the image cannot be read: it is empty (0 bytes)",
+        ),
+        (
+            vec![half.to_str().unwrap()],
+            vec![],
+            "half.jpg: the image cannot be read: the JPEG is cut off",
+        ),
         (vec!["gone.png"], vec![], "gone.png: No such file"),
         (vec![&good], vec!["--prompt", "a <row_1_col_1> b"], "is a control token of the model"),
         (vec![&good], vec!["--prompt", &long], "the model has room for 2048"),

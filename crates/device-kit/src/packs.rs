@@ -98,6 +98,7 @@ pub fn pack_with(models: Vec<Model>, placement: Placement, files: &[&str]) -> (T
             placement,
             optimise: Optimise::Latency,
             loras: Vec::new(),
+            language: None,
         },
         models,
         companions: Default::default(),

@@ -3,11 +3,11 @@
 mod jpeg;
 mod png;
 
-use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage, imageops};
+use ::image::{RgbImage, imageops};
+use rockshard_image_file::ImageFileError;
 use serde::{Deserialize, Serialize};
 use std::{
-    io::{Cursor, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -76,7 +76,7 @@ pub enum PictureError {
     EncodeJpeg(String),
     /// The bytes are not a picture in a supported format.
     #[error("not a picture that can be read: {0}")]
-    Decode(String),
+    Decode(#[from] ImageFileError),
     /// A file cannot be written.
     #[error("{}: {source}; check that the folder exists and can be written", path.display())]
     Write {
@@ -163,20 +163,7 @@ impl Picture {
     /// # Errors
     /// Bytes that are damaged, cut off, of an unsupported format, or too large to decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PictureError> {
-        if jpeg::is_cut_off(bytes) {
-            return Err(PictureError::Decode("the JPEG file is cut off".to_owned()));
-        }
-        let failed = |e: ImageError| PictureError::Decode(e.to_string());
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-        let reader = reader.map_err(|e| PictureError::Decode(e.to_string()))?;
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        let mut limits = Limits::default();
-        decoder.set_limits(limits.clone()).map_err(failed)?;
-        // The decoders' own limit is on what they take besides the pixels.
-        limits.reserve(decoder.total_bytes()).map_err(failed)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        image.apply_orientation(orientation);
+        let image = rockshard_image_file::decode(bytes)?;
         let rgb = image.into_rgb8();
         let parameters = png::parameters(bytes);
         Ok(Picture { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw(), parameters })

@@ -3,8 +3,8 @@
 
 use rockshard_manifest::{
     AttentionTiling, Compiled, CompiledLayer, Conversion, CoreId, Family, FileEntry, FusedLora,
-    Generator, Golden, ImportCheck, Manifest, Model, ModelledCost, Optimise, Placement, Role,
-    SCHEMA, SandwichRegion, Shard, TensorSpec, Verified,
+    Generator, Golden, ImportCheck, LanguageConversion, Manifest, Model, ModelledCost, Optimise,
+    Placement, Role, SCHEMA, SandwichRegion, Shard, TensorSpec, Verified,
 };
 use rockshard_tensor::DType;
 use serde_json::{Value, json};
@@ -114,6 +114,7 @@ fn sample() -> Manifest {
                 fused: 2,
                 unmatched: vec!["lora_unet_x".into()],
             }],
+            language: Some(LanguageConversion::Decoder { bits: 8, difference: 1e-6 }),
         },
         models: vec![Model {
             name: "unet".into(),
@@ -203,7 +204,7 @@ fn optional_fields_may_be_left_out() {
         "/models/0/unchanged_us",
         "/models/0/shards/0/outputs/0/scale",
     ];
-    let loras = ["/conversion/loras", "/conversion/loras/0/unmatched"];
+    let loras = ["/conversion/loras", "/conversion/loras/0/unmatched", "/conversion/language"];
     for field in shard.iter().map(String::as_str).chain(others).chain(loras) {
         let manifest = without(field);
         assert!(fits(&manifest), "{field}");
@@ -244,6 +245,7 @@ fn every_other_field_is_required() {
     ];
     let added = [
         "/loras",
+        "/language",
         "/unmatched",
         "/golden",
         "/import",

@@ -94,8 +94,8 @@ pub use rockshard_diffusion::{
     DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request,
 };
 pub use rockshard_manifest::{
-    Companion, CoreId, Family, ImportCheck, Manifest, Model, Optimise, Placement, Role, Shard,
-    TensorSpec,
+    Companion, CoreId, Family, ImportCheck, LanguageConversion, Manifest, Model, Optimise,
+    Placement, Role, Shard, TensorSpec,
 };
 pub use rockshard_pack::{Devices, Footprint, Mode, Pack, PackError, Variant};
 pub use rockshard_runtime::{
@@ -107,7 +107,7 @@ pub use rockshard_validation::{
     Report, ReportExtras, ValidateProgress, ValidationError, Verdict, random_inputs,
     validate_golden, write_report,
 };
-pub use rockshard_vlm::{End, ImageError, LanguageError, Rgb, Sampling};
+pub use rockshard_vlm::{End, ImageError, LanguageError, Rgb, Sampling, WeightBits};
 pub use stream::{
     GROUPS_BESIDE_CORES, QueueOptions, Stream, StreamFrame, StreamModel, StreamOptions,
     StreamStats, Vae,

@@ -1,11 +1,15 @@
 //! The language model: embeddings in, words out, on rten with threads of its own.
 
+mod decoder;
 mod generate;
+mod graph;
 mod model;
 mod sampling;
 mod session;
 
+pub use decoder::{DecoderWriter, Shape, WeightBits};
 pub use generate::{End, Generation, generate};
-pub use model::{LanguageError, LanguageModel};
+pub use graph::Export;
+pub use model::{DECODER_FILE, LanguageError, LanguageModel};
 pub use sampling::{Sampler, Sampling, SamplingError};
 pub use session::Session;

@@ -81,9 +81,11 @@ fn views_are_transformers() {
 fn bad_images_are_refused() {
     let whole = std::fs::read(data("images/00-640x480-RGB.png")).unwrap();
     let said = |bytes: &[u8]| Rgb::from_file(bytes).unwrap_err().to_string();
-    assert_eq!(said(b""), "the image is empty (0 bytes)");
+    assert_eq!(said(b""), "the image cannot be read: it is empty (0 bytes)");
     assert!(said(b"GIF89a").contains("cannot be read"));
     assert!(said(&whole[..whole.len() / 2]).contains("cannot be read"));
+    let jpeg = std::fs::read(data("images/20-200x150-RGB-exif6.jpg")).unwrap();
+    assert!(said(&jpeg[..jpeg.len() / 2]).contains("the JPEG is cut off"));
     for (width, height) in [(20_000u32, 10), (16_384, 16_384), (u32::MAX / 2, u32::MAX / 2)] {
         let mut bomb = whole.clone();
         bomb[16..20].copy_from_slice(&width.to_be_bytes());

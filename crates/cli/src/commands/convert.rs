@@ -7,8 +7,8 @@ use crate::interrupt;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
 use rockshard::{
-    ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck, Manifest, Model,
-    Recording, Rk3588, Sample, Source, Toolkit,
+    ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck,
+    LanguageConversion, Manifest, Model, Recording, Rk3588, Sample, Source, Toolkit, WeightBits,
 };
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -33,6 +33,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         optimise: args.optimise,
         wide_weights: args.wide_weights,
         precompute_kv: args.precompute_kv,
+        language_weights: WeightBits::of(args.lm_weights).unwrap_or_default(),
         calibration: calibration(args)?,
         loras: args.lora.clone(),
         golden: golden(args),
@@ -85,6 +86,9 @@ pub fn convert(request: ConvertRequest, hint: &str, out: &Output) -> Result<Mani
                 display.at(&part, 0, 1, &format!("{part}: calibrating"))
             }
             ConvertProgress::Shard(part, done, total) => display.at(&part, done, total, &part),
+            ConvertProgress::Language => {
+                display.at("language model", 0, 1, "language model: reading and checking")
+            }
             ConvertProgress::Golden(part) => {
                 display.at(&part, 0, 1, &format!("{part}: recording golden tensors"))
             }
@@ -168,6 +172,14 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
         lines.push(line);
         lines.extend(host_work(model));
     }
+    lines.extend(manifest.conversion.language.as_ref().map(|language| match language {
+        LanguageConversion::Decoder { bits, difference } => format!(
+            "language model: {bits}-bit weights; in float32 its logits are within {difference:.0e} of the export's"
+        ),
+        LanguageConversion::Exported { reason } => {
+            format!("language model: run as exported, since {reason}")
+        }
+    }));
     let space = chip.address_space;
     for resolution in manifest.resolutions() {
         let at = resolution.map(|[w, h]| format!(" at {w}x{h}")).unwrap_or_default();

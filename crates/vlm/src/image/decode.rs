@@ -1,13 +1,7 @@
 //! Image files as 8-bit RGB, as Pillow and transformers' `convert_to_rgb` see them.
 
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-use std::io::Cursor;
-
-/// The longest side that is read: what is longer is more likely a mistake or an attack than an image.
-const LONGEST_SIDE: u32 = 16384;
-/// The most pixels that are read: those of an image of 8192x8192.
-const MOST_PIXELS: u64 = 1 << 26;
+use image::DynamicImage;
+use rockshard_image_file::ImageFileError;
 
 /// Pixels, row by row, three bytes each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,22 +17,9 @@ pub struct Rgb {
 /// An image that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// No bytes at all.
-    #[error("the image is empty (0 bytes)")]
-    Empty,
-    /// Damaged, cut off, or of another format.
+    /// A file that cannot be read.
     #[error("the image cannot be read: {0}")]
-    Decode(String),
-    /// More pixels than are taken.
-    #[error(
-        "the image is {width}x{height}; at most {LONGEST_SIDE} pixels a side and {MOST_PIXELS} in all are read: make it smaller"
-    )]
-    TooLarge {
-        /// Pixels in a row.
-        width: u32,
-        /// Rows.
-        height: u32,
-    },
+    File(#[from] ImageFileError),
     /// Bytes that do not fit the size.
     #[error("an image of {width}x{height} has {found} bytes instead of {}", width * height * 3)]
     Bytes {
@@ -68,24 +49,7 @@ impl Rgb {
     /// # Errors
     /// Bytes that are damaged, cut off or of another format, and images that are too large; their size is looked at before their pixels.
     pub fn from_file(bytes: &[u8]) -> Result<Self, ImageError> {
-        if bytes.is_empty() {
-            return Err(ImageError::Empty);
-        }
-        let failed = |e: image::ImageError| ImageError::Decode(e.to_string());
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-        let reader = reader.map_err(|e| ImageError::Decode(e.to_string()))?;
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        let (width, height) = decoder.dimensions();
-        let pixels = u64::from(width) * u64::from(height);
-        if width.max(height) > LONGEST_SIDE || pixels > MOST_PIXELS {
-            return Err(ImageError::TooLarge { width, height });
-        }
-        let mut limits = Limits::default();
-        decoder.set_limits(limits.clone()).map_err(failed)?;
-        limits.reserve(decoder.total_bytes()).map_err(failed)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        image.apply_orientation(orientation);
+        let image = rockshard_image_file::decode(bytes)?;
         let (width, height) = (image.width() as usize, image.height() as usize);
         let bytes = if image.color().has_alpha() {
             before_white(&image)
