@@ -26,7 +26,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/$name/shards" "$out"
 install -m 755 "$binary" "$work/$name/rockshard"
-cp -R shards/tiny-lcm "$work/$name/shards/"
+cp -R shards/tiny-lcm shards/tiny-vlm "$work/$name/shards/"
 cp LICENSE-APACHE LICENSE-MIT "$work/$name/"
 python3 tools/third_party.py "$TARGET" --features "$features" >"$work/$name/LICENSES-OF-CRATES.txt"
 sed "s/@GLIBC@/$needs/; s/@VERSION@/$version/" tools/board_readme.md >"$work/$name/README.md"

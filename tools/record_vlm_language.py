@@ -73,6 +73,21 @@ def record_answers(made, preprocessor):
     (DATA / "answers.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in recorded) + "\n]\n")
 
 
+def other_precisions(folder):
+    """The same decoder and embeddings in files with float16 weights, and with 4-bit weights in blocks as ONNX Runtime's tool makes them."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    from train_tiny_lcm import half_weights
+    others = DATA / "exports"
+    shutil.rmtree(others, ignore_errors=True)
+    others.mkdir()
+    for name in ("embed_tokens", "decoder_model_merged"):
+        onnx.save(half_weights(onnx.load(folder / f"{name}.onnx")), others / f"{name}_fp16.onnx")
+    quantizer = MatMulNBitsQuantizer(onnx.load(folder / "decoder_model_merged.onnx"), block_size=32, is_symmetric=True)
+    quantizer.process()
+    onnx.save(quantizer.model.model, others / "decoder_model_merged_q4.onnx")
+
+
 def main():
     tokens = json.loads((DATA / "chat/tokenizer.json").read_text())
     vocabulary = max(tokens["model"]["vocab"].values()) + 1
@@ -94,6 +109,7 @@ def main():
         shutil.copy(DATA / "chat" / name, folder / name)
     for file in (folder / "onnx").iterdir():
         file.chmod(0o644)
+    other_precisions(folder / "onnx")
     record_answers(made, preprocessor)
     prompts = json.loads((DATA / "chat/prompts.json").read_text())
     recorded = []

@@ -92,6 +92,25 @@ fn logits_are_transformers() {
     }
 }
 
+/// Exports in other precisions are read too: the most exact that are there.
+#[test]
+fn other_precisions_are_read() {
+    let exports = data("exports");
+    let found = Export::find(&exports);
+    assert!(found.embed.ends_with("embed_tokens_fp16.onnx"), "{found:?}");
+    assert!(found.decoder.ends_with("decoder_model_merged_fp16.onnx"), "{found:?}");
+    let four = Export { decoder: exports.join("decoder_model_merged_q4.onnx"), ..found.clone() };
+    for (export, limit) in [(found, 1e-2), (four, 0.5)] {
+        let (model, outcome) = converted(&export, WeightBits::ThirtyTwo);
+        let LanguageConversion::Decoder { difference, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(difference < 1e-4, "{difference:e}");
+        // From transformers' float32, by what their own weights lost.
+        for (first, last) in distances(&model) {
+            assert!(first < limit && last < limit, "{first:e} {last:e}");
+        }
+    }
+}
+
 /// However a prompt is cut, and whatever was forgotten in between, the logits are those of the prompt at once.
 #[test]
 fn a_session_goes_on_where_it_was() {

@@ -1,4 +1,7 @@
-//! `demo`: convert the bundled model, draw, validate, and say where everything is.
+//! `demo`: convert the bundled models, draw, describe what was drawn, validate, and say where everything is.
+
+mod describing;
+mod scene;
 
 use crate::args::DemoArgs;
 use crate::commands::{convert, generate, validate};
@@ -14,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// The bundled models.
+const DRAWS: &str = "shards/tiny-lcm";
+const DESCRIBES: &str = "shards/tiny-vlm";
 const THRESHOLD: f64 = 0.999;
 const CORES: u8 = 3;
 /// Pictures drawn together, so that the pipeline has something to overlap.
@@ -24,22 +30,23 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let start = Instant::now();
     let model = match &args.model {
         Some(model) => model.clone(),
-        None => bundled()?,
+        None => bundled(DRAWS, "model_index.json")?,
     };
+    // Another model's pictures are none that the bundled captioner knows.
+    let describes = args.model.is_none().then(|| bundled(DESCRIBES, "config.json")).transpose()?;
     let devices = rockshard::open_devices(args.device)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let pack_path = args.out.join("pack");
-    if pack_path.join(rockshard_manifest::MANIFEST_FILE).is_file() {
-        std::fs::remove_dir_all(&pack_path).with_context(|| pack_path.display().to_string())?;
-    }
-    let request = ConvertRequest {
-        chip: Rk3588::from_environment()?,
-        shards: Shards::Block,
-        toolkit: matches!(devices.variant, Variant::Compiled { .. })
-            .then(|| toolkit(&args.rknn_python)),
-        ..ConvertRequest::new(&model, &pack_path)
+    let chip = Rk3588::from_environment()?;
+    let compiled = matches!(devices.variant, Variant::Compiled { .. });
+    let conversion = |model: &Path, pack: &Path| ConvertRequest {
+        chip: chip.clone(),
+        toolkit: compiled.then(|| toolkit(&args.rknn_python)),
+        ..ConvertRequest::new(model, pack)
     };
-    let manifest = convert::convert(request, "", out)?;
+    describing::clear(&pack_path)?;
+    let drawn = ConvertRequest { shards: Shards::Block, ..conversion(&model, &pack_path) };
+    let manifest = convert::convert(drawn, "", out)?;
     let converted = start.elapsed();
 
     let pack = Pack::open(&pack_path)?;
@@ -70,6 +77,17 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     std::fs::write(&timeline_path, &timeline)
         .with_context(|| timeline_path.display().to_string())?;
 
+    let captioner_path = args.out.join("captioner");
+    let described = match &describes {
+        Some(model) => {
+            describing::clear(&captioner_path)?;
+            let request = conversion(model, &captioner_path);
+            let on = (&devices, args.device, CORES);
+            Some(describing::describe(picture, &args.prompt, request, on, out)?)
+        }
+        None => None,
+    };
+
     let validating = Instant::now();
     let report = validate::judge(&pack, &devices, &inputs, THRESHOLD, out)?;
     let validated = validating.elapsed();
@@ -88,6 +106,7 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let value = json!({
         "prompt": args.prompt, "picture": picture_path, "pack": pack_path, "shards": shards,
         "timeline": timeline_path, "report": report_path, "layers_passed": report.passed(),
+        "caption": described.as_ref().map(|d| &d.text), "caption_agrees": described.as_ref().and_then(|d| d.agrees),
         "modelled_device_us": modelled, "pictures": PICTURES, "mode": mode.to_string(),
         "measured_host_us": { "convert": micros(converted), "draw": micros(drawn), "validate": micros(validated), "total": micros(start.elapsed()) },
     });
@@ -100,6 +119,8 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
             format!("report     {}", report_path.display()),
             report.summary().join("\n"),
         ];
+        let caption = |d: &describing::Description| format!("caption    {} ({})", d.text, d.verdict());
+        lines.splice(2..2, described.as_ref().map(caption));
         lines.extend(
             modelled.map(|m| format!("modelled   {} of NPU time for {PICTURES} pictures of 4 steps on {CORES} simulated cores", time(m))),
         );
@@ -125,18 +146,17 @@ fn toolkit(python: &Path) -> Toolkit {
     }
 }
 
-/// The bundled model: in the checkout that cargo runs from, the current directory, or beside the program.
-fn bundled() -> Result<PathBuf> {
-    const PLACE: &str = "shards/tiny-lcm";
+/// A bundled model: in the checkout that cargo runs from, the current directory, or beside the program.
+fn bundled(place: &str, marker: &str) -> Result<PathBuf> {
     let checkout =
-        std::env::var_os("CARGO_MANIFEST_DIR").map(|d| Path::new(&d).join("../..").join(PLACE));
-    let beside = std::env::current_exe().ok().and_then(|e| Some(e.parent()?.join(PLACE)));
+        std::env::var_os("CARGO_MANIFEST_DIR").map(|d| Path::new(&d).join("../..").join(place));
+    let beside = std::env::current_exe().ok().and_then(|e| Some(e.parent()?.join(place)));
     let places: Vec<PathBuf> =
-        [checkout, Some(PathBuf::from(PLACE)), beside].into_iter().flatten().collect();
-    match places.iter().find(|p| p.join("model_index.json").is_file()) {
+        [checkout, Some(PathBuf::from(place)), beside].into_iter().flatten().collect();
+    match places.iter().find(|p| p.join(marker).is_file()) {
         Some(found) => Ok(found.canonicalize()?),
         None => bail!(
-            "the bundled model {PLACE} is not there; run from a checkout, or name a model with --model"
+            "the bundled model {place} is not there; run from a checkout, or name a model with --model"
         ),
     }
 }
