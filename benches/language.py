@@ -44,13 +44,13 @@ def serve(ready, run):
     print(peak(), flush=True)
 
 
-def onnxruntime_peer(folder, name, prompt, said, threads):
+def onnxruntime_peer(embed, decoder, prompt, said, threads):
     import numpy as np
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     start = time.perf_counter()
-    embed, decoder = (onnxruntime.InferenceSession(folder / file, options) for file in ("embed_tokens.onnx", name))
+    embed, decoder = (onnxruntime.InferenceSession(file, options) for file in (embed, decoder))
     past = [i for i in decoder.get_inputs() if i.name.startswith("past_key_values")]
     ids = np.array([tokens(prompt)])
 
@@ -176,11 +176,9 @@ def programs(a, work):
     found = {f"rockshard {bits(pack)} bits": [str(PROGRAM), str(pack / "language_model"), *common] for pack in a.packs}
     peer = [sys.executable, __file__, "--peer"]
     folder = a.export / "onnx"
-    (work / "embed_tokens.onnx").exists() or (work / "embed_tokens.onnx").symlink_to(folder / "embed_tokens.onnx")
-    (work / "embed_tokens.onnx_data").exists() or (work / "embed_tokens.onnx_data").symlink_to(folder / "embed_tokens.onnx_data")
-    found["ONNX Runtime f32"] = [*peer, "onnxruntime", str(folder), "decoder_model_merged.onnx", *common]
-    for kind, path in zip(("i8", "q4"), write_quantised(folder / "decoder_model_merged.onnx", work)):
-        found[f"ONNX Runtime {kind}"] = [*peer, "onnxruntime", str(work), path.name, *common]
+    whole = folder / "decoder_model_merged.onnx"
+    for kind, decoder in zip(("f32", "i8", "q4"), (whole, *write_quantised(whole, work))):
+        found[f"ONNX Runtime {kind}"] = [*peer, "onnxruntime", str(folder / "embed_tokens.onnx"), str(decoder), *common]
     whole = next((pack for pack in a.packs if bits(pack) == 32), None)
     try:
         import gguf  # noqa: F401
@@ -197,9 +195,9 @@ def programs(a, work):
 
 def main():
     if sys.argv[1:2] == ["--peer"]:
-        kind, place, name, *numbers = sys.argv[2:]
+        kind, first, second, *numbers = sys.argv[2:]
         prompt, said, threads = (int(n) for n in numbers)
-        return llama_peer(place, prompt, said, threads) if kind == "llama" else onnxruntime_peer(Path(place), name, prompt, said, threads)
+        return llama_peer(first, prompt, said, threads) if kind == "llama" else onnxruntime_peer(first, second, prompt, said, threads)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path)
     parser.add_argument("packs", type=Path, nargs="+")

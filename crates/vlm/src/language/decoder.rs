@@ -14,7 +14,7 @@ pub use writer::DecoderWriter;
 
 use attention::{Memory, attend};
 use file::{Reader, Table, View};
-use matrix::{Kernels, Matrix};
+use matrix::{Kernels, Matrix, Scratch};
 use rayon::prelude::*;
 use rotary::Rotary;
 use rten_simd::{SimdOp, SimdUnaryOp};
@@ -101,13 +101,13 @@ impl Decoder {
         let shape = &self.shape;
         let width = shape.width;
         let count = embeddings.len() / width;
-        let kernels = &Kernels::new(count == 1);
+        let (kernels, scratch) = (&Kernels::new(count == 1), &mut Scratch::default());
         let rotary = Rotary::new(shape, tokens..tokens + count);
         let stride = shape.queries() + 2 * shape.keys();
         let mut rows = embeddings.to_vec();
         for (number, (layer, memory)) in self.layers.iter().zip(&mut memories.0).enumerate() {
             let normed = self.normalised(&rows, layer.attention_norm.get());
-            let mut qkv = layer.qkv.multiply(kernels, &normed)?;
+            let mut qkv = layer.qkv.multiply(kernels, scratch, &normed)?;
             rotary.apply(&mut qkv, stride, shape.queries() + shape.keys());
             memory.append(shape, &qkv);
             let mut queries = &qkv[..];
@@ -117,12 +117,12 @@ impl Decoder {
                 queries = &qkv[(count - 1) * stride..];
             }
             let attended = attend(kernels, shape, memory, queries, stride)?;
-            add(&mut rows, &layer.output.multiply(kernels, &attended)?);
+            add(&mut rows, &layer.output.multiply(kernels, scratch, &attended)?);
             let normed = self.normalised(&rows, layer.feed_norm.get());
-            let gated = gate(layer.gate_up.multiply(kernels, &normed)?, shape.inner);
-            add(&mut rows, &layer.down.multiply(kernels, &gated)?);
+            let gated = gate(layer.gate_up.multiply(kernels, scratch, &normed)?, shape.inner);
+            add(&mut rows, &layer.down.multiply(kernels, scratch, &gated)?);
         }
-        self.head.multiply(kernels, &self.normalised(&rows, self.norm.get()))
+        self.head.multiply(kernels, scratch, &self.normalised(&rows, self.norm.get()))
     }
 
     /// Rows over the root of their mean square, times the weights (Zhang and Sennrich 2019).
@@ -149,7 +149,8 @@ impl Decoder {
 }
 
 fn add(to: &mut [f32], values: &[f32]) {
-    to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
+    let pairs = to.par_chunks_mut(SMALL).zip(values.par_chunks(SMALL));
+    pairs.for_each(|(to, values)| to.iter_mut().zip(values).for_each(|(to, v)| *to += v));
 }
 
 /// silu(gate) * up, of rows that hold both.

@@ -3,10 +3,11 @@
 use super::matrix::Kernels;
 use super::shape::Shape;
 use rayon::prelude::*;
-use rten_gemm::{GemmInputA, GemmInputB, GemmOptions};
+use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, GemmUninitOptions};
 use rten_simd::SimdOp;
 use rten_tensor::NdTensorView;
 use rten_vecmath::Softmax;
+use std::mem::MaybeUninit;
 
 /// Tokens whose queries are compared with the keys at once.
 const ROWS: usize = 64;
@@ -31,15 +32,12 @@ impl Memory {
     /// Keep keys and values of new tokens, which follow the queries in each row.
     pub fn append(&mut self, shape: &Shape, rows: &[f32]) {
         let (queries, keys, width) = (shape.queries(), shape.keys(), shape.head_width);
-        for row in rows.chunks_exact(queries + 2 * keys) {
-            let (k, v) = row[queries..].split_at(keys);
-            for (kept, head) in self.keys.iter_mut().zip(k.chunks_exact(width)) {
-                kept.extend_from_slice(head);
-            }
-            for (kept, head) in self.values.iter_mut().zip(v.chunks_exact(width)) {
-                kept.extend_from_slice(head);
-            }
-        }
+        let heads = self.keys.par_iter_mut().chain(&mut self.values).enumerate();
+        heads.for_each(|(head, kept)| {
+            let at = queries + head * width;
+            let rows = rows.chunks_exact(queries + 2 * keys);
+            rows.for_each(|row| kept.extend_from_slice(&row[at..at + width]));
+        });
     }
 }
 
@@ -76,11 +74,11 @@ pub(super) fn attend(
         let many = rows.len() * group;
         let keys = NdTensorView::from_data([seen, width], &memory.keys[head][..seen * width]);
         let values = NdTensorView::from_data([seen, width], &memory.values[head][..seen * width]);
-        let mut scores = vec![0.0; many * seen];
+        let mut scores = vec![MaybeUninit::uninit(); many * seen];
         let a = GemmInputA::Unpacked(NdTensorView::from_data([many, width], &q[..]));
         let b = GemmInputB::Unpacked(keys.transposed());
-        let done = kernels.float.gemm(&mut scores, a, b, GemmOptions::default());
-        done.map_err(|e| e.to_string())?;
+        let scores = kernels.float.gemm_uninit(&mut scores, a, b, GemmUninitOptions::default());
+        let scores = scores.map_err(|e| e.to_string())?;
         for (number, row) in scores.chunks_exact_mut(seen).enumerate() {
             let (visible, hidden) = row.split_at_mut(before + rows.start + number / group + 1);
             Softmax::new_mut(visible).dispatch();

@@ -40,6 +40,13 @@ impl Kernels {
     }
 }
 
+/// Room that products share.
+#[derive(Default)]
+pub(super) struct Scratch {
+    bytes: Vec<u8>,
+    sums: Vec<i32>,
+}
+
 /// A layer's weights: a row of `depth` values for each output.
 pub(super) struct Matrix {
     pub outputs: usize,
@@ -66,7 +73,12 @@ pub(super) struct Four {
 
 impl Matrix {
     /// Rows times the weights.
-    pub fn multiply(&self, kernels: &Kernels, rows: &[f32]) -> Result<Vec<f32>, String> {
+    pub fn multiply(
+        &self,
+        kernels: &Kernels,
+        scratch: &mut Scratch,
+        rows: &[f32],
+    ) -> Result<Vec<f32>, String> {
         let count = rows.len() / self.depth;
         if let (true, Some(four)) = (kernels.single, &self.single) {
             return self.four(kernels, four, rows);
@@ -81,34 +93,38 @@ impl Matrix {
                 done.map_err(|e| e.to_string())?;
                 Ok(out)
             }
-            Stored::Eight { values, scales } => self.eight(kernels, rows, values, scales.get()),
+            Stored::Eight { values, scales } => {
+                self.eight(kernels, scratch, rows, (values, scales.get()))
+            }
         }
     }
 
     fn eight(
         &self,
         kernels: &Kernels,
+        scratch: &mut Scratch,
         rows: &[f32],
-        values: &PackedBMatrix<i8>,
-        scales: &[f32],
+        (values, scales): (&PackedBMatrix<i8>, &[f32]),
     ) -> Result<Vec<f32>, String> {
         let count = rows.len() / self.depth;
-        let mut bytes = vec![0u8; rows.len()];
+        scratch.bytes.resize(scratch.bytes.len().max(rows.len()), 0);
+        let bytes = &mut scratch.bytes[..rows.len()];
         let zero = kernels.reach as u8 + 1;
         let quantise = |(row, bytes): (&[f32], &mut [u8])| quantise(row, bytes, kernels.reach);
         let row_scales: Vec<f32> = if count == 1 {
-            vec![quantise((rows, &mut bytes))]
+            vec![quantise((rows, &mut *bytes))]
         } else {
             let pairs = rows.par_chunks(self.depth).zip(bytes.par_chunks_mut(self.depth));
             pairs.map(quantise).collect()
         };
-        let mut sums = vec![0i32; count * self.outputs];
+        scratch.sums.resize(scratch.sums.len().max(count * self.outputs), 0);
+        let sums = &mut scratch.sums[..count * self.outputs];
         let zeros = vec![zero; count];
         let a = GemmInputA::Unpacked(NdTensorView::from_data([count, self.depth], &bytes[..]));
         let b = GemmInputB::Packed(values);
         let a_quant = Some(QuantParams { zero_point: &zeros[..] });
         let options = GemmOptions { a_quant, ..GemmOptions::default() };
-        kernels.eight.gemm(&mut sums, a, b, options).map_err(|e| e.to_string())?;
+        kernels.eight.gemm(sums, a, b, options).map_err(|e| e.to_string())?;
         let mut out = vec![0.0; sums.len()];
         let scaled = |((out, sums), scale): ((&mut [f32], &[i32]), &f32)| {
             for ((out, &sum), weight) in out.iter_mut().zip(sums).zip(scales) {
@@ -116,7 +132,7 @@ impl Matrix {
             }
         };
         if count == 1 {
-            scaled(((&mut out, &sums), &row_scales[0]));
+            scaled(((&mut out, sums), &row_scales[0]));
         } else {
             let pairs = out.par_chunks_mut(self.outputs).zip(sums.par_chunks(self.outputs));
             pairs.zip(&row_scales).for_each(scaled);

@@ -1,6 +1,7 @@
 //! Rotary positions (Su et al. 2021), the halves of a head turned against each other as in Llama.
 
 use super::shape::Shape;
+use rayon::prelude::*;
 
 /// Cosines and sines of positions, a row of half a head's width each.
 pub(super) struct Rotary {
@@ -22,14 +23,16 @@ impl Rotary {
 
     /// Turn the heads in the first `turned` values of each row.
     pub fn apply(&self, rows: &mut [f32], stride: usize, turned: usize) {
-        let turns = self.cosines.chunks_exact(self.half).zip(self.sines.chunks_exact(self.half));
-        for (row, (cosines, sines)) in rows.chunks_exact_mut(stride).zip(turns) {
+        let turns =
+            self.cosines.par_chunks_exact(self.half).zip(self.sines.par_chunks_exact(self.half));
+        let rows = rows.par_chunks_exact_mut(stride).zip(turns);
+        rows.for_each(|(row, (cosines, sines))| {
             for head in row[..turned].chunks_exact_mut(2 * self.half) {
                 let (low, high) = head.split_at_mut(self.half);
                 for (((a, b), c), s) in low.iter_mut().zip(high).zip(cosines).zip(sines) {
                     (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
                 }
             }
-        }
+        });
     }
 }
