@@ -99,6 +99,32 @@ fn held_out_scenes_are_described_as_the_reference_does() {
     }
 }
 
+/// A further question costs its own tokens, and its answer is as right as that to a first one.
+#[test]
+fn a_conversation_goes_on() {
+    const ASKED: usize = 60;
+    // A line break, the question in the template, and what the last answer's end costs.
+    const OWN: usize = 24;
+    let recorded = json(repository("crates/rockshard/tests/data/scenes.json"));
+    let (_folder, pack) = converted("shards/tiny-vlm");
+    let cores = rockshard::take_cores(DeviceName::Sim).unwrap();
+    let captioner = Captioner::load(&cores, &pack, &CaptionerOptions::default()).unwrap();
+    let mut right = 0;
+    for (record, drawing) in recorded.iter().zip(drawings(ASKED)) {
+        let mut conversation =
+            captioner.conversation(Sampling::default(), RunOptions::default()).unwrap();
+        let mut heard = |_: &str| ControlFlow::Continue(());
+        let first = conversation.ask(QUESTION, &[drawing], 32, &mut heard).unwrap();
+        assert_eq!(first.text.trim_start(), first.text);
+        let second = conversation.ask(text(record, "question"), &[], 32, &mut heard).unwrap();
+        assert!(second.times.fed_tokens <= OWN, "{:?}", second.times);
+        assert!(second.times.prompt_tokens > 100);
+        right += usize::from(second.text == text(record, "answer"));
+    }
+    eprintln!("{right} of {ASKED} further answers right");
+    assert!(right * 20 >= ASKED * 19, "{right}");
+}
+
 fn painter(cores: &Cores, pack: &Pack) -> Painter {
     let options = PainterOptions { from_pictures: false, ..PainterOptions::default() };
     Painter::load(cores, pack, &options).unwrap()

@@ -202,8 +202,10 @@ impl Conversation<'_> {
         let (mut text, mut failed) = (String::new(), None);
         let mut word = |token: u32| match decoding.step(token) {
             Ok(Some(words)) => {
-                text += &words;
-                tell(&words)
+                // The template has the space before the first word.
+                let words = if text.is_empty() { words.trim_start() } else { &words };
+                text += words;
+                tell(words)
             }
             Ok(None) => ControlFlow::Continue(()),
             Err(error) => {
@@ -222,7 +224,7 @@ impl Conversation<'_> {
         self.fed.truncate(self.session.tokens());
         // What is left of a character that was cut off.
         let whole = tokenizer.decode(&said.tokens, true).unwrap_or_default();
-        if let Some(rest) = whole.strip_prefix(&text).filter(|rest| !rest.is_empty()) {
+        if let Some(rest) = whole.trim_start().strip_prefix(&text).filter(|rest| !rest.is_empty()) {
             let _ = tell(rest);
             text += rest;
         }
