@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Largest difference of logits from the export's, over the spread of these, that is still the same model.
+/// Largest difference of logits from the export's, over the largest of these, that is still the same model.
 const AGREEMENT: f64 = 1e-3;
 /// Tokens that both forms are fed, in pieces; more than one, since rten rounds a single one to 8 bits where weights have 4.
 const FED: [u32; 4] = [13, 2, 6, 2];
