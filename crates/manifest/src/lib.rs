@@ -5,14 +5,16 @@
 
 mod digest;
 mod extras;
+mod language;
 mod model;
 mod words;
 
 pub use digest::{Digest, FileEntry};
 pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, Verified};
+pub use language::LanguageConversion;
 pub use model::{
-    AttentionTiling, Conversion, CoreId, Generator, ImportCheck, LanguageConversion, MANIFEST_FILE,
-    Manifest, ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec,
+    AttentionTiling, Conversion, CoreId, Generator, ImportCheck, MANIFEST_FILE, Manifest,
+    ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec,
 };
 pub use rockshard_tensor::{PathError, check_relative};
 pub use words::{Companion, Family, Optimise, Placement, Role, UnknownWord};

@@ -1,8 +1,8 @@
 //! The types of `manifest.json`, one to one. What serde cannot say of it, `check` does.
 
 use crate::{
-    Companion, Compiled, Family, FileEntry, FusedLora, Golden, Optimise, PathError, Placement,
-    Role, check_relative,
+    Companion, Compiled, Family, FileEntry, FusedLora, Golden, LanguageConversion, Optimise,
+    PathError, Placement, Role, check_relative,
 };
 use rockshard_tensor::DType;
 use serde::{Deserialize, Serialize};
@@ -67,24 +67,6 @@ pub struct Conversion {
     /// What became of the language model, where the source has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<LanguageConversion>,
-}
-
-/// What became of a language model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "form", rename_all = "snake_case", deny_unknown_fields)]
-pub enum LanguageConversion {
-    /// Its weights were read and packed.
-    Decoder {
-        /// Bits of a weight: 32, 8, or 4.
-        bits: u32,
-        /// The largest difference of its logits in float32 from those of the exported file, over the largest logit.
-        difference: f64,
-    },
-    /// It is run as it was exported.
-    Exported {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// One network at one resolution, cut into shards.
