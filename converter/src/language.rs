@@ -141,7 +141,7 @@ fn constants_of(text: &Value) -> Result<(f32, f32), String> {
     Ok((theta, epsilon))
 }
 
-/// Sizes as the configuration gives them, where it does; the weights have the last word.
+/// The weights' sizes, unless the configuration gives others.
 fn shape_of(text: &Value, sizes: Shape) -> Result<Shape, String> {
     for (name, found) in [("hidden_size", sizes.width), ("intermediate_size", sizes.inner)] {
         if let Some(said) = number(text, name).filter(|&said| said != found) {
