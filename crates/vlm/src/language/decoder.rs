@@ -3,6 +3,7 @@
 
 mod attention;
 mod file;
+mod four;
 mod matrix;
 mod rotary;
 mod shape;

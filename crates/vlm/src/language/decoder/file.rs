@@ -2,10 +2,11 @@
 //!
 //! Names: `embeddings`, `layers.N.{attention_norm,feed_norm}`, `norm`, and the matrices `layers.N.{qkv,output,gate_up,down}` and `head`, which have a row of
 //! inputs for each output: queries, keys and values in one, and gate and up in one, in this order. A matrix is float32 under its name; or of 8 bits, in
-//! `NAME.i8` and `NAME.i8_scales` (one an output), and where single tokens take 4 bits besides in `NAME.q4` (two values a byte, the lower half first, 8 stands
-//! for zero) and `NAME.q4_scales` (one for 32 values).
+//! `NAME.i8` and `NAME.i8_scales` (one an output), and where single tokens take 4 bits besides in `NAME.q4` and `NAME.q4_scales`, in the order that
+//! `four.rs` describes.
 
-use super::matrix::{BLOCK, Four, Kernels, Matrix, Stored};
+use super::four::{self, BLOCK, Four};
+use super::matrix::{Kernels, Matrix, Stored};
 use super::shape::Shape;
 use bytes::Bytes;
 use half::f16;
@@ -160,10 +161,13 @@ impl Reader {
         let mut matrix = Matrix { outputs, depth, stored, single: None };
         let four = format!("{name}.q4");
         if self.has(&four) {
-            let blocks = depth / BLOCK;
-            let values = self.view(&four, Dtype::U8, &[outputs, blocks, BLOCK / 2])?;
-            let scales = self.view(&format!("{name}.q4_scales"), Dtype::F32, &[outputs, blocks])?;
-            matrix.single = Some(Four { values, scales });
+            if !depth.is_multiple_of(BLOCK) {
+                return Err(format!("{four:?} of {depth} inputs, which are no blocks of {BLOCK}"));
+            }
+            let [words, scales] = four::shapes(outputs, depth);
+            let words = self.view(&four, Dtype::I16, &words)?;
+            let scales = self.view(&format!("{four}_scales"), Dtype::F16, &scales)?;
+            matrix.single = Some(Four { words, scales });
         }
         Ok(matrix)
     }

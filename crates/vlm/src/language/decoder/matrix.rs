@@ -1,24 +1,18 @@
 //! Weights, and rows times weights, in the precisions that a decoder's file has.
 
 use super::file::View;
+use super::four::Four;
 use rayon::prelude::*;
-use rten_gemm::{
-    BlockQuantizedGemm, BlockQuantizedMatrix, ComputeMode, GemmExecutor, GemmInputA, GemmInputB,
-    GemmOptions, PackedBMatrix, QuantParams,
-};
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
 use rten_simd::SimdOp;
-use rten_tensor::{Contiguous, NdTensorView};
+use rten_tensor::NdTensorView;
 use rten_vecmath::Quantize;
 use std::mem::MaybeUninit;
-
-/// Values that share a scale in 4-bit weights.
-pub(super) const BLOCK: usize = 32;
 
 /// Kernels for this machine; they cost nothing to make, and do not go from one thread to another.
 pub(super) struct Kernels {
     pub float: GemmExecutor<f32>,
     eight: GemmExecutor<u8, i8, i32>,
-    four: BlockQuantizedGemm,
     /// The largest quantised value of a row, above the zero point; half of what a byte holds where pairs of products would saturate.
     reach: f32,
     /// Whether a single token is fed.
@@ -29,8 +23,7 @@ impl Kernels {
     pub fn new(single: bool) -> Self {
         let eight = GemmExecutor::<u8, i8, i32>::new();
         let reach = if eight.may_saturate() { 63.0 } else { 127.0 };
-        let four = BlockQuantizedGemm::new().with_compute(ComputeMode::Int8);
-        Kernels { float: GemmExecutor::new(), eight, four, reach, single }
+        Kernels { float: GemmExecutor::new(), eight, reach, single }
     }
 
     /// Rows of weights as the kernel takes them.
@@ -65,12 +58,6 @@ pub(super) enum Stored {
     },
 }
 
-/// Two values a byte, 8 standing for zero, a scale for each block of 32.
-pub(super) struct Four {
-    pub values: View<u8>,
-    pub scales: View<f32>,
-}
-
 impl Matrix {
     /// Rows times the weights.
     pub fn multiply(
@@ -81,7 +68,7 @@ impl Matrix {
     ) -> Result<Vec<f32>, String> {
         let count = rows.len() / self.depth;
         if let (true, Some(four)) = (kernels.single, &self.single) {
-            return self.four(kernels, four, rows);
+            return Ok(four.multiply(rows, self.outputs));
         }
         match &self.stored {
             Stored::Float(values) => {
@@ -138,21 +125,6 @@ impl Matrix {
             pairs.zip(&row_scales).for_each(scaled);
         }
         Ok(out)
-    }
-
-    fn four(&self, kernels: &Kernels, four: &Four, row: &[f32]) -> Result<Vec<f32>, String> {
-        let blocks = self.depth / BLOCK;
-        let values = NdTensorView::from_data([self.outputs, blocks, BLOCK / 2], four.values.get());
-        let scales = NdTensorView::from_data([self.outputs, blocks], four.scales.get());
-        let (Some(values), Some(scales)) = (Contiguous::new(values), Contiguous::new(scales))
-        else {
-            return Err("4-bit weights that are not in one piece".into());
-        };
-        let weights = BlockQuantizedMatrix::new(values, scales, 4).map_err(|e| e.to_string())?;
-        let mut out = vec![MaybeUninit::new(0.0); self.outputs];
-        let row = NdTensorView::from_data([1, 1, self.depth], row);
-        let done = kernels.four.batched_gemm_uninit(&mut out, row, weights);
-        Ok(done.map_err(|e| e.to_string())?.to_vec())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writing `decoder.safetensors`, a tensor at a time, so that no more than one matrix of a model is in memory.
 
 use super::file::{SHAPE, WeightBits};
-use super::matrix::BLOCK;
+use super::four::{self, BLOCK};
 use super::shape::Shape;
 use half::f16;
 use safetensors::tensor::Dtype;
@@ -110,9 +110,9 @@ impl DecoderWriter {
         self.put(&format!("{name}.i8"), Dtype::I8, bytemuck::cast_slice(&eight))?;
         self.put(&format!("{name}.i8_scales"), Dtype::F32, bytemuck::cast_slice(&scales))?;
         if self.bits == WeightBits::Four && depth.is_multiple_of(BLOCK) {
-            let (four, scales) = four_bits(values);
-            self.put(&format!("{name}.q4"), Dtype::U8, &four)?;
-            self.put(&format!("{name}.q4_scales"), Dtype::F32, bytemuck::cast_slice(&scales))?;
+            let (words, scales) = four::pack(values, depth);
+            self.put(&format!("{name}.q4"), Dtype::I16, bytemuck::cast_slice(&words))?;
+            self.put(&format!("{name}.q4_scales"), Dtype::F16, bytemuck::cast_slice(&scales))?;
         }
         Ok(())
     }
@@ -160,9 +160,9 @@ fn tensors(shape: &Shape, bits: WeightBits) -> Vec<(String, Dtype, Vec<usize>)> 
         tensors.push((format!("{name}.i8"), Dtype::I8, vec![outputs, depth]));
         tensors.push((format!("{name}.i8_scales"), Dtype::F32, vec![outputs]));
         if bits == WeightBits::Four && depth.is_multiple_of(BLOCK) {
-            let blocks = depth / BLOCK;
-            tensors.push((format!("{name}.q4"), Dtype::U8, vec![outputs, blocks, BLOCK / 2]));
-            tensors.push((format!("{name}.q4_scales"), Dtype::F32, vec![outputs, blocks]));
+            let [words, scales] = four::shapes(outputs, depth);
+            tensors.push((format!("{name}.q4"), Dtype::I16, words));
+            tensors.push((format!("{name}.q4_scales"), Dtype::F16, scales));
         }
     }
     tensors
@@ -179,20 +179,4 @@ fn eight_bits(values: &[f32], depth: usize) -> (Vec<i8>, Vec<f32>) {
         scales.push(scale);
     }
     (eight, scales)
-}
-
-/// Blocks as 4 bits: the value that is furthest from zero becomes -8, whatever its sign (as in llama.cpp's Q4_0).
-fn four_bits(values: &[f32]) -> (Vec<u8>, Vec<f32>) {
-    let mut four = Vec::with_capacity(values.len() / 2);
-    let mut scales = Vec::with_capacity(values.len() / BLOCK);
-    for block in values.chunks_exact(BLOCK) {
-        let most =
-            block.iter().fold(0.0f32, |most, &v| if v.abs() > most.abs() { v } else { most });
-        let scale = most / -8.0;
-        let inverse = if scale == 0.0 { 0.0 } else { scale.recip() };
-        let nibble = |v: f32| ((v * inverse).round_ties_even() + 8.0).clamp(0.0, 15.0) as u8;
-        four.extend(block.as_chunks::<2>().0.iter().map(|[a, b]| nibble(*a) | nibble(*b) << 4));
-        scales.push(scale);
-    }
-    (four, scales)
 }
