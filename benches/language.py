@@ -5,10 +5,10 @@
     python benches/language.py EXPORT PACK... [--prompt 1100] [--said 64] [--rounds 5] [--threads 2] [--work DIR]
 
 EXPORT is the directory that the packs were converted from (its onnx/ and config.json), each PACK one of `--lm-weights 32`, `8` and `4`. The peers are the
-exported decoder in ONNX Runtime, as float32, with dynamically quantised 8-bit weights and with 4-bit weights in blocks, and the same weights as GGUF in
-llama.cpp (f16, Q8_0 and Q4_0), through llama-cpp-python. Programs are loaded one after the other and take turns within a round. Prints medians and ratios of
+exported decoder in ONNX Runtime, as float32, with dynamically quantised 8-bit weights and with 4-bit weights in blocks; the same three of a graph of its contrib
+operators (`gqa.py`), which needs a pack of 32 bits; and the same weights as GGUF in llama.cpp (f16, Q8_0 and Q4_0), through llama-cpp-python. Programs are loaded one after the other and take turns within a round. Prints medians and ratios of
 reading a prompt and of saying on, and peak memory; and how far the float32 pack's logits are from ONNX Runtime's.
-Needs: numpy onnx onnxruntime, and for llama.cpp gguf and llama-cpp-python; peers whose packages are absent are left out, by name.
+Needs: numpy onnx onnx_ir onnxruntime, and for llama.cpp gguf and llama-cpp-python; peers whose packages are absent are left out, by name.
 """
 import argparse
 import json
@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from gqa import write_gqa
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target/release/examples/language"
@@ -29,8 +31,9 @@ def tokens(count):
 
 
 def peak():
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Peak resident bytes; what a parent had counts in rusage's figure, but not in this."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def serve(ready, run):
@@ -53,6 +56,7 @@ def onnxruntime_peer(embed, decoder, prompt, said, threads):
     embed, decoder = (onnxruntime.InferenceSession(file, options) for file in (embed, decoder))
     past = [i for i in decoder.get_inputs() if i.name.startswith("past_key_values")]
     ids = np.array([tokens(prompt)])
+    fused = any(i.name == "seqlens_k" for i in decoder.get_inputs())
 
     def run():
         memory = {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in past}
@@ -62,6 +66,9 @@ def onnxruntime_peer(embed, decoder, prompt, said, threads):
             count = fed.shape[1]
             inputs = {"inputs_embeds": embed.run(None, {"input_ids": fed})[0], "attention_mask": np.ones((1, seen + count), np.int64),
                       "position_ids": np.arange(seen, seen + count)[None]}
+            if fused:
+                inputs = {"inputs_embeds": inputs["inputs_embeds"], "seqlens_k": np.array([seen + count - 1], np.int32),
+                          "total_sequence_length": np.array(seen + count, np.int32)}
             logits, *present = decoder.run(None, inputs | memory)
             memory, seen = dict(zip(memory, present)), seen + count
             kept.append(logits[0, -1])
@@ -94,18 +101,25 @@ def llama_peer(path, prompt, said, threads):
     serve(time.perf_counter() - start, run)
 
 
-def write_gguf(pack, kind, path):
-    """A 32-bit pack's decoder as a GGUF file of a Llama model; queries and keys in the order of pairs that llama.cpp turns."""
-    import gguf
+def weights(pack):
+    """The shape of a 32-bit pack's decoder, and its tensors by name."""
     import numpy as np
     file = (pack / "language_model/decoder.safetensors").open("rb")
     header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    start, shape = file.tell(), json.loads(header["__metadata__"]["decoder"])
+    start = file.tell()
 
     def tensor(name):
         entry = header[name]
         return np.memmap(file, np.float32, "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
 
+    return json.loads(header["__metadata__"]["decoder"]), tensor
+
+
+def write_gguf(pack, kind, path):
+    """A 32-bit pack's decoder as a GGUF file of a Llama model; queries and keys in the order of pairs that llama.cpp turns."""
+    import gguf
+    import numpy as np
+    shape, tensor = weights(pack)
     writer = gguf.GGUFWriter(path, "llama")
     width, heads, kv, head, inner, vocabulary = (shape[k] for k in ("width", "heads", "kv_heads", "head_width", "inner", "vocabulary"))
     writer.add_context_length(8192)
@@ -151,13 +165,14 @@ def write_gguf(pack, kind, path):
 
 
 def write_quantised(decoder, work):
-    """The exported decoder with 8-bit and with 4-bit weights, by ONNX Runtime's own tools."""
+    """A decoder with 8-bit and with 4-bit weights, by ONNX Runtime's own tools."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-    eight, four = work / "decoder_i8.onnx", work / "decoder_q4.onnx"
+    eight, four = (work / f"{decoder.stem}_{kind}.onnx" for kind in ("i8", "q4"))
     if not eight.exists():
-        quantize_dynamic(decoder, eight, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+        quantize_dynamic(decoder, eight, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"],
+                         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
     if not four.exists():
         quantizer = MatMulNBitsQuantizer(onnx.load(decoder), block_size=32, is_symmetric=True, accuracy_level=4)
         quantizer.process()
@@ -176,10 +191,13 @@ def programs(a, work):
     found = {f"rockshard {bits(pack)} bits": [str(PROGRAM), str(pack / "language_model"), *common] for pack in a.packs}
     peer = [sys.executable, __file__, "--peer"]
     folder = a.export / "onnx"
-    whole = folder / "decoder_model_merged.onnx"
-    for kind, decoder in zip(("f32", "i8", "q4"), (whole, *write_quantised(whole, work))):
-        found[f"ONNX Runtime {kind}"] = [*peer, "onnxruntime", str(folder / "embed_tokens.onnx"), str(decoder), *common]
     whole = next((pack for pack in a.packs if bits(pack) == 32), None)
+    exported, fused = folder / "decoder_model_merged.onnx", work / "gqa.onnx"
+    if whole and not fused.exists():
+        write_gqa(*weights(whole), fused)
+    for name, decoder in (("", exported), *((" gqa", fused),) * bool(whole)):
+        for kind, file in zip(("f32", "i8", "q4"), (decoder, *write_quantised(decoder, work))):
+            found[f"ONNX Runtime{name} {kind}"] = [*peer, "onnxruntime", str(folder / "embed_tokens.onnx"), str(file), *common]
     try:
         import gguf  # noqa: F401
         import llama_cpp  # noqa: F401
