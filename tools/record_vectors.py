@@ -2,6 +2,7 @@
 """Record what diffusers and transformers compute, for the tests of crates/diffusion.
 
     python tools/record_vectors.py sampler            LCMScheduler: schedules, steps, noising, guidance embedding
+    python tools/record_vectors.py samplers           the other schedulers: noising, scaling, steps
     python tools/record_vectors.py tokenizer          CLIPTokenizer on the tiny vocabulary in tests/data/tokenizer
     python tools/record_vectors.py drawings           digests of the tiny model's training pictures
     python tools/record_vectors.py clip-vocab DIR     vocab.json and merges.txt of OpenAI's CLIP, from the open_clip_torch wheel
@@ -95,6 +96,69 @@ def record_sampler():
             embeddings.append({"guidance": guidance, "size": size, "values": embedding[0].tolist()})
     alphas = {name: LCMScheduler(beta_schedule=name).alphas_cumprod.tolist()[::37] for name in ("linear", "scaled_linear")}
     write("sampler.json", {"cases": cases, "schedules": schedules, "embeddings": embeddings, "alphas_every_37": alphas})
+
+
+def samplers_cases():
+    """Our name of the sampler, diffusers' class, and its settings."""
+    base = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    stable = base | {"steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False, "skip_prk_steps": True}
+    for prediction in ("epsilon", "v_prediction"):
+        common = stable | {"prediction_type": prediction}
+        for spacing in ({}, {"timestep_spacing": "leading"}, {"timestep_spacing": "trailing"}, {"timestep_spacing": "linspace"}):
+            yield "ddim", "DDIMScheduler", common | spacing
+            yield "pndm", "PNDMScheduler", common | spacing
+            yield "euler", "EulerDiscreteScheduler", common | spacing
+            yield "euler-a", "EulerAncestralDiscreteScheduler", common | spacing
+            yield "dpm++2m", "DPMSolverMultistepScheduler", common | spacing
+        yield "dpm++2m-karras", "DPMSolverMultistepScheduler", common | {"use_karras_sigmas": True}
+        yield "dpm++2m", "DPMSolverMultistepScheduler", common | {"solver_type": "heun", "final_sigmas_type": "sigma_min"}
+        yield "dpm++2m", "DPMSolverMultistepScheduler", common | {"euler_at_final": True, "lower_order_final": False, "final_sigmas_type": "sigma_min"}
+        yield "dpm++2m", "DPMSolverMultistepScheduler", common | {"solver_order": 1}
+        yield "euler", "EulerDiscreteScheduler", common | {"use_karras_sigmas": True}
+        yield "euler", "EulerDiscreteScheduler", common | {"final_sigmas_type": "sigma_min"}
+        yield "ddim", "DDIMScheduler", common | {"clip_sample": True, "clip_sample_range": 0.8, "set_alpha_to_one": True}
+        yield "tcd", "TCDScheduler", common
+    for name, scheduler in (("ddim", "DDIMScheduler"), ("dpm++2m", "DPMSolverMultistepScheduler"), ("euler", "EulerDiscreteScheduler"), ("tcd", "TCDScheduler")):
+        yield name, scheduler, stable | {"prediction_type": "sample"}
+    # What is absent means something else to each class.
+    for name, scheduler in (("ddim", "DDIMScheduler"), ("euler", "EulerDiscreteScheduler"), ("euler-a", "EulerAncestralDiscreteScheduler"), ("dpm++2m", "DPMSolverMultistepScheduler")):
+        yield name, scheduler, {}
+
+
+def record_samplers():
+    """Runs of each scheduler as the pipelines of Stable Diffusion drive it: text to image, and image to image where strength is below 1."""
+    import importlib
+    import torch
+    import diffusers
+    generator = torch.Generator().manual_seed(12)
+    draw = lambda: torch.randn(1, 1, 1, 3, generator=generator)
+    flat = lambda tensor: [float(f"{v:.8g}") for v in tensor.flatten().tolist()]
+    cases = []
+    for name, kind, config in samplers_cases():
+        # DPM-Solver ends long runs in another way.
+        for steps, strength in ((10, 1.0), (1, 1.0), (10, 0.6), *((20, 1.0),) * name.startswith("dpm")):
+            scheduler = getattr(diffusers, kind).from_config(config)
+            module = importlib.import_module(scheduler.__module__)
+            tcd = name == "tcd"
+            scheduler.set_timesteps(steps, **({"strength": strength} if tcd else {}))
+            timesteps = scheduler.timesteps
+            start = float(scheduler.init_noise_sigma)
+            skipped = 0 if tcd else steps - min(int(steps * strength), steps)
+            timesteps = timesteps[skipped:]
+            if skipped and hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(skipped)
+            clean, noise = draw(), draw()
+            noised = scheduler.add_noise(clean, noise, timesteps[:1])
+            sample, trace = noised, []
+            for t in timesteps:
+                output, fresh = draw(), draw()
+                module.randn_tensor = lambda *_, **__: fresh
+                scaled = scheduler.scale_model_input(sample, t)
+                sample = scheduler.step(output, t, sample, return_dict=False)[0]
+                trace.append({"output": flat(output), "noise": flat(fresh), "scaled": flat(scaled), "previous": flat(sample)})
+            cases.append({"name": name, "config": config | {"_class_name": kind}, "steps": steps, "strength": strength, "start": start,
+                          "timesteps": [float(t) for t in timesteps], "clean": flat(clean), "noise": flat(noise), "noised": flat(noised), "trace": trace})
+    write("samplers.json", cases)
 
 
 def fnv(values):
@@ -202,7 +266,7 @@ def record_drawings():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["sampler", "tokenizer", "drawings", "clip-vocab", "clip-tokenizer"])
+    parser.add_argument("what", choices=["sampler", "samplers", "tokenizer", "drawings", "clip-vocab", "clip-tokenizer"])
     parser.add_argument("folder", nargs="?", type=Path, help="folder of the real CLIP vocabulary")
     arguments = parser.parse_args()
     if arguments.what.startswith("clip-") and arguments.folder is None:
@@ -210,6 +274,8 @@ def main():
     match arguments.what:
         case "sampler":
             record_sampler()
+        case "samplers":
+            record_samplers()
         case "tokenizer":
             record_tokenizer(DATA / "tokenizer", "tokenizer.json")
         case "drawings":

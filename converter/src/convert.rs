@@ -4,7 +4,7 @@ use crate::calibrate::{Sample, unscaled};
 use crate::compile::compile_models;
 use crate::family::{CompanionFile, Part, Piece, Source};
 use crate::golden::record_golden;
-use crate::language::convert_language;
+use crate::language::{convert_language, record_logits};
 use crate::lora::Loras;
 use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
@@ -190,6 +190,9 @@ fn add_language(
 ) -> Result<Option<LanguageConversion>, ConvertError> {
     let Some(language) = source.language.take() else { return Ok(None) };
     teller.tell(ConvertProgress::Language)?;
+    if request.golden.is_some() {
+        record_logits(&language, &request.source, writer)?;
+    }
     let companion = Companion::LanguageModel;
     let mut add = |name: &str, path: PathBuf| {
         let name = format!("{companion}/{name}");

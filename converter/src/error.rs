@@ -7,6 +7,7 @@ use rockshard_device::DeviceError;
 use rockshard_graph::VerifyError;
 use rockshard_import::ImportError;
 use rockshard_tensor::{ArchiveError, TensorError};
+use rockshard_vlm::LanguageError;
 use std::path::PathBuf;
 
 /// Why a model cannot be converted.
@@ -43,6 +44,14 @@ pub enum ConvertError {
         bits: u32,
         /// Why they cannot.
         reason: String,
+    },
+    /// Logits to judge a language model by cannot be read or computed.
+    #[error("{path}: no logits to compare with: {source}")]
+    LanguageLogits {
+        /// The decoder's file, or that of the logits.
+        path: PathBuf,
+        /// Cause.
+        source: LanguageError,
     },
     /// A part's ONNX file.
     #[error("{part} ({path}): {source}")]

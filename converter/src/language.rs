@@ -2,8 +2,11 @@
 //! asked for. What was read is believed only when it says what the export says.
 
 mod constants;
+mod golden;
 mod layers;
 mod products;
+
+pub(crate) use golden::record_logits;
 
 use crate::ConvertError;
 use layers::read_layers;

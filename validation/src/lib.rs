@@ -11,6 +11,7 @@ mod error;
 mod html;
 mod inputs;
 mod judge;
+mod language;
 mod metrics;
 mod pack;
 mod recorded;
@@ -21,6 +22,7 @@ mod values;
 pub use error::{ReportError, ValidationError};
 pub use html::{ReportExtras, render_html, write_report};
 pub use inputs::random_inputs;
+pub use language::{LanguageReport, LogitsAgreement, RecordedLogits, Words};
 pub use metrics::{
     CompareError, F16_MIN_NORMAL, IntegerMetrics, Metrics, RealMetrics, after_norm_cosine, compare,
 };

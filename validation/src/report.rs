@@ -1,6 +1,6 @@
 //! What a validation found, as data.
 
-use crate::Metrics;
+use crate::{LanguageReport, Metrics};
 use rockshard_manifest::{AttentionTiling, CoreId, ImportCheck, SandwichRegion};
 use rockshard_tensor::DType;
 use serde::{Deserialize, Serialize};
@@ -255,6 +255,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// All models in running order.
     pub models: Vec<ModelReport>,
+    /// What was found of a language model; absent where the pack has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<LanguageReport>,
 }
 
 /// What is known of an import where the original was not run.
@@ -270,8 +273,30 @@ impl Report {
         reference: impl Into<String>,
         models: Vec<ModelReport>,
     ) -> Self {
-        let verdict = Verdict::of_parts(models.iter().map(|m| (m.model.as_str(), &m.verdict)));
-        Report { threshold, device: device.into(), reference: reference.into(), verdict, models }
+        let mut report = Report {
+            threshold,
+            device: device.into(),
+            reference: reference.into(),
+            verdict: not_imported(),
+            models,
+            language: None,
+        };
+        report.judge();
+        report
+    }
+
+    /// The verdict over all models, and over the language model where it was compared with something.
+    fn judge(&mut self) {
+        let models = self.models.iter().map(|m| (m.model.as_str(), &m.verdict));
+        let unchecked = |verdict: &Verdict| matches!(verdict, Verdict::Unchecked { .. });
+        let language = self.language.iter().map(|l| ("language", &l.verdict));
+        self.verdict = Verdict::of_parts(models.chain(language.filter(|(_, v)| !unchecked(v))));
+    }
+
+    /// Enter what was found of the language model.
+    pub fn judge_language(&mut self, language: LanguageReport) {
+        self.language = Some(language);
+        self.judge();
     }
 
     /// Enter what comparing the original files found, by model.
@@ -281,8 +306,7 @@ impl Report {
                 model.judge_import(import);
             }
         }
-        self.verdict =
-            Verdict::of_parts(self.models.iter().map(|m| (m.model.as_str(), &m.verdict)));
+        self.judge();
     }
 
     /// Whether every layer of every model was compared and agrees.
@@ -339,6 +363,7 @@ impl Report {
                 lines.push(format!("{name}: output {:?} {}", output.name, output.describe()));
             }
         }
+        lines.extend(self.language.iter().flat_map(LanguageReport::summary));
         lines
     }
 }

@@ -8,7 +8,7 @@ pub use bench::BenchArgs;
 pub use caption::{CaptionArgs, ChatArgs};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rockshard::DeviceName;
+use rockshard::{DeviceName, SamplerName};
 use rockshard::{LoraFile, Mode, Optimise, Placement, Sandwich, Shards, Tile};
 use std::path::PathBuf;
 pub use stream::StreamArgs;
@@ -279,15 +279,18 @@ pub struct GenerateArgs {
     /// What to draw.
     #[arg(long)]
     pub prompt: String,
-    /// Sampling steps.
-    #[arg(long, default_value_t = 4)]
-    pub steps: usize,
+    /// Sampler. Default: the one that the model's scheduler names.
+    #[arg(long, value_parser = sampler())]
+    pub sampler: Option<SamplerName>,
+    /// Sampling steps. Default: 4 with lcm and tcd, 20 with the others.
+    #[arg(long)]
+    pub steps: Option<usize>,
     /// Seed of the first picture; the next ones count up.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Guidance scale; 1 is none.
-    #[arg(long, default_value_t = 2.0)]
-    pub guidance: f64,
+    /// Guidance scale; 1 is none. Default: 2 with lcm, 1 with tcd, 7.5 with the others.
+    #[arg(long)]
+    pub guidance: Option<f64>,
     /// What to keep away from (models with classifier-free guidance).
     #[arg(long)]
     pub negative: Option<String>,
@@ -358,6 +361,9 @@ pub struct ValidateArgs {
     /// Prompt whose run gives the networks' inputs.
     #[arg(long, default_value = "a small green square at the top right of a white background")]
     pub prompt: String,
+    /// Picture that a vision encoder gets, and that the words are about. Default: a red disc on blue.
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<PathBuf>,
     /// An input instead: [PART.]NAME=FILE.npy; repeatable. Parts without any get seeded noise.
     #[arg(long = "input", value_name = "[PART.]NAME=FILE.npy")]
     pub inputs: Vec<String>,
@@ -366,7 +372,7 @@ pub struct ValidateArgs {
     #[arg(long, value_name = "MODEL")]
     pub original: Option<PathBuf>,
     /// Compare with the tensors that `convert --golden` recorded, on the inputs recorded with them, instead of running the reference.
-    #[arg(long, conflicts_with_all = ["prompt", "inputs"])]
+    #[arg(long, conflicts_with_all = ["prompt", "image", "inputs"])]
     pub golden: bool,
     /// Device to judge.
     #[arg(long, value_parser = device(), default_value = "sim")]
@@ -380,6 +386,12 @@ pub struct DoctorArgs {
     /// feature).
     #[arg(long)]
     pub pack: Option<PathBuf>,
+}
+
+/// The samplers' names, with what each is.
+fn sampler() -> impl TypedValueParser<Value = SamplerName> {
+    let names = SamplerName::ALL.map(|name| PossibleValue::new(name.as_str()).help(name.title()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<SamplerName>())
 }
 
 /// The devices' names, with what each is.

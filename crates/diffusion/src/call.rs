@@ -69,6 +69,14 @@ pub(crate) fn integers(spec: &TensorSpec, values: Vec<i64>) -> Tensor {
     }
 }
 
+/// A number in whichever type a network declares for it, rounded where that has whole numbers only.
+pub(crate) fn numbers(spec: &TensorSpec, value: f64) -> Tensor {
+    if spec.dtype.is_float() {
+        return Tensor::from_f32(spec.shape.clone(), vec![value as f32]);
+    }
+    integers(spec, vec![value.round_ties_even() as i64])
+}
+
 /// Start a network; what comes is the output `name` of each item.
 pub(crate) fn start(
     networks: &dyn Networks,

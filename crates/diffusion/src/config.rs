@@ -1,6 +1,6 @@
 //! What generation must know about a model besides its networks: the content of a pack's `sampler.json`.
 
-use crate::{LcmSampler, SamplerConfig, SamplerError};
+use crate::{Sampler, SamplerConfig, SamplerError, SamplerName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,11 @@ impl PipelineConfig {
     /// # Errors
     /// Files that are missing or malformed, and settings that are not supported.
     pub fn from_model_directory(folder: &Path) -> Result<Self, ConfigError> {
-        let sampler: SamplerConfig = read(&folder.join("scheduler").join("scheduler_config.json"))?;
+        let scheduler = folder.join("scheduler").join("scheduler_config.json");
+        let text = std::fs::read_to_string(&scheduler)
+            .map_err(|source| ConfigError::Read { path: scheduler.clone(), source })?;
+        let sampler = SamplerConfig::from_scheduler(&text)
+            .map_err(|source| ConfigError::Json { path: scheduler, source })?;
         let unet: UnetFile =
             read_if_there(&folder.join("unet").join("config.json"))?.unwrap_or_default();
         let vae: Option<VaeFile> = read_if_there(&folder.join("vae_decoder").join("config.json"))?;
@@ -131,7 +135,9 @@ impl PipelineConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        LcmSampler::new(&self.sampler)?;
+        // A scheduler that is not there may be replaced by another one when a picture is drawn.
+        let name = SamplerName::of(&self.sampler).unwrap_or(SamplerName::Ddim);
+        Sampler::new(&self.sampler, Some(name))?;
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
             let value = self.scaling_factor.to_string();
             return Err(ConfigError::Value {

@@ -33,7 +33,7 @@ pub use picture::{Parameters, Picture, PictureError};
 pub use pictures::PictureCodec;
 pub use request::{DrawProgress, Generated, InitialPicture, MAX_COUNT, Request};
 pub use rows::{Row, Rows};
-pub use sampler::{LcmSampler, Step};
+pub use sampler::{History, LcmSampler, Run, Sampler, SamplerName, Step};
 pub use schedule::{SamplerConfig, SamplerError};
 pub use text_to_image::TextToImage;
 pub use tokenizer::{ClipTokenizer, TokenizerError, Tokens};

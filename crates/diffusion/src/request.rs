@@ -1,6 +1,6 @@
 //! What is asked of a pipeline, and what it tells and gives.
 
-use crate::Picture;
+use crate::{Picture, SamplerName};
 
 /// Most pictures one request may ask for.
 pub const MAX_COUNT: u32 = 256;
@@ -26,6 +26,8 @@ pub struct Request {
     pub count: u32,
     /// Picture to start from.
     pub initial: Option<InitialPicture>,
+    /// Sampler; `None` is the one that the model's scheduler names.
+    pub sampler: Option<SamplerName>,
 }
 
 impl Default for Request {
@@ -40,6 +42,7 @@ impl Default for Request {
             height: 512,
             count: 1,
             initial: None,
+            sampler: None,
         }
     }
 }

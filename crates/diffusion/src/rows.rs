@@ -3,7 +3,7 @@
 //! A row is one item of the U-Net: a latent with a timestep, hidden states and guidance of its own. A driver that draws pictures gives all
 //! rows one timestep; a stream gives each the timestep its frame has come to.
 
-use crate::call::{elements, first_output, input, integers, interface, spec, start_values};
+use crate::call::{elements, first_output, input, interface, numbers, spec, start_values};
 use crate::{Error, Networks, Pending, PipelineConfig, TensorMap, guidance_embedding};
 use rockshard_manifest::{Role, TensorSpec};
 use rockshard_tensor::Tensor;
@@ -16,8 +16,8 @@ const ROLE: Role = Role::Unet;
 pub struct Row {
     /// The noisy latent: as many values as [`Rows::latent_shape`] has.
     pub latent: Vec<f32>,
-    /// The level of its noise, in the steps of training.
-    pub timestep: i64,
+    /// The level of its noise, in the steps of training; rounded where the U-Net takes whole numbers.
+    pub timestep: f64,
     /// The inputs that the prompt decides ([`Conditioning::prompt`](crate::Conditioning::prompt)).
     pub prompt: TensorMap,
     /// The guidance scale as [`Rows::embed_guidance`] gives it, for a U-Net that takes one.
@@ -124,7 +124,7 @@ impl Rows {
         }
         let mut map = row.prompt;
         map.insert("sample".to_owned(), Tensor::from_f32(self.latent, row.latent));
-        map.insert("timestep".to_owned(), integers(&self.timestep, vec![row.timestep]));
+        map.insert("timestep".to_owned(), numbers(&self.timestep, row.timestep));
         map.extend(row.guidance.map(|embedding| ("timestep_cond".to_owned(), embedding)));
         Ok(map)
     }

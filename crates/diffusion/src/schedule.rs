@@ -1,11 +1,16 @@
 //! The noise schedule of a `scheduler_config.json`.
 
+use crate::SamplerName;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-/// Fields of diffusers' `scheduler_config.json` that the LCM sampler reads, with diffusers' defaults; others are ignored.
+/// Fields of diffusers' `scheduler_config.json` that samplers read, with the defaults of its LCM scheduler; others are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SamplerConfig {
+    /// diffusers' class of the scheduler; LCM where there is none.
+    #[serde(rename = "_class_name", skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Number of noise levels the model was trained on.
     pub num_train_timesteps: usize,
     /// First beta.
@@ -27,13 +32,70 @@ pub struct SamplerConfig {
     pub clip_sample: bool,
     /// Largest magnitude under `clip_sample`.
     pub clip_sample_range: f64,
-    /// Accepted for compatibility: an LCM schedule has no level before its last one, so it changes nothing.
+    /// Behind the last level there is no noise; else as much as at the first level of the training.
     pub set_alpha_to_one: bool,
     /// Dynamic thresholding; refused, it does not suit latents.
     pub thresholding: bool,
     /// Zero terminal signal; refused.
     pub rescale_betas_zero_snr: bool,
+    /// `leading`, `trailing` or `linspace`; absent, what is usual with a sampler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_spacing: Option<String>,
+    /// Added to every level by `leading`.
+    pub steps_offset: usize,
+    /// Noise levels by Karras et al. 2022.
+    pub use_karras_sigmas: bool,
+    /// Other noise levels; refused.
+    pub use_exponential_sigmas: bool,
+    /// Other noise levels; refused.
+    pub use_beta_sigmas: bool,
+    /// Other noise levels; refused.
+    pub use_lu_lambdas: bool,
+    /// Other noise levels; refused.
+    pub use_flow_sigmas: bool,
+    /// Least of Karras' noise levels; absent, the training's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_min: Option<f64>,
+    /// Largest of Karras' noise levels; absent, the training's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_max: Option<f64>,
+    /// Noise behind the last step: `zero` or `sigma_min`.
+    pub final_sigmas_type: String,
+    /// Of DPM-Solver: `dpmsolver++`.
+    pub algorithm_type: String,
+    /// Of DPM-Solver: 1 or 2.
+    pub solver_order: usize,
+    /// Of DPM-Solver: `midpoint` or `heun`.
+    pub solver_type: String,
+    /// Of DPM-Solver: short runs end with a step of first order.
+    pub lower_order_final: bool,
+    /// Of DPM-Solver: all runs do.
+    pub euler_at_final: bool,
+    /// Of PNDM: no Runge-Kutta steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip_prk_steps: Option<bool>,
 }
+
+/// What a field that is absent means to a class of diffusers, where that is not what it means to its LCM scheduler.
+const CLASS_DEFAULTS: [(&str, &str); 5] = [
+    (
+        "DDIMScheduler",
+        r#"{"beta_start":0.0001,"beta_end":0.02,"beta_schedule":"linear","clip_sample":true}"#,
+    ),
+    (
+        "PNDMScheduler",
+        r#"{"beta_start":0.0001,"beta_end":0.02,"beta_schedule":"linear","set_alpha_to_one":false,"skip_prk_steps":false}"#,
+    ),
+    ("EulerDiscreteScheduler", r#"{"beta_start":0.0001,"beta_end":0.02,"beta_schedule":"linear"}"#),
+    (
+        "EulerAncestralDiscreteScheduler",
+        r#"{"beta_start":0.0001,"beta_end":0.02,"beta_schedule":"linear"}"#,
+    ),
+    (
+        "DPMSolverMultistepScheduler",
+        r#"{"beta_start":0.0001,"beta_end":0.02,"beta_schedule":"linear"}"#,
+    ),
+];
 
 impl Default for SamplerConfig {
     fn default() -> Self {
@@ -51,6 +113,23 @@ impl Default for SamplerConfig {
             set_alpha_to_one: true,
             thresholding: false,
             rescale_betas_zero_snr: false,
+            class: None,
+            timestep_spacing: None,
+            steps_offset: 0,
+            use_karras_sigmas: false,
+            use_exponential_sigmas: false,
+            use_beta_sigmas: false,
+            use_lu_lambdas: false,
+            use_flow_sigmas: false,
+            sigma_min: None,
+            sigma_max: None,
+            final_sigmas_type: "zero".to_owned(),
+            algorithm_type: "dpmsolver++".to_owned(),
+            solver_order: 2,
+            solver_type: "midpoint".to_owned(),
+            lower_order_final: true,
+            euler_at_final: false,
+            skip_prk_steps: None,
         }
     }
 }
@@ -67,6 +146,25 @@ pub enum SamplerError {
         value: String,
         /// What is supported.
         expected: &'static str,
+    },
+    /// A scheduler that is not there.
+    #[error(
+        "the model's scheduler is {class}, which is not there; there are {}",
+        SamplerName::known()
+    )]
+    Unknown {
+        /// diffusers' class.
+        class: String,
+    },
+    /// A strength at which nothing is left to do.
+    #[error(
+        "{steps} steps at strength {strength} leave none to do; ask for more steps or more strength"
+    )]
+    NoStepsLeft {
+        /// Steps asked for.
+        steps: usize,
+        /// Strength asked for.
+        strength: f64,
     },
     /// No steps were asked for.
     #[error("at least 1 step is needed")]
@@ -123,6 +221,22 @@ pub enum SamplerError {
 }
 
 impl SamplerConfig {
+    /// Parse a `scheduler_config.json`: what is absent means what it means to the class that the file names. Infinities, which Python writes and JSON does not
+    /// have, stand for the default.
+    ///
+    /// # Errors
+    /// Malformed JSON, or fields of other types.
+    pub fn from_scheduler(text: &str) -> Result<Self, serde_json::Error> {
+        let text = text.replace("-Infinity", "null").replace("Infinity", "null");
+        let given: Map<String, Value> = serde_json::from_str(&text)?;
+        let class = given.get("_class_name").and_then(Value::as_str);
+        let defaults = CLASS_DEFAULTS.iter().find(|(name, _)| Some(*name) == class);
+        let mut fields: Map<String, Value> =
+            serde_json::from_str(defaults.map_or("{}", |(_, fields)| fields))?;
+        fields.extend(given.into_iter().filter(|(_, value)| !value.is_null()));
+        serde_json::from_value(Value::Object(fields))
+    }
+
     /// The share of signal (`alphas_cumprod`) at every training timestep.
     ///
     /// # Errors

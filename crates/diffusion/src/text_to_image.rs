@@ -2,9 +2,9 @@
 
 use crate::noise::{START, standard_normal};
 use crate::{
-    ClipTokenizer, Conditioner, Conditioning, DrawProgress, Error, Generated, LcmSampler,
-    MAX_COUNT, Networks, Parameters, Picture, PictureCodec, PipelineConfig, Request, Row, Rows,
-    TensorMap, classifier_free,
+    ClipTokenizer, Conditioner, Conditioning, DrawProgress, Error, Generated, History, MAX_COUNT,
+    Networks, Parameters, Picture, PictureCodec, PipelineConfig, Request, Row, Rows, Sampler,
+    SamplerConfig, SamplerError, SamplerName, TensorMap, classifier_free,
 };
 use rockshard_tensor::Tensor;
 use std::ops::ControlFlow;
@@ -16,7 +16,7 @@ pub struct TextToImage {
     conditioner: Conditioner,
     rows: Rows,
     pictures: PictureCodec,
-    sampler: LcmSampler,
+    sampler: SamplerConfig,
     model: String,
 }
 
@@ -43,7 +43,7 @@ impl TextToImage {
             conditioner: Conditioner::new(networks.clone(), tokenizer)?,
             pictures: PictureCodec::new(networks, rows.latent_shape(), config)?,
             rows,
-            sampler: LcmSampler::new(&config.sampler)?,
+            sampler: config.sampler.clone(),
             model: config.model.clone(),
         })
     }
@@ -56,6 +56,14 @@ impl TextToImage {
             pictures: self.pictures.over(networks.clone()),
             ..self.clone()
         }
+    }
+
+    /// The sampler that the model's scheduler names.
+    ///
+    /// # Errors
+    /// A scheduler that is not there.
+    pub fn usual_sampler(&self) -> Result<SamplerName, SamplerError> {
+        SamplerName::of(&self.sampler)
     }
 
     /// Generate pictures. `progress` is told of every stage and stops the request by breaking.
@@ -72,7 +80,8 @@ impl TextToImage {
             if progress(p).is_break() { Err(Error::Cancelled) } else { Ok(()) }
         };
         let strength = request.initial.as_ref().map_or(1.0, |initial| initial.strength);
-        let timesteps = self.sampler.timesteps(request.steps, strength)?;
+        let sampler = Sampler::new(&self.sampler, request.sampler)?;
+        let run = sampler.run(request.steps, strength)?;
         let (guide, dropped_tokens) = self.guide(request)?;
         report(DrawProgress::Prompt)?;
 
@@ -81,25 +90,33 @@ impl TextToImage {
         let values = self.rows.latent_shape().iter().product();
         let noise = |seed: u64, step: u32| standard_normal(seed, 0, step, values);
         let mut latents: Vec<Vec<f32>> = seeds.iter().map(|&seed| noise(seed, START)).collect();
-        if let Some(initial) = &request.initial {
-            let clean = self.pictures.encode(&initial.picture)?;
-            for latent in &mut latents {
-                *latent = self.sampler.add_noise(timesteps[0], &clean, latent)?;
+        match &request.initial {
+            Some(initial) => {
+                let clean = self.pictures.encode(&initial.picture)?;
+                for latent in &mut latents {
+                    *latent = sampler.noised(&run, &clean, latent)?;
+                }
             }
+            None => latents.iter_mut().flatten().for_each(|v| *v *= run.start as f32),
         }
-        for (index, &timestep) in timesteps.iter().enumerate() {
-            let predictions = self.predict(&latents, timestep, &guide)?;
-            for ((latent, output), &seed) in latents.iter_mut().zip(&predictions).zip(&seeds) {
-                let last = index + 1 == timesteps.len();
-                let fresh = if last { Vec::new() } else { noise(seed, index as u32 + 1) };
-                *latent = self.sampler.step(&timesteps, index, output, latent, &fresh)?.previous;
+        let mut histories = vec![History::default(); latents.len()];
+        for (index, &timestep) in run.timesteps.iter().enumerate() {
+            let scaled: Vec<_> = latents.iter().map(|l| sampler.scaled(&run, index, l)).collect();
+            let predictions = self.predict(&scaled, timestep, &guide)?;
+            let runs = latents.iter_mut().zip(&mut histories).zip(&predictions).zip(&seeds);
+            for (((latent, history), output), &seed) in runs {
+                let fresh = match sampler.needs_noise(&run, index) {
+                    true => noise(seed, index as u32 + 1),
+                    false => Vec::new(),
+                };
+                *latent = sampler.step(&run, index, history, output, latent, &fresh)?;
             }
-            report(DrawProgress::Step { done: index + 1, total: timesteps.len() })?;
+            report(DrawProgress::Step { done: index + 1, total: run.timesteps.len() })?;
         }
         let pictures = self.pictures.decode(latents)?;
         report(DrawProgress::Decoded)?;
         let signed = |(picture, &seed)| {
-            let parameters = Some(self.parameters(request, seed));
+            let parameters = Some(self.parameters(request, seed, sampler.name()));
             Picture { parameters, ..picture }
         };
         let pictures = pictures.into_iter().zip(&seeds).map(signed).collect();
@@ -149,7 +166,7 @@ impl TextToImage {
     fn predict(
         &self,
         latents: &[Vec<f32>],
-        timestep: i64,
+        timestep: f64,
         guide: &Guide,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let row = |latent: &[f32], prompt: &TensorMap, guidance: Option<&Tensor>| Row {
@@ -173,12 +190,12 @@ impl TextToImage {
         }
     }
 
-    fn parameters(&self, request: &Request, seed: u64) -> Parameters {
+    fn parameters(&self, request: &Request, seed: u64, sampler: SamplerName) -> Parameters {
         Parameters {
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone().filter(|text| !text.is_empty()),
             steps: request.steps,
-            sampler: "LCM".to_owned(),
+            sampler: sampler.title().to_owned(),
             guidance: request.guidance,
             seed,
             width: request.width,

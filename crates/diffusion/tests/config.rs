@@ -17,8 +17,11 @@ fn configurations_come_from_a_model_directory_and_from_json() {
         r#"{"_class_name": "LCMScheduler", "trained_betas": null, "prediction_type": "v_prediction"}"#,
     );
     let plain = PipelineConfig::from_model_directory(&model).unwrap();
-    let sampler =
-        SamplerConfig { prediction_type: "v_prediction".into(), ..SamplerConfig::default() };
+    let sampler = SamplerConfig {
+        class: Some("LCMScheduler".into()),
+        prediction_type: "v_prediction".into(),
+        ..SamplerConfig::default()
+    };
     assert_eq!(
         plain,
         PipelineConfig { model: "my-model".into(), sampler, ..PipelineConfig::default() }

@@ -253,12 +253,12 @@ fn each_row_has_a_timestep_and_a_prompt_of_its_own() {
         .into(),
         guidance: rows.embed_guidance(1.0).unwrap(),
     };
-    let found = rows.predict(vec![row(100, 0.0), row(900, 0.0), row(900, 2.0)]).unwrap();
+    let found = rows.predict(vec![row(100.0, 0.0), row(900.0, 0.0), row(900.0, 2.0)]).unwrap();
     let first: Vec<f32> = found.iter().map(|values| values[0]).collect();
     let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
     assert!(close(first[1] - first[0], 0.08) && close(first[2] - first[1], 2.0), "{first:?}");
     assert_eq!(models.take_calls(), [(Role::Unet, 3)]);
-    let short = Row { latent: vec![0.0; 3], ..row(1, 0.0) };
+    let short = Row { latent: vec![0.0; 3], ..row(1.0, 0.0) };
     assert!(matches!(rows.predict(vec![short]), Err(Error::Latent { expected: 64, found: 3 })));
 }
 

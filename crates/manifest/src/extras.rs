@@ -3,6 +3,9 @@
 use rockshard_tensor::DType;
 use serde::{Deserialize, Serialize};
 
+/// A pack's file of the logits that the exported language model gave, where they were recorded.
+pub const LOGITS_FILE: &str = "golden/language_model.safetensors";
+
 /// A recorded run of a model's reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

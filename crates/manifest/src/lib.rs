@@ -10,7 +10,7 @@ mod model;
 mod words;
 
 pub use digest::{Digest, FileEntry};
-pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, Verified};
+pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, LOGITS_FILE, Verified};
 pub use language::LanguageConversion;
 pub use model::{
     AttentionTiling, Conversion, CoreId, Generator, ImportCheck, MANIFEST_FILE, Manifest,

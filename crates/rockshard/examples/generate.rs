@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let cores = rockshard::take_cores(DeviceName::Sim)?;
     let painter = Painter::load(&cores, &Pack::open(&pack)?, &PainterOptions::default())?;
-    let request = painter.request(&prompt);
+    let request = painter.request(&prompt, None)?;
     let drawing = painter.draw(&request, &RunOptions::default(), &mut |_| Continue(()))?;
 
     let picture = out.join("picture.png");

@@ -4,6 +4,7 @@
 
 mod conversation;
 mod seeing;
+mod words;
 
 use crate::{Error, pick_mode};
 pub use conversation::{Answer, Conversation, Times};
@@ -14,6 +15,7 @@ use rockshard_vlm::{ImageProcessor, LanguageModel, Prompter};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+pub use words::picture_inputs;
 
 /// Views that mostly run together: what the planner plans for.
 const TOGETHER: usize = 17;
@@ -55,11 +57,8 @@ impl Captioner {
         }
         let vision = manifest.models.iter().find(|m| m.role == Role::VisionEncoder);
         let vision = vision.ok_or_else(|| fail("it has no vision encoder".into()))?.clone();
-        let folder = |companion: Companion| -> Result<PathBuf, Error> {
-            let files = manifest.companions.get(&companion).map(Vec::as_slice).unwrap_or_default();
-            let paths = files.iter().map(|file| pack.file(file)).collect::<Result<Vec<_>, _>>()?;
-            let parent = paths.first().and_then(|path| path.parent());
-            parent.map(Path::to_owned).ok_or_else(|| {
+        let folder = |companion: Companion| {
+            folder(pack, companion)?.ok_or_else(|| {
                 fail(format!("it has no {companion}; convert a directory that has the whole model"))
             })
         };
@@ -72,10 +71,7 @@ impl Captioner {
         let context = context.map_or(USUAL_CONTEXT, |c| c as usize);
         let language = LanguageModel::open(&language, context, options.threads)?;
         let places = places(&vision, language.width()).map_err(fail)?;
-        let path = preprocessor.join("preprocessor_config.json");
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|source| Error::Read { path, source })?;
-        let mut processor = ImageProcessor::from_json(&text)?;
+        let mut processor = processor(&preprocessor)?;
         if let Some(grid) = options.grid {
             processor = processor.with_grid(grid)?;
         }
@@ -95,10 +91,31 @@ impl Captioner {
         Ok(Captioner { loaded, vision, processor, prompter, language, stops })
     }
 
+    /// The language model.
+    pub(crate) fn language(&self) -> &Arc<LanguageModel> {
+        &self.language
+    }
+
     /// Faults that were met while the pack was loaded, and what was done about each.
     pub fn incidents(&self) -> &[Incident] {
         self.loaded.incidents()
     }
+}
+
+/// Where a pack has the files of a companion; `None` without any.
+fn folder(pack: &Pack, companion: Companion) -> Result<Option<PathBuf>, Error> {
+    let files = pack.manifest().companions.get(&companion);
+    let files = files.map(Vec::as_slice).unwrap_or_default();
+    let paths = files.iter().map(|file| pack.file(file)).collect::<Result<Vec<_>, _>>()?;
+    Ok(paths.first().and_then(|path| path.parent()).map(Path::to_owned))
+}
+
+/// What makes views of images, as a folder's configuration says.
+fn processor(folder: &Path) -> Result<ImageProcessor, Error> {
+    let path = folder.join("preprocessor_config.json");
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|source| Error::Read { path, source })?;
+    Ok(ImageProcessor::from_json(&text)?)
 }
 
 /// Features of a view: what the vision encoder gives for one, over the width of the language model.

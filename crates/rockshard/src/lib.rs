@@ -17,7 +17,7 @@
 //!
 //! let cores = rockshard::take_cores(DeviceName::Sim)?;
 //! let painter = Painter::load(&cores, &Pack::open(&pack)?, &PainterOptions::default())?;
-//! let request = painter.request("a small yellow ring on a black background");
+//! let request = painter.request("a small yellow ring on a black background", None)?;
 //! let drawing = painter.draw(&request, &RunOptions::default(), &mut |_| Continue(()))?;
 //! drawing.pictures[0].save(&folder.path().join("ring.png"))?;
 //! println!("modelled: {:.1} ms of the NPU", drawing.trace.modelled_total_us() / 1e3);
@@ -76,7 +76,7 @@ mod painter;
 mod stream;
 mod validating;
 
-pub use captioner::{Answer, Captioner, CaptionerOptions, Conversation, Times};
+pub use captioner::{Answer, Captioner, CaptionerOptions, Conversation, Times, picture_inputs};
 pub use converting::convert;
 pub use cores::{take_cores, take_cores_with};
 pub use error::Error;
@@ -91,7 +91,7 @@ pub use rockshard_cost::Rk3588;
 pub use rockshard_devices::{DeviceDefaults, DeviceName, open as open_devices};
 pub use rockshard_diffusion::stream::{CfgType, FrameSource, Settings, Similarity, StreamConfig};
 pub use rockshard_diffusion::{
-    DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request,
+    DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request, SamplerName,
 };
 pub use rockshard_manifest::{
     Companion, CoreId, Family, ImportCheck, LanguageConversion, Manifest, Model, Optimise,
@@ -104,15 +104,15 @@ pub use rockshard_runtime::{
 };
 pub use rockshard_tensor::{DType, Tensor};
 pub use rockshard_validation::{
-    Report, ReportExtras, ValidateProgress, ValidationError, Verdict, random_inputs,
-    validate_golden, write_report,
+    LanguageReport, LogitsAgreement, RecordedLogits, Report, ReportExtras, ValidateProgress,
+    ValidationError, Verdict, Words, random_inputs, validate_golden, write_report,
 };
 pub use rockshard_vlm::{End, ImageError, LanguageError, Rgb, Sampling, WeightBits};
 pub use stream::{
     GROUPS_BESIDE_CORES, QueueOptions, Stream, StreamFrame, StreamModel, StreamOptions,
     StreamStats, Vae,
 };
-pub use validating::{check_import, recorded_inputs, validate};
+pub use validating::{check_import, recorded_inputs, test_picture, validate, validate_language};
 
 /// Tensors by name.
 pub type TensorMap = std::collections::BTreeMap<String, Tensor>;

@@ -4,7 +4,8 @@ use crate::loading::{Loaded, Loading};
 use crate::networks::{PackNetworks, Recorder};
 use crate::{Error, ModelInputs};
 use rockshard_diffusion::{
-    ClipTokenizer, DrawProgress, Generated, Networks, Picture, PipelineConfig, Request, TextToImage,
+    ClipTokenizer, DrawProgress, Generated, Networks, Picture, PipelineConfig, Request,
+    SamplerName, TextToImage,
 };
 use rockshard_pack::{Mode, Pack};
 use rockshard_runtime::{Cores, Incident, RunOptions, Trace};
@@ -93,10 +94,24 @@ impl Painter {
         &self.incidents
     }
 
-    /// A request for one picture of a prompt, of the painter's size.
-    pub fn request(&self, prompt: &str) -> Request {
+    /// A request for one picture of a prompt, of the painter's size, by a sampler (`None`: the one that the model's scheduler names), with the steps and the
+    /// guidance that are usual with it.
+    ///
+    /// # Errors
+    /// The model's scheduler is one that is not there, and no other was asked for.
+    pub fn request(&self, prompt: &str, sampler: Option<SamplerName>) -> Result<Request, Error> {
+        let usual = || self.drawing.usual_sampler().map_err(rockshard_diffusion::Error::from);
+        let name = sampler.map_or_else(usual, Ok)?;
         let [width, height] = self.size;
-        Request { prompt: prompt.to_owned(), width, height, ..Request::default() }
+        Ok(Request {
+            prompt: prompt.to_owned(),
+            width,
+            height,
+            steps: name.usual_steps(),
+            guidance: name.usual_guidance(),
+            sampler: Some(name),
+            ..Request::default()
+        })
     }
 
     /// Draw. Every run of it has these options; `progress` is told of every stage and stops the request by breaking.

@@ -1,10 +1,14 @@
 //! Validation with what a pack's family gives: a text-to-image pack's networks are judged on the inputs of a real drawing.
 
+mod language;
+
+pub use language::{test_picture, validate_language};
+
 use crate::{Error, ModelInputs, Painter, PainterOptions, take_cores_with};
 use rockshard_converter::{Part, Source, check_original};
 use rockshard_device_cpu::CpuDevice;
 use rockshard_devices::{DeviceDefaults, DeviceName};
-use rockshard_diffusion::{DrawProgress, Request};
+use rockshard_diffusion::{DrawProgress, Request, SamplerName};
 use rockshard_manifest::{Family, Role};
 use rockshard_pack::{Devices, Mode, Pack};
 use rockshard_runtime::{CoresOptions, RunOptions};
@@ -14,8 +18,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Seed of the picture that inputs are recorded from.
+/// Seed and steps of the picture that inputs are recorded from.
 const SEED: u64 = 1;
+const STEPS: usize = 4;
 
 /// The inputs that each network is given while the reference draws a prompt; the VAE's encoder gets the picture. A pack of another family
 /// than text to image has none.
@@ -35,7 +40,10 @@ pub fn recorded_inputs(
     let cores = CoresOptions { time_limit, memory_limit, ..CoresOptions::new(1) };
     let cores = take_cores_with(&rockshard_devices::open(DeviceName::Cpu)?, cores)?;
     let painter = Painter::load(&cores, pack, &PainterOptions::default())?;
-    let request = Request { seed: SEED, ..painter.request(prompt) };
+    // Any sampler gives such inputs.
+    let usual = painter.request(prompt, None);
+    let usual = usual.or_else(|_| painter.request(prompt, Some(SamplerName::Ddim)))?;
+    let request = Request { seed: SEED, steps: STEPS, ..usual };
     let (drawing, mut inputs) = painter.draw_and_record(&request, options, progress)?;
     let at_size = |r: Option<[u32; 2]>| r.is_none_or(|r| r == painter.size());
     let mut encoders = pack.manifest().models.iter().filter(|m| m.role == Role::VaeEncoder);

@@ -1,23 +1,20 @@
 //! The bundled vision-language model on held-out scenes: what it says through the simulator is what ONNX Runtime says behind transformers' processor
 //! (`tools/record_vlm_scenes.py`), it is right, and it describes what the bundled text-to-image model draws from a prompt.
 
+mod scenes;
+
 use rockshard::{
-    Captioner, CaptionerOptions, ConvertRequest, Cores, DeviceName, Pack, Painter, PainterOptions,
-    Rgb, RunOptions, Sampling, convert,
+    Captioner, CaptionerOptions, Cores, DeviceName, Pack, Painter, PainterOptions, Rgb, RunOptions,
+    Sampling,
 };
+use scenes::{converted, drawings, repository};
 use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-const SIDE: usize = 128;
-const ROW: usize = 20;
 const SCENES: usize = 200;
 const QUESTION: &str = "Describe this image.";
-
-fn repository(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)
-}
 
 fn json(path: PathBuf) -> Vec<Json> {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -27,35 +24,12 @@ fn text<'a>(record: &'a Json, key: &str) -> &'a str {
     record[key].as_str().unwrap()
 }
 
-fn converted(model: &str) -> (tempfile::TempDir, Pack) {
-    let folder = tempfile::tempdir().unwrap();
-    let request = ConvertRequest::new(repository(model), folder.path().join("pack"));
-    convert(request, &mut |_| ControlFlow::Continue(())).unwrap();
-    let pack = Pack::open(&folder.path().join("pack")).unwrap();
-    (folder, pack)
-}
-
 fn say(captioner: &Captioner, image: &Rgb, question: &str) -> String {
     let mut conversation =
         captioner.conversation(Sampling::default(), RunOptions::default()).unwrap();
     let mut heard = |_: &str| ControlFlow::Continue(());
     let answer = conversation.ask(question, std::slice::from_ref(image), 32, &mut heard).unwrap();
     answer.text.trim().to_owned()
-}
-
-/// The drawings on the recorded sheet, row by row.
-fn drawings(count: usize) -> Vec<Rgb> {
-    let sheet = std::fs::read(repository("crates/rockshard/tests/data/scenes.png")).unwrap();
-    let sheet = Rgb::from_file(&sheet).unwrap();
-    let drawing = |number: usize| {
-        let (left, top) = (number % ROW * SIDE, number / ROW * SIDE);
-        let row = |y: usize| {
-            let from = ((top + y) * sheet.width + left) * 3;
-            sheet.bytes[from..from + SIDE * 3].to_vec()
-        };
-        Rgb::new(SIDE, SIDE, (0..SIDE).flat_map(row).collect()).unwrap()
-    };
-    (0..count).map(drawing).collect()
 }
 
 /// Shares of the first scenes for which two of a record's texts are one.
@@ -145,7 +119,7 @@ fn what_is_drawn_is_described_as_it_was_asked_for() {
         let prompt = text(record, "caption");
         let request = rockshard::Request {
             seed: record["seed"].as_u64().unwrap(),
-            ..painter.request(prompt)
+            ..painter.request(prompt, None).unwrap()
         };
         let drawn = painter
             .draw(&request, &RunOptions::default(), &mut |_| ControlFlow::Continue(()))

@@ -4,6 +4,7 @@ mod decoder;
 mod generate;
 mod graph;
 mod model;
+mod record;
 mod sampling;
 mod session;
 
@@ -11,5 +12,6 @@ pub use decoder::{DecoderWriter, Shape, WeightBits};
 pub use generate::{End, Generation, generate};
 pub use graph::Export;
 pub use model::{DECODER_FILE, LanguageError, LanguageModel};
+pub use record::LogitsRecord;
 pub use sampling::{Sampler, Sampling, SamplingError};
 pub use session::Session;

@@ -1,8 +1,12 @@
 //! The report's words and numbers as the template prints them.
 
 use super::chart::{ErrorChart, ShareChart, error_chart, share_chart};
-use crate::{LayerReport, Metrics, ModelReport, Report, TensorReport, Verdict};
+use crate::{
+    LanguageReport, LayerReport, LogitsAgreement, Metrics, ModelReport, Report, TensorReport,
+    Verdict, Words,
+};
 use serde::Serialize;
+use std::cmp::Ordering;
 
 #[derive(Serialize)]
 pub(crate) struct Page {
@@ -14,6 +18,24 @@ pub(crate) struct Page {
     /// Layers that pass, fail and are unchecked.
     counts: [usize; 3],
     models: Vec<ModelPage>,
+    language: Option<LanguagePage>,
+}
+
+#[derive(Serialize)]
+struct LanguagePage {
+    state: &'static str,
+    /// What was compared, and the numbers.
+    rows: Vec<LogitsRow>,
+    words: Option<Words>,
+}
+
+#[derive(Serialize)]
+struct LogitsRow {
+    what: String,
+    cosine: String,
+    fails: bool,
+    difference: String,
+    same: String,
 }
 
 #[derive(Serialize)]
@@ -90,7 +112,28 @@ pub(crate) fn page(report: &Report) -> Page {
         reason: report.verdict.reason().to_owned(),
         counts,
         models: report.models.iter().enumerate().map(model).collect(),
+        language: report.language.as_ref().map(|l| language_page(l, report.threshold)),
     }
+}
+
+fn language_page(language: &LanguageReport, threshold: f64) -> LanguagePage {
+    let row = |what: String, found: &LogitsAgreement| LogitsRow {
+        what,
+        cosine: agreement(found.cosine),
+        // What is no number fails.
+        fails: !matches!(
+            found.cosine.partial_cmp(&threshold),
+            Some(Ordering::Greater | Ordering::Equal)
+        ),
+        difference: number(found.difference),
+        same: format!("{} of {}", found.same, found.tokens),
+    };
+    let recorded = language.logits.iter();
+    let mut rows: Vec<_> =
+        recorded.map(|r| row(format!("logits recorded by {}", r.engine), &r.agreement)).collect();
+    let words = language.words.iter();
+    rows.extend(words.map(|w| row("logits behind the words below".into(), &w.agreement)));
+    LanguagePage { state: language.verdict.word(), rows, words: language.words.clone() }
 }
 
 fn model_page(index: usize, model: &ModelReport, threshold: f64) -> ModelPage {

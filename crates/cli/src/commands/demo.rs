@@ -58,7 +58,8 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
         ..PainterOptions::default()
     };
     let painter = Painter::load(&cores, &pack, &options)?;
-    let request = Request { seed: args.seed, count: PICTURES, ..painter.request(&args.prompt) };
+    let usual = painter.request(&args.prompt, None)?;
+    let request = Request { seed: args.seed, count: PICTURES, ..usual };
     let drawing = Instant::now();
     let run_options = interrupt::run_options();
     let mut display = generate::shown(out, request.steps);

@@ -35,14 +35,15 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
         together: args.count as usize,
     };
     let painter = Painter::load(&cores, &pack, &options)?;
+    let usual = painter.request(&args.prompt, args.sampler)?;
     let request = Request {
         negative_prompt: args.negative.clone(),
-        steps: args.steps,
-        guidance: args.guidance,
+        steps: args.steps.unwrap_or(usual.steps),
+        guidance: args.guidance.unwrap_or(usual.guidance),
         seed: args.seed,
         count: args.count,
         initial,
-        ..painter.request(&args.prompt)
+        ..usual
     };
     let start = Instant::now();
     let mut drawing = draw(&painter, &request, out)?;

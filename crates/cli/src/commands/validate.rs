@@ -1,12 +1,14 @@
 //! `validate`: arguments to inputs, progress, and the report's summary.
 
 use crate::args::ValidateArgs;
-use crate::commands::generate;
+use crate::commands::{caption, generate};
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::Output;
 use anyhow::Result;
-use rockshard::{Devices, ModelInputs, Pack, Report, ReportExtras, ValidateProgress, write_report};
+use rockshard::{
+    Devices, ModelInputs, Pack, Report, ReportExtras, Rgb, ValidateProgress, write_report,
+};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -19,18 +21,39 @@ const STEPS: usize = 4;
 pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
     let devices = rockshard::open_devices(args.device)?;
-    let report = if args.golden {
-        rockshard::validate_golden(&pack, &devices, args.threshold, &mut shown(out))
-    } else {
-        let inputs = inputs(args, &pack, out)?;
-        let mut report = judge(&pack, &devices, &inputs, args.threshold, out)?;
-        if let Some(original) = &args.original {
-            let verdicts = rockshard::check_import(&pack, original, &inputs)?;
-            report.judge_imports(verdicts);
-        }
-        return finish(args, &pack, &report, out);
+    if args.golden {
+        let report = rockshard::validate_golden(&pack, &devices, args.threshold, &mut shown(out));
+        return finish(args, &pack, judge_language(args, &pack, None, ended(report)?)?, out);
+    }
+    let picture = match &args.image {
+        Some(path) => caption::image(path)?,
+        None => rockshard::test_picture(),
     };
-    finish(args, &pack, &ended(report)?, out)
+    let inputs = inputs(args, &pack, &picture, out)?;
+    let mut report = judge(&pack, &devices, &inputs, args.threshold, out)?;
+    if let Some(original) = &args.original {
+        let verdicts = rockshard::check_import(&pack, original, &inputs)?;
+        report.judge_imports(verdicts);
+    }
+    finish(args, &pack, judge_language(args, &pack, Some(&picture), report)?, out)
+}
+
+/// Enter in a report what is found of the language model, where there is one.
+fn judge_language(
+    args: &ValidateArgs,
+    pack: &Pack,
+    picture: Option<&Rgb>,
+    mut report: Report,
+) -> Result<Report> {
+    if pack.manifest().conversion.language.is_none() {
+        return Ok(report);
+    }
+    let cores = rockshard::take_cores(args.device)?;
+    let found = rockshard::validate_language(pack, &cores, picture, args.threshold)?;
+    if let Some(language) = found {
+        report.judge_language(language);
+    }
+    Ok(report)
 }
 
 /// Compare with the reference, showing progress.
@@ -52,13 +75,13 @@ fn ended<E: Into<anyhow::Error>>(report: Result<Report, E>) -> Result<Report> {
     report.map_err(Into::into)
 }
 
-fn finish(args: &ValidateArgs, pack: &Pack, report: &Report, out: &Output) -> Result<ExitCode> {
+fn finish(args: &ValidateArgs, pack: &Pack, report: Report, out: &Output) -> Result<ExitCode> {
     if let Some(path) = &args.report {
-        write_report(report, &ReportExtras::default(), path)?;
+        write_report(&report, &ReportExtras::default(), path)?;
     }
-    out.result(report, || {
+    out.result(&report, || {
         let mut lines = report.summary();
-        lines.extend(next_step(pack, report).map(|step| format!("try next: {step}")));
+        lines.extend(next_step(pack, &report).map(|step| format!("try next: {step}")));
         lines.join("\n")
     });
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(BELOW_THRESHOLD) })
@@ -87,10 +110,11 @@ fn next_step(pack: &Pack, report: &Report) -> Option<String> {
     })
 }
 
-/// What a drawing gives the networks, and over it what was typed.
-fn inputs(args: &ValidateArgs, pack: &Pack, out: &Output) -> Result<ModelInputs> {
+/// What a drawing gives the networks, or a picture the vision encoder, and over it what was typed.
+fn inputs(args: &ValidateArgs, pack: &Pack, picture: &Rgb, out: &Output) -> Result<ModelInputs> {
     let (options, mut display) = (interrupt::run_options(), generate::shown(out, STEPS));
     let mut inputs = rockshard::recorded_inputs(pack, &args.prompt, &options, &mut display)?;
+    inputs.extend(rockshard::picture_inputs(pack, picture)?);
     let models = &pack.manifest().models;
     for (key, tensor) in read_inputs(&args.inputs)? {
         let named = models.iter().find_map(|m| {

@@ -13,8 +13,9 @@ const SIGMA_DATA: f32 = 0.5;
 /// Largest number of training levels that is believed.
 const MOST_LEVELS: usize = 100_000;
 
+/// What a U-Net's output is.
 #[derive(Clone, Copy, Debug)]
-enum Prediction {
+pub(super) enum Prediction {
     Epsilon,
     Sample,
     Velocity,
@@ -109,6 +110,11 @@ impl LcmSampler {
             scaling: config.timestep_scaling as f32,
             clip: config.clip_sample.then_some(config.clip_sample_range as f32),
         })
+    }
+
+    /// What the U-Net predicts.
+    pub(super) fn prediction(&self) -> Prediction {
+        self.prediction
     }
 
     /// Timesteps of a run, descending. `strength` below 1 starts nearer to the clean latent (image to image).
@@ -252,7 +258,11 @@ impl LcmSampler {
     }
 }
 
-fn same_length(what: &'static str, latent: &[f32], other: &[f32]) -> Result<(), SamplerError> {
+pub(super) fn same_length(
+    what: &'static str,
+    latent: &[f32],
+    other: &[f32],
+) -> Result<(), SamplerError> {
     if latent.len() == other.len() {
         return Ok(());
     }

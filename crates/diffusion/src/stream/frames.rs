@@ -181,7 +181,7 @@ impl Frames {
                     let away = prepared.away.as_ref().filter(|_| row.away);
                     Row {
                         latent: row.latent.to_vec(),
-                        timestep: row.timestep,
+                        timestep: row.timestep as f64,
                         prompt: away.unwrap_or(&prepared.prompt).clone(),
                         guidance: prepared.guidance.clone(),
                     }

@@ -2,7 +2,7 @@
 
 use super::Captioner;
 use crate::{Error, TensorMap};
-use rockshard_manifest::TensorSpec;
+use rockshard_manifest::{Model, TensorSpec};
 use rockshard_runtime::{Event, Observer, RunOptions, Ticket, Trace};
 use rockshard_tensor::{DType, Tensor};
 use rockshard_vlm::Views;
@@ -31,13 +31,7 @@ impl Seeing {
         views: &[Views],
         options: &RunOptions,
     ) -> Result<Self, Error> {
-        let all = views.iter().flat_map(|v| (0..v.count()).filter_map(|at| v.pixel_values(at)));
-        let items: Vec<TensorMap> = all
-            .map(|pixels| {
-                let input = |spec: &TensorSpec| (spec.name.clone(), input(spec, &pixels));
-                captioner.vision.inputs.iter().map(input).collect()
-            })
-            .collect();
+        let items = items(&captioner.vision, views);
         let (send, told) = channel();
         let observer = Observer::new(move |event| {
             // Whoever listened may have gone.
@@ -107,6 +101,16 @@ impl Seeing {
         self.outcome()?;
         Ok(self.trace)
     }
+}
+
+/// What the vision encoder takes for each view.
+pub(super) fn items(vision: &Model, views: &[Views]) -> Vec<TensorMap> {
+    let all = views.iter().flat_map(|v| (0..v.count()).filter_map(|at| v.pixel_values(at)));
+    let item = |pixels: Tensor| {
+        let input = |spec: &TensorSpec| (spec.name.clone(), input(spec, &pixels));
+        vision.inputs.iter().map(input).collect()
+    };
+    all.map(item).collect()
 }
 
 /// What an input of the vision encoder takes for a view: its pixels, or a mask that shows all of them.

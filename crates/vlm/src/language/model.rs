@@ -121,6 +121,11 @@ impl LanguageModel {
         self.width
     }
 
+    /// Tokens it knows.
+    pub fn known(&self) -> usize {
+        self.known
+    }
+
     /// Positions it has.
     pub fn context(&self) -> usize {
         self.context
