@@ -139,11 +139,10 @@ def record_samplers():
         for steps, strength in ((10, 1.0), (1, 1.0), (10, 0.6), *((20, 1.0),) * name.startswith("dpm")):
             scheduler = getattr(diffusers, kind).from_config(config)
             module = importlib.import_module(scheduler.__module__)
-            tcd = name == "tcd"
-            scheduler.set_timesteps(steps, **({"strength": strength} if tcd else {}))
+            scheduler.set_timesteps(steps)
             timesteps = scheduler.timesteps
             start = float(scheduler.init_noise_sigma)
-            skipped = 0 if tcd else steps - min(int(steps * strength), steps)
+            skipped = steps - min(int(steps * strength), steps)
             timesteps = timesteps[skipped:]
             if skipped and hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(skipped)

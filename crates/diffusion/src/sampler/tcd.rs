@@ -1,5 +1,6 @@
 //! Trajectory consistency (Zheng et al. 2024), as diffusers' `TCDScheduler`: each step goes below the next level, and fresh noise leads up to it.
 
+use super::spacing::skipped;
 use super::{Run, Sampler, Steps, combined};
 use crate::SamplerError;
 
@@ -17,15 +18,14 @@ pub(super) struct TcdStep {
 impl Sampler {
     pub(super) fn tcd(&self, steps: usize, strength: f64) -> Result<Run, SamplerError> {
         let original = self.config.original_inference_steps;
-        let available = (original as f64 * strength) as usize;
-        if steps > available {
-            return Err(SamplerError::TooManySteps { steps, strength, available });
+        if steps > original {
+            return Err(SamplerError::TooManySteps { steps, strength, available: original });
         }
         let spacing = self.shares.len() / original;
-        let stride = available as f64 / steps as f64;
+        let stride = original as f64 / steps as f64;
         let timestep = |i: usize| {
             let chosen = (i as f64 * stride).floor() as usize;
-            ((available - chosen) * spacing - 1) as i64
+            ((original - chosen) * spacing - 1) as i64
         };
         let timesteps: Vec<i64> = (0..steps).map(timestep).collect();
         let step = |i: usize| {
@@ -37,10 +37,11 @@ impl Sampler {
             });
             TcdStep { now: self.levels(timesteps[i]), below: self.levels(below), up }
         };
+        let skipped = skipped(steps, strength)?;
         Ok(Run {
-            timesteps: timesteps.iter().map(|&t| t as f64).collect(),
+            timesteps: timesteps[skipped..].iter().map(|&t| t as f64).collect(),
             start: 1.0,
-            steps: Steps::Tcd((0..steps).map(step).collect()),
+            steps: Steps::Tcd((skipped..steps).map(step).collect()),
         })
     }
 
