@@ -10,7 +10,7 @@ mod prompt;
 
 pub use image::{ImageError, ImageProcessor, ProcessorConfigError, Rgb, Views};
 pub use language::{
-    DECODER_FILE, DecoderWriter, End, Export, Generation, LanguageError, LanguageModel, Sampler,
-    Sampling, SamplingError, Session, Shape, WeightBits, generate,
+    DECODER_FILE, DecoderWriter, End, Export, Generation, LanguageError, LanguageModel, PRECISIONS,
+    Sampler, Sampling, SamplingError, Session, Shape, WeightBits, generate,
 };
 pub use prompt::{Message, Part, Prompt, PromptError, Prompter, Speaker};

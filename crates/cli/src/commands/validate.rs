@@ -1,6 +1,7 @@
 //! `validate`: arguments to inputs, progress, and the report's summary.
 
 use crate::args::ValidateArgs;
+use crate::commands::convert::is_warning;
 use crate::commands::generate;
 use crate::inputs::read_inputs;
 use crate::interrupt;
@@ -27,10 +28,20 @@ pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
         if let Some(original) = &args.original {
             let verdicts = rockshard::check_import(&pack, original, &inputs)?;
             report.judge_imports(verdicts);
+            tell_repairs(&pack);
         }
         return finish(args, &pack, &report, out);
     };
     finish(args, &pack, &ended(report)?, out)
+}
+
+/// The original runs as it was read, so what is wrong in it is no difference.
+fn tell_repairs(pack: &Pack) {
+    for model in &pack.manifest().models {
+        for line in model.notes.iter().filter(|line| is_warning(line)) {
+            tracing::warn!("{}: the original was compared as it was read; {line}", model.name);
+        }
+    }
 }
 
 /// Compare with the reference, showing progress.
