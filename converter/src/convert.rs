@@ -9,7 +9,9 @@ use crate::lora::Loras;
 use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
 use crate::original::check_read;
-use crate::part::{Checked, Imported, check_weights, import, in_part, label, stored};
+use crate::part::{
+    Checked, Imported, check_weights, import, in_part, label, store_computed, stored,
+};
 use crate::partition::{Segment, partition};
 use crate::passes::{PartContext, rewrite_part};
 use crate::recipe::recipe;
@@ -243,8 +245,9 @@ fn convert_part(
     let Imported { model: file, mut graph, notes: noted } = read;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let scratch = writer.scratch();
-    let weights = trial::weights(&graph);
     let mut moved = Vec::new();
+    store_computed(&mut graph, &file, &scratch, &mut moved)?;
+    let weights = trial::weights(&graph);
     let mut context = PartContext {
         part: &part.name,
         chip: &request.chip,

@@ -105,6 +105,31 @@ pub(crate) fn stored(
     tensor.map_err(ConvertError::tensor("weight"))
 }
 
+/// Bytes of a weight that is worth a file.
+const LARGE: usize = 1 << 20;
+
+/// Keep large weights that were computed when the model was read, as those of a few bits are, in files of their own in `scratch`.
+pub(crate) fn store_computed(
+    graph: &mut Graph,
+    model: &rockshard_onnx::Model,
+    scratch: &Path,
+    files: &mut Vec<MappedFile>,
+) -> Result<(), ConvertError> {
+    let initializers = model.proto.graph.iter().flat_map(|g| &g.initializer);
+    let own: BTreeSet<&str> = initializers.filter_map(|t| t.name.as_deref()).collect();
+    let read: BTreeSet<ValueId> = graph.nodes().iter().flat_map(|n| n.inputs.clone()).collect();
+    for id in read {
+        let value = graph.value_mut(id);
+        if let Some(weight) = value.constant.as_ref()
+            && weight.bytes().len() >= LARGE
+            && !own.contains(value.name.as_str())
+        {
+            value.constant = Some(stored(weight, scratch, files)?);
+        }
+    }
+    Ok(())
+}
+
 /// Bytes of weights that are read before their pages are given back.
 const READ: usize = 64 << 20;
 /// float16's largest number.

@@ -46,6 +46,7 @@ fn gather_nd(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         return Err(Problem::Unsupported);
     }
     let (x, indices) = (c.input(0)?, c.input(1)?);
+    let indices = c.indices(indices)?;
     let dims = c.walk.shape(x).to_vec();
     let (form, depth) = match c.walk.shape(indices) {
         [form @ .., depth] if (1..=dims.len()).contains(depth) => (form.to_vec(), *depth),

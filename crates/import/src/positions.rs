@@ -25,7 +25,7 @@ pub(crate) fn repaired(
     let Some(count) = places(c, table) else { return Ok(ids) };
     let Some(tensor) = c.walk.constant(ids).cloned() else { return Ok(ids) };
     let shape = tensor.shape().to_vec();
-    if shape.last() != Some(&count) {
+    if shape.last() != Some(&count) || tensor.is_empty() {
         return Ok(ids);
     }
     c.walk.spend(tensor.len())?;
