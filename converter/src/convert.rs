@@ -8,8 +8,10 @@ use crate::language::{convert_language, record_logits};
 use crate::lora::Loras;
 use crate::measure::Engines;
 use crate::options::{Placement, Sandwich, Shards, Tile};
-use crate::original::check_original;
-use crate::part::{Checked, check_weights, import, in_part, label, stored};
+use crate::original::check_read;
+use crate::part::{
+    Checked, Imported, check_weights, import, in_part, label, store_computed, stored,
+};
 use crate::partition::{Segment, partition};
 use crate::passes::{PartContext, rewrite_part};
 use crate::recipe::recipe;
@@ -49,7 +51,7 @@ pub fn convert(
             source
                 .parts
                 .iter()
-                .map(|p| Ok((lora_part(request, p), import(p, Some(engines.reference))?.1))),
+                .map(|p| Ok((lora_part(request, p), import(p, Some(engines.reference))?.graph))),
         )?;
     }
     crate::sizes::check(request, &source, engines.reference)?;
@@ -123,17 +125,17 @@ fn convert_parts(
     let mut models = Vec::new();
     for part in &source.parts {
         teller.tell(ConvertProgress::Import(part.name.clone()))?;
-        let (mut model, graph) = convert_part(request, part, loras, engines, writer, teller)?;
+        let (mut model, read) = convert_part(request, part, loras, engines, writer, teller)?;
         if let Some(recording) = request.golden {
             teller.tell(ConvertProgress::Golden(part.name.clone()))?;
-            let mut samples = samples(request, part, &graph, recording.steps);
+            let mut samples = samples(request, part, &read.graph, recording.steps);
             samples.truncate(recording.steps);
             let (label, dtype) = (label(part), recording.dtype);
             record_golden(&mut model, &label, &samples, dtype, engines.reference, writer)?;
         }
         if request.check {
             teller.tell(ConvertProgress::Check(part.name.clone()))?;
-            model.import = Some(checked(request, part, &graph, engines, writer)?);
+            model.import = Some(checked(request, part, &read, engines, writer)?);
         }
         models.push(model);
     }
@@ -143,14 +145,15 @@ fn convert_parts(
     Ok(models)
 }
 
-/// The original file against the imported graph, on one sample.
+/// The original file, repaired where it was, against the imported graph, on one sample.
 fn checked(
     request: &ConvertRequest,
     part: &Part,
-    graph: &Graph,
+    read: &Imported,
     engines: Engines,
     writer: &PackWriter,
 ) -> Result<ImportCheck, ConvertError> {
+    let graph = &read.graph;
     if part.piece != Piece::Whole {
         let reason = "it is a piece of its file; a pack with the whole U-Net can be checked".into();
         return Ok(ImportCheck::Unchecked { reason });
@@ -175,7 +178,7 @@ fn checked(
         }
     });
     match ran {
-        Ok(()) => Ok(check_original(engines.reference, &part.path, sample, &found)),
+        Ok(()) => Ok(check_read(engines.reference, read, sample, &found)),
         Err(ConvertError::Reference(e)) => Ok(ImportCheck::Unchecked { reason: e.to_string() }),
         Err(other) => Err(other),
     }
@@ -231,7 +234,7 @@ fn add_companions(
     Ok(added)
 }
 
-/// One network, from its file to shards in the pack; with its graph.
+/// One network, from its file to shards in the pack; with what was read, rewritten.
 fn convert_part(
     request: &ConvertRequest,
     part: &Part,
@@ -239,12 +242,15 @@ fn convert_part(
     engines: Engines,
     writer: &mut PackWriter,
     teller: &mut Teller,
-) -> Result<(Model, Graph), ConvertError> {
-    let (model, mut graph) = import(part, Some(engines.reference))?;
+) -> Result<(Model, Imported), ConvertError> {
+    let read = import(part, Some(engines.reference))?;
+    let notes = read.lines(part);
+    let Imported { model: file, mut graph, notes: noted } = read;
     let fused = loras.fuse(&mut graph, lora_part(request, part), &writer.scratch())?;
     let scratch = writer.scratch();
-    let weights = trial::weights(&graph);
     let mut moved = Vec::new();
+    store_computed(&mut graph, &file, &scratch, &mut moved)?;
+    let weights = trial::weights(&graph);
     let mut context = PartContext {
         part: &part.name,
         chip: &request.chip,
@@ -259,10 +265,10 @@ fn convert_part(
     let unchanged_us = context.unchanged_us;
     let segments = cut(request, part, &graph, context.segments.take())?;
     let release = || {
-        model.release_pages();
+        file.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
     };
-    let Checked { rounding, large } = check_weights(&graph, part, &model, &release)?;
+    let Checked { rounding, large } = check_weights(&graph, part, &file, &release)?;
     if request.sandwich == Sandwich::Auto {
         teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
     }
@@ -297,13 +303,14 @@ fn convert_part(
         inputs: unscaled(&graph, &graph.inputs),
         outputs: unscaled(&graph, &graph.outputs),
         shards,
+        notes,
         declined,
         golden: None,
         import: None,
         unchanged_us,
     };
     price_together(&mut model, &boundaries);
-    Ok((model, graph))
+    Ok((model, Imported { model: file, graph, notes: noted }))
 }
 
 /// Where the graph is cut, unless a pass has divided it.

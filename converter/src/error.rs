@@ -63,6 +63,14 @@ pub enum ConvertError {
         /// Cause.
         source: ImportError,
     },
+    /// A file whose activations are quantised too, or whose weights are in a form that nothing here reads.
+    #[error("{path}: is quantised in a way that is not read; what can be converted is {}", instead.join(", "))]
+    Quantised {
+        /// The file.
+        path: PathBuf,
+        /// Names of files that can be converted, the most exact first.
+        instead: Vec<String>,
+    },
     /// A weight that is not finite.
     #[error(
         "{part}: weight {weight:?} of node {node:?} contains {found}, which no device computes with"

@@ -3,10 +3,12 @@
 
 mod fixed;
 mod network;
+pub(crate) mod precision;
 mod text_to_image;
 mod vision_language;
 
 use crate::ConvertError;
+use rockshard_import::Given;
 use rockshard_manifest::{Companion, Family, Role};
 use rockshard_onnx::schema::{ValueInfoProto, tensor_shape_proto::dimension, type_proto};
 use rockshard_vlm::Export;
@@ -27,6 +29,8 @@ pub struct Part {
     pub shapes: Vec<(String, Vec<usize>)>,
     /// Extents of named open dimensions.
     pub dims: BTreeMap<String, usize>,
+    /// What is given about inputs.
+    pub given: BTreeMap<String, Given>,
     /// Outputs to keep; all when empty.
     pub outputs: Vec<String>,
     /// Picture size `[width, height]` the shapes are for.
@@ -128,7 +132,7 @@ impl Source {
         if !path.exists() {
             return Err(refused(path, "no such file or directory".into()));
         }
-        if let Some(encoder) = vision_language::encoder(path) {
+        if let Some(encoder) = vision_language::encoder(path)? {
             return vision_language::open(path, encoder, resolutions, batch);
         }
         if text_to_image::is_one(path) {
@@ -139,7 +143,7 @@ impl Source {
             format!(
                 "is no model that is known: an .onnx file, a diffusers-style directory (with {}/), or a transformers-style one (with {})",
                 text_to_image::folders().join("/, "),
-                vision_language::ENCODERS.join(", ")
+                vision_language::ENCODERS.map(|file| format!("{file}.onnx")).join(", ")
             ),
         ))
     }

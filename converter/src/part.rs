@@ -1,17 +1,21 @@
 //! One part of a model: its graph, with the weights mapped from its files.
 
 use crate::ConvertError;
-use crate::family::Part;
+use crate::family::{Part, precision};
 use crate::keys_values;
 use crate::partition::host_nodes;
 use crate::rounding::{Rounding, largest};
 use rayon::prelude::*;
 use rockshard_device::{Device, OnnxModel};
 use rockshard_graph::{Binary, Graph, Op, ValueId};
-use rockshard_import::{ImportOptions, import_model};
+use rockshard_import::{ImportError, ImportOptions, Note, import_noted, is_quantised};
+use rockshard_manifest::Role;
 use rockshard_tensor::{DType, MappedFile, Tensor};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+
+/// Inputs whose names have this word say what counts.
+const MASK: &str = "mask";
 
 /// A part's name, with its resolution.
 pub(crate) fn label(part: &Part) -> String {
@@ -19,34 +23,72 @@ pub(crate) fn label(part: &Part) -> String {
     format!("{}{resolution}", part.name)
 }
 
-pub(crate) fn in_part(part: &Part) -> impl Fn(rockshard_import::ImportError) -> ConvertError {
+pub(crate) fn in_part(part: &Part) -> impl Fn(ImportError) -> ConvertError {
     let (part, path) = (part.name.clone(), part.path.clone());
     move |source| ConvertError::Import { part: part.clone(), path: path.clone(), source }
 }
 
-/// The part's graph, and the model whose files hold its weights.
+/// Why a file cannot be read: of one that is quantised, what to read instead.
+fn refusal(part: &Part, model: &rockshard_onnx::Model, source: ImportError) -> ConvertError {
+    let nodes = model.proto.graph.iter().flat_map(|g| &g.node);
+    let mut operators = nodes.filter_map(|n| n.op_type.as_deref());
+    let quantised = operators.any(is_quantised);
+    let instead = if quantised { precision::instead_of(&part.path) } else { Vec::new() };
+    match instead.is_empty() {
+        true => in_part(part)(source),
+        false => ConvertError::Quantised { path: part.path.clone(), instead },
+    }
+}
+
+/// A part that was read.
+pub(crate) struct Imported {
+    /// The model whose files hold the weights.
+    pub model: rockshard_onnx::Model,
+    pub graph: Graph,
+    /// What was noticed about the file, or done to it.
+    pub notes: Vec<Note>,
+}
+
+impl Imported {
+    /// The notes, and masks that stay inputs, a line each.
+    pub fn lines(&self, part: &Part) -> Vec<String> {
+        let mut lines: Vec<String> = self.notes.iter().map(ToString::to_string).collect();
+        let inputs = self.graph.inputs.iter().map(|&v| &self.graph.value(v).name);
+        let masks = inputs.filter(|name| part.role == Role::VisionEncoder && name.contains(MASK));
+        lines.extend(masks.map(|name| {
+            format!(
+                "kept: mask {name:?} stays an input, since its values are real and need not be 1 where something is seen"
+            )
+        }));
+        lines
+    }
+}
+
+/// Read a part.
 pub(crate) fn import(
     part: &Part,
     reference: Option<&dyn Device>,
-) -> Result<(rockshard_onnx::Model, Graph), ConvertError> {
+) -> Result<Imported, ConvertError> {
     let wrap = in_part(part);
     let model = rockshard_onnx::load(&part.path).map_err(|e| wrap(e.into()))?;
     let options = ImportOptions {
         shapes: part.shapes.iter().cloned().collect(),
         dims: part.dims.clone(),
         outputs: part.outputs.clone(),
+        given: part.given.clone(),
     };
-    let graph = match reference {
-        None => import_model(&model, &options, None),
+    let read = match reference {
+        None => import_noted(&model, &options, None),
         Some(reference) => {
             let engine = |model: &[u8], inputs: &[(&str, &Tensor)], outputs: &[&str]| {
                 reference.evaluate(OnnxModel::Bytes(model), inputs, outputs)
             };
-            import_model(&model, &options, Some(&engine))
+            import_noted(&model, &options, Some(&engine))
         }
     };
-    let graph = keys_values::piece(part, graph.map_err(wrap)?)?;
-    Ok((model, graph))
+    let (graph, notes) = read.map_err(|source| refusal(part, &model, source))?;
+    let graph = keys_values::piece(part, graph)?;
+    Ok(Imported { model, graph, notes })
 }
 
 /// Keep a weight in a file of its own in `scratch` instead of in memory.
@@ -61,6 +103,31 @@ pub(crate) fn stored(
     let tensor = Tensor::new(weight.dtype(), weight.shape().to_vec(), file.bytes().clone());
     files.push(file);
     tensor.map_err(ConvertError::tensor("weight"))
+}
+
+/// Bytes of a weight that is worth a file.
+const LARGE: usize = 1 << 20;
+
+/// Keep large weights that were computed when the model was read, as those of a few bits are, in files of their own in `scratch`.
+pub(crate) fn store_computed(
+    graph: &mut Graph,
+    model: &rockshard_onnx::Model,
+    scratch: &Path,
+    files: &mut Vec<MappedFile>,
+) -> Result<(), ConvertError> {
+    let initializers = model.proto.graph.iter().flat_map(|g| &g.initializer);
+    let own: BTreeSet<&str> = initializers.filter_map(|t| t.name.as_deref()).collect();
+    let read: BTreeSet<ValueId> = graph.nodes().iter().flat_map(|n| n.inputs.clone()).collect();
+    for id in read {
+        let value = graph.value_mut(id);
+        if let Some(weight) = value.constant.as_ref()
+            && weight.bytes().len() >= LARGE
+            && !own.contains(value.name.as_str())
+        {
+            value.constant = Some(stored(weight, scratch, files)?);
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of weights that are read before their pages are given back.

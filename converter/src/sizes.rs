@@ -23,16 +23,15 @@ pub(crate) fn check(
     reference: &dyn Device,
 ) -> Result<(), ConvertError> {
     for part in &source.parts {
-        let (_model, graph) =
-            import(part, Some(reference)).map_err(|error| match part.resolution {
-                Some(size) => {
-                    let parts: Vec<&Part> =
-                        source.parts.iter().filter(|p| p.resolution == Some(size)).collect();
-                    let covered = parts.iter().map(|p| covered(p)).max().unwrap_or(1);
-                    refusal(&request.source, size, &parts, covered).unwrap_or(error)
-                }
-                None => error,
-            })?;
+        let read = import(part, Some(reference)).map_err(|error| match part.resolution {
+            Some(size) => {
+                let parts: Vec<&Part> =
+                    source.parts.iter().filter(|p| p.resolution == Some(size)).collect();
+                let covered = parts.iter().map(|p| covered(p)).max().unwrap_or(1);
+                refusal(&request.source, size, &parts, covered).unwrap_or(error)
+            }
+            None => error,
+        })?;
         let mut context = PartContext {
             part: &part.name,
             chip: &request.chip,
@@ -43,7 +42,7 @@ pub(crate) fn check(
             segments: None,
             unchanged_us: None,
         };
-        let (graph, _) = fit_part(graph, &mut context)?;
+        let (graph, _) = fit_part(read.graph, &mut context)?;
         let host = host_nodes(&graph);
         let nodes: Vec<_> = graph.node_ids().filter(|id| !host.contains(id)).collect();
         let npu = graph.subgraph(label(part), &nodes, &[]);
@@ -103,10 +102,12 @@ fn step(part: &Part, covered: u32) -> Option<u32> {
 pub(crate) fn resized(part: &Part, size: [u32; 2]) -> Part {
     let mut other = part.clone();
     let Some([width, height]) = part.resolution else { return other };
-    for (_, shape) in other.shapes.iter_mut().filter(|(_, shape)| shape.len() == 4) {
+    for (_, shape) in &mut other.shapes {
         let scaled = |extent: usize, to: u32, from: u32| extent * to as usize / from as usize;
-        shape[2] = scaled(shape[2], size[1], height);
-        shape[3] = scaled(shape[3], size[0], width);
+        if let [_, _, .., rows, columns] = &mut shape[..] {
+            *rows = scaled(*rows, size[1], height);
+            *columns = scaled(*columns, size[0], width);
+        }
     }
     other.resolution = Some(size);
     other

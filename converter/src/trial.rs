@@ -8,7 +8,7 @@ use crate::ConvertError;
 use crate::calibrate::{check_sample, unscaled};
 use crate::family::Part;
 use crate::noise;
-use crate::part::{import, in_part};
+use crate::part::{Imported, import, in_part};
 use crate::passes::{Ranges, choose_scales, legal_masks};
 use crate::sizes::resized;
 use rockshard_device::Device;
@@ -48,7 +48,7 @@ pub(crate) fn stays_within(
     let small = part.resolution.filter(|sides| sides.iter().all(|&side| side > SIDE));
     let resized = small.map(|_| import(&resized(part, [SIDE; 2]), Some(reference)));
     // A size that a network cannot have, or that its weights fix.
-    let (model, mut graph) = match resized {
+    let Imported { model, mut graph, .. } = match resized {
         Some(Ok(small)) => small,
         _ => import(part, Some(reference))?,
     };

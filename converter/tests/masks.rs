@@ -177,3 +177,29 @@ fn what_is_no_mask_stays() {
     assert!(legal_masks(&mut graph).unwrap().edits.is_empty());
     assert_eq!(graph, before);
 }
+
+/// Scores of a constant mask that hides nothing, and whether they need it.
+#[test]
+fn a_constant_mask_that_hides_nothing_is_left_out() {
+    for (mask, left) in [([0.0, -0.0], 0), ([0.0, 1e-3], 1)] {
+        let mut b = Builder::new(3);
+        let [q, k] = ["q", "k"].map(|name| b.input(name, &[1, HEADS, TOKENS, TOKENS]));
+        let product = b.node(Op::MatMul, &[q, k]);
+        let values = (0..TOKENS * TOKENS).map(|i| mask[i % 2]).collect();
+        let mask = b.constant(Tensor::from_f32([1, 1, TOKENS, TOKENS], values));
+        let scores = b.node(Op::Binary(Binary::Add), &[product, mask]);
+        let probabilities = b.node(Op::Softmax { axis: 3 }, &[scores]);
+        let mut graph = b.graph;
+        graph.outputs.push(probabilities);
+        let mut inputs = Named::new();
+        for (name, factor) in [("q", 0.3), ("k", -0.2)] {
+            let values = (0..HEADS * TOKENS * TOKENS).map(|i| factor * (i % 7) as f32).collect();
+            inputs.insert(name.into(), Tensor::from_f32([1, HEADS, TOKENS, TOKENS], values));
+        }
+        let expected = run(&graph, &inputs, Precision::F32);
+        let log = legal_masks(&mut graph).unwrap();
+        let adds = graph.nodes().iter().filter(|n| n.op == Op::Binary(Binary::Add)).count();
+        assert_eq!((adds, log.edits.len()), (left, 1 - left), "{:?}", log.edits);
+        assert_eq!(run(&graph, &inputs, Precision::F32), expected);
+    }
+}

@@ -19,6 +19,7 @@ pub(super) fn open(path: &Path, batch: usize) -> Result<Source, ConvertError> {
         path: path.to_owned(),
         shapes: Vec::new(),
         dims: BTreeMap::new(),
+        given: BTreeMap::new(),
         outputs: Vec::new(),
         resolution: None,
         piece: Piece::Whole,

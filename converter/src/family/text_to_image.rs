@@ -144,6 +144,7 @@ pub(super) fn open(
                 path: file.clone(),
                 shapes,
                 dims: BTreeMap::new(),
+                given: BTreeMap::new(),
                 outputs: outputs.clone(),
                 resolution,
                 piece: Piece::Whole,

@@ -114,6 +114,12 @@ impl<'a> Values<'a> {
         Ok(Constant { shape, values })
     }
 
+    /// Whether a constant has real numbers.
+    pub fn is_float(&self, value: &str) -> bool {
+        let tensor = self.source(value).and_then(|(tensor, _)| self.model.tensor(tensor).ok());
+        tensor.is_some_and(|tensor| tensor.dtype().is_float())
+    }
+
     /// The bytes of a constant of 8-bit values.
     pub fn bytes(&self, value: &str) -> Result<Vec<u8>, String> {
         let (tensor, _) = self.source(value).ok_or_else(|| format!("{value:?} varies"))?;

@@ -2,6 +2,7 @@
 
 use super::constants::{Values, attribute, int, op, transposed};
 use rockshard_onnx::schema::NodeProto;
+use rockshard_onnx::{BlockLayout, BlockWeights, ZeroPoints};
 
 /// One product: a value times weights.
 pub(super) struct Product<'a> {
@@ -69,45 +70,27 @@ impl Product<'_> {
         }
     }
 
-    /// Weights in blocks of 4 or 8 bits (`com.microsoft.MatMulNBits` of ONNX Runtime's ContribOperators.md).
+    /// Weights in blocks of a few bits.
     fn blocks(&self, values: &Values) -> Result<Vec<f32>, String> {
         let node = self.node;
-        let bits = int(node, "bits").unwrap_or(4) as usize;
-        let block = int(node, "block_size").unwrap_or(32) as usize;
-        if !matches!(bits, 4 | 8) || block == 0 {
-            return Err(format!("weights of {bits} bits in blocks of {block}"));
+        let given = |at: usize| node.input.get(at).filter(|name| !name.is_empty());
+        if given(4).is_some() {
+            return Err("weights in blocks have their inputs in an order of their own".into());
         }
-        let blocks = self.depth.div_ceil(block);
-        let packed = values.bytes(&node.input[1])?;
-        let scales = values.constant(&node.input[2])?.values;
-        let zeros = match node.input.get(3).filter(|name| !name.is_empty()) {
-            Some(name) => Some(values.bytes(name)?),
-            None => None,
+        let layout = BlockLayout {
+            bits: int(node, "bits").unwrap_or(4) as usize,
+            block: int(node, "block_size").unwrap_or(32) as usize,
+            depth: self.depth,
+            outputs: self.outputs,
         };
-        if packed.len() * 8 != self.outputs * blocks * block * bits
-            || scales.len() != self.outputs * blocks
-        {
-            return Err("weights in blocks have another number of values".into());
-        }
-        let per = 8 / bits;
-        let nibble = |bytes: &[u8], at: usize| match bits {
-            8 => bytes[at],
-            _ => bytes[at / 2] >> (4 * (at % 2)) & 15,
+        let zeros = match given(3) {
+            None => ZeroPoints::Middle,
+            Some(name) if values.is_float(name) => ZeroPoints::Real(values.constant(name)?.values),
+            Some(name) => ZeroPoints::Packed(values.bytes(name)?),
         };
-        // Zero points of an output begin with a byte.
-        let zero_bytes = blocks.div_ceil(per);
-        let mut out = Vec::with_capacity(self.outputs * self.depth);
-        for row in 0..self.outputs {
-            for column in 0..self.depth {
-                let at = column / block;
-                let value = nibble(&packed, (row * blocks + at) * block + column % block);
-                let zero = match &zeros {
-                    Some(zeros) => nibble(&zeros[row * zero_bytes..(row + 1) * zero_bytes], at),
-                    None => 1 << (bits - 1),
-                };
-                out.push((f32::from(value) - f32::from(zero)) * scales[row * blocks + at]);
-            }
-        }
-        Ok(out)
+        let (packed, scales) = (values.bytes(&node.input[1])?, values.constant(&node.input[2])?);
+        let blocks = BlockWeights::new(layout, packed, scales.values, zeros)?;
+        let all = (0..self.outputs).flat_map(|row| (0..self.depth).map(move |at| (row, at)));
+        Ok(all.map(|(row, at)| blocks.get(row, at)).collect())
     }
 }

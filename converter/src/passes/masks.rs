@@ -3,7 +3,8 @@
 //! A mask holds 0 where a key is seen and something so low elsewhere that the softmax gives it nothing: -1e9, the lowest float32, minus
 //! infinity. float16 ends at -65504, so from there down every value means hidden and becomes [`HIDDEN`]. A row that is hidden whole is
 //! another matter: in float32 the scores drown in the mask, so that the keys with the largest mask share equally. Such a row's mask
-//! is moved up to 0 and its scores are multiplied by 0, which gives the same. What a mask from an input is, the host computes.
+//! is moved up to 0 and its scores are multiplied by 0, which gives the same. What a mask from an input is, the host computes. A constant
+//! mask that hides nothing is left out.
 //!
 //! `Where(condition, scores, low)` becomes an addition of a mask, so that the attention keeps the form that the compiler fuses. Where a
 //! softmax of nothing but minus infinity, NaN, is replaced by 0, the result's row is multiplied by 0 instead.
@@ -30,19 +31,54 @@ pub fn legal_masks(graph: &mut Graph) -> Result<Log, VerifyError> {
     let mut log = Log::default();
     let softmaxes = graph.nodes().iter().filter(|n| matches!(n.op, Op::Softmax { .. }));
     for output in softmaxes.map(|n| n.output).collect::<Vec<_>>() {
+        leave_out_zeros(graph, output, &mut log)?;
         let links = graph.links();
         let Some(id) = links.producer(output) else { continue };
         let Some(found) = Scores::of(graph, &links, id) else { continue };
         let name = graph.node(id).name.clone();
         log.edits.push(format!("mask: hidden scores of {name}"));
         let patch = found.patch(graph, &links, id);
-        patch.apply(graph).map_err(|node| VerifyError {
-            node,
-            problem: "a mask's rewrite made a cycle".into(),
-        })?;
+        apply(patch, graph)?;
     }
     graph.verify()?;
     Ok(log)
+}
+
+/// Take out what adds a mask of zeros, which hides nothing, to a softmax's scores.
+fn leave_out_zeros(graph: &mut Graph, softmax: ValueId, log: &mut Log) -> Result<(), VerifyError> {
+    let (mut scores, mut at) = (softmax, None);
+    loop {
+        let links = graph.links();
+        let Some(id) = links.producer(scores) else { return Ok(()) };
+        let node = graph.node(id);
+        let name = at.get_or_insert_with(|| node.name.clone()).clone();
+        let constant = |v: ValueId| graph.constant(v).is_some();
+        scores = match node.op {
+            Op::Softmax { .. } | Op::Reshape { .. } => node.inputs[0],
+            Op::Binary(Binary::Add) if constant(node.inputs[0]) => node.inputs[1],
+            Op::Binary(Binary::Add) if constant(node.inputs[1]) => node.inputs[0],
+            _ => return Ok(()),
+        };
+        let same = graph.value(scores).shape == graph.value(node.output).shape;
+        let adds = node.op == Op::Binary(Binary::Add) && same;
+        if adds && node.inputs.iter().any(|&v| is_zero(graph, v)) {
+            log.edits.push(format!("mask: nothing is hidden from {name}"));
+            let mut patch = Patch::new(graph, id, format!("mask of {name}"));
+            patch.replace(node.output, scores);
+            apply(patch, graph)?;
+        }
+    }
+}
+
+fn is_zero(graph: &Graph, value: ValueId) -> bool {
+    let values = graph.constant(value).and_then(|t| t.to_f32().ok());
+    values.is_some_and(|values| values.iter().all(|&v| v == 0.0))
+}
+
+fn apply(patch: Patch, graph: &mut Graph) -> Result<(), VerifyError> {
+    patch
+        .apply(graph)
+        .map_err(|node| VerifyError { node, problem: "a mask's rewrite made a cycle".into() })
 }
 
 /// What a softmax reads: scores, and what hides some of them.

@@ -2,8 +2,9 @@
 
 use crate::attention::{Attention, added, behind, count, heads_first, heads_last, rotary, turned};
 use crate::operators::Context;
-use crate::{Problem, norm};
+use crate::{Problem, is_quantised, norm};
 use rockshard_graph::{Binary, Op, ValueId};
+use rockshard_onnx::{BlockLayout, BlockWeights, ZeroPoints};
 use rockshard_tensor::Tensor;
 
 pub(crate) const DOMAIN: &str = "com.microsoft";
@@ -28,9 +29,7 @@ pub(crate) fn import(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
         "RotaryEmbedding" => rotary(c, [0, 2, 3, 1]),
         "MultiHeadAttention" => multi_head(c),
         "GroupQueryAttention" => group_query(c),
-        _ if op.contains("Quantize") || op.starts_with("QLinear") || op.contains("Integer") => {
-            Err(Problem::Quantised)
-        }
+        _ if is_quantised(op) => Err(Problem::Quantised),
         _ => Err(Problem::Optimised),
     }
 }
@@ -91,50 +90,27 @@ fn fused_matmul(c: &mut Context<'_, '_>) -> Result<(), Problem> {
 fn matmul_n_bits(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (x, packed, scales) = (c.input(0)?, c.input(1)?, c.input(2)?);
     let (depth, columns) = (count(c, "K"), count(c, "N"));
-    let (bits, block) = (c.attributes.int("bits", 4), count(c, "block_size"));
     if c.optional(4).is_some() {
         return Err(Problem::Form("g_idx is not supported".into()));
     }
-    if !matches!(bits, 2 | 4 | 8) || !(8..=1 << 16).contains(&block) || !block.is_multiple_of(8) {
-        return Err(Problem::Form(format!("{bits} bits in blocks of {block} are not supported")));
-    }
-    let per_byte = 8 / bits as usize;
-    let blocks = depth.div_ceil(block);
-    c.walk.spend(depth.saturating_mul(columns))?;
-    let bytes = small(c, packed)?;
-    let scale = real(c, scales)?;
-    let parts = columns.checked_mul(blocks).filter(|&parts| parts <= scale.len());
-    if parts.is_none_or(|parts| parts * block / per_byte != bytes.len() || parts != scale.len()) {
-        return Err(Problem::Form(format!(
-            "{} bytes for {columns} columns of {depth}",
-            bytes.len()
-        )));
-    }
-    let mask = (1i64 << bits) - 1;
-    let unpack =
-        |bytes: &[i64], at: usize| bytes[at / per_byte] >> (at % per_byte * bits as usize) & mask;
-    let middle = (1i64 << (bits - 1)) as f32;
-    let zeros: Vec<f32> = match c.optional(3) {
-        None => vec![middle; columns * blocks],
-        Some(id) if c.walk.value(id).dtype.is_float() => real(c, id)?,
-        Some(id) => {
-            let bytes = small(c, id)?;
-            let row = blocks.div_ceil(per_byte);
-            let zero = |i: usize| unpack(&bytes[i / blocks * row..], i % blocks) as f32;
-            if bytes.len() < columns * row {
-                return Err(Problem::Form("too few zero points".into()));
-            }
-            (0..columns * blocks).map(zero).collect()
-        }
+    let layout = BlockLayout {
+        bits: c.attributes.int("bits", 4).clamp(0, 64) as usize,
+        block: count(c, "block_size"),
+        depth,
+        outputs: columns,
     };
-    let mut weight = vec![0.0; depth * columns];
-    for column in 0..columns {
-        for k in 0..depth {
-            let part = column * blocks + k / block;
-            let value = unpack(&bytes, part * block + k % block) as f32;
-            weight[k * columns + column] = (value - zeros[part]) * scale[part];
-        }
-    }
+    c.walk.spend(depth.saturating_mul(columns))?;
+    let zeros = match c.optional(3) {
+        None => ZeroPoints::Middle,
+        Some(id) if c.walk.value(id).dtype.is_float() => ZeroPoints::Real(real(c, id)?),
+        Some(id) => ZeroPoints::Packed(small(c, id)?),
+    };
+    let blocks = BlockWeights::new(layout, small(c, packed)?, real(c, scales)?, zeros);
+    let blocks = blocks.map_err(Problem::Form)?;
+    let inputs = 0..depth;
+    let weight = inputs.flat_map(|k| (0..columns).map(move |column| (column, k)));
+    let weight = weight.map(|(column, k)| blocks.get(column, k)).collect();
+    c.walk.note_dequantised(&layout);
     let weight = c.constant("weight", Tensor::from_f32([depth, columns], weight));
     match c.optional(5) {
         None => c.finish(Op::MatMul, &[x, weight]),
@@ -145,9 +121,11 @@ fn matmul_n_bits(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     }
 }
 
-fn small(c: &Context<'_, '_>, id: ValueId) -> Result<Vec<i64>, Problem> {
+/// The bytes of a constant.
+fn small(c: &Context<'_, '_>, id: ValueId) -> Result<Vec<u8>, Problem> {
     let tensor = c.walk.constant(id).ok_or(Problem::DataDependent("a packed weight"))?;
-    tensor.to_i64().map(|v| v.into_owned()).map_err(|e| Problem::Form(e.to_string()))
+    let whole = tensor.to_i64().map_err(|e| Problem::Form(e.to_string()))?;
+    Ok(whole.iter().map(|&v| v as u8).collect())
 }
 
 fn real(c: &Context<'_, '_>, id: ValueId) -> Result<Vec<f32>, Problem> {

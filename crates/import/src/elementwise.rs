@@ -1,8 +1,8 @@
 //! Functions of one or more inputs, element by element.
 
-use crate::Problem;
 use crate::attributes::Attributes;
 use crate::operators::Context;
+use crate::{Problem, given};
 use rockshard_graph::{Binary, Op, Unary, ValueId};
 use rockshard_onnx::schema::tensor_proto::DataType;
 use rockshard_tensor::{DType, Tensor};
@@ -42,6 +42,7 @@ pub(crate) fn import(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
             ("Min" | "Max", 3..) => chain(c, binary),
             ("Mod", _) if c.attributes.int("fmod", 0) != 0 => truncated_rest(c),
             ("Pow", _) => pow(c),
+            ("Equal", _) if given::is_empty_picture(c)? => Ok(()),
             _ => c.apply(Op::Binary(binary)),
         };
     }

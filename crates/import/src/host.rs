@@ -22,7 +22,7 @@ enum Type {
 use Type::{Is, Of};
 
 /// The operators and the types of their outputs.
-const OPERATORS: [(&str, &[Type]); 26] = [
+const OPERATORS: [(&str, &[Type]); 27] = [
     ("Acos", &[Of(0)]),
     ("Acosh", &[Of(0)]),
     ("Asin", &[Of(0)]),
@@ -49,6 +49,7 @@ const OPERATORS: [(&str, &[Type]); 26] = [
     ("Einsum", &[Of(0)]),
     ("TopK", &[Of(0), Is(DType::I64)]),
     ("NonMaxSuppression", &[Is(DType::I64)]),
+    ("NonZero", &[Is(DType::I64)]),
 ];
 
 /// Operators whose result's shape depends on the values of their inputs.

@@ -1,8 +1,8 @@
 //! Operators that choose elements by index.
 
-use crate::Problem;
 use crate::attributes::axis;
 use crate::operators::Context;
+use crate::{Problem, positions};
 use rockshard_graph::{Binary, Op, ValueId};
 use rockshard_tensor::{DType, Tensor};
 
@@ -24,7 +24,20 @@ fn gather(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let (x, indices) = (c.input(0)?, c.input(1)?);
     let axis = axis(c.attributes.int("axis", 0), c.rank(x))?;
     let indices = c.indices(indices)?;
+    let indices = if axis == 0 { positions::repaired(c, x, indices)? } else { indices };
+    if takes_all(c, x, axis, indices) {
+        return c.alias(x);
+    }
     c.finish(Op::Gather { axis }, &[x, indices])
+}
+
+/// Whether indices are all of an axis, in order; where looking costs too much, they need not be.
+fn takes_all(c: &mut Context<'_, '_>, x: ValueId, axis: usize, indices: ValueId) -> bool {
+    let extent = c.walk.shape(x)[axis];
+    let constant = c.walk.constant(indices).filter(|t| t.shape() == [extent]).cloned();
+    let indices = constant.filter(|_| c.walk.afford(extent as u64));
+    let indices = indices.as_ref().and_then(|t| t.to_i64().ok());
+    indices.is_some_and(|indices| (0..).zip(indices.iter()).all(|(at, &index)| index == at))
 }
 
 /// Places in the flattened leading axes, which a Gather takes.
@@ -33,6 +46,7 @@ fn gather_nd(c: &mut Context<'_, '_>) -> Result<(), Problem> {
         return Err(Problem::Unsupported);
     }
     let (x, indices) = (c.input(0)?, c.input(1)?);
+    let indices = c.indices(indices)?;
     let dims = c.walk.shape(x).to_vec();
     let (form, depth) = match c.walk.shape(indices) {
         [form @ .., depth] if (1..=dims.len()).contains(depth) => (form.to_vec(), *depth),
@@ -58,6 +72,9 @@ fn gather_nd(c: &mut Context<'_, '_>) -> Result<(), Problem> {
     let place = place.ok_or(Problem::Unsupported)?;
     let flat = [vec![dims[..depth].iter().product()], dims[depth..].to_vec()].concat();
     let flat = c.reshaped(x, flat)?;
+    if takes_all(c, flat, 0, place) {
+        return c.alias(flat);
+    }
     c.finish(Op::Gather { axis: 0 }, &[flat, place])
 }
 

@@ -13,20 +13,24 @@ mod convolution;
 mod einsum;
 mod elementwise;
 mod error;
+mod given;
 mod host;
 mod indexing;
 mod inline;
 mod movement;
 mod nan;
 mod norm;
+mod note;
 mod operators;
 mod order;
+mod positions;
 mod reduce;
 mod resize;
 mod shape;
 mod walk;
 
 pub use error::{ImportError, Problem};
+pub use note::Note;
 
 use rockshard_graph::{Graph, Log, fusion_rules, rewrite};
 use rockshard_tensor::Tensor;
@@ -51,6 +55,17 @@ pub struct ImportOptions {
     pub shapes: BTreeMap<String, Vec<usize>>,
     /// Outputs to keep, by name; all when empty.
     pub outputs: Vec<String>,
+    /// What is given about inputs, by name.
+    pub given: BTreeMap<String, Given>,
+}
+
+/// What is given about an input, whatever it is fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// A mask that shows everything, 1 or true throughout: it is a constant, and no input of the graph.
+    Ones,
+    /// Pictures of three axes each, none of which is 0 throughout, as those that only fill a batch are.
+    Picture,
 }
 
 impl ImportOptions {
@@ -80,7 +95,26 @@ pub fn import_model(
     options: &ImportOptions,
     engine: Option<Engine<'_>>,
 ) -> Result<Graph, ImportError> {
+    import_noted(model, options, engine).map(|(graph, _)| graph)
+}
+
+/// Import a decoded model as [`import_model`] does, and tell what was noticed about it.
+///
+/// # Errors
+/// As [`import_file`].
+pub fn import_noted(
+    model: &rockshard_onnx::Model,
+    options: &ImportOptions,
+    engine: Option<Engine<'_>>,
+) -> Result<(Graph, Vec<Note>), ImportError> {
     walk::import(model, options, engine)
+}
+
+/// Whether an operator is one of quantised models, with activations in 8 bits or weights in a form that is not read.
+pub fn is_quantised(operator: &str) -> bool {
+    ["uantize", "Integer"].iter().any(|part| operator.contains(part))
+        || operator.starts_with("QLinear")
+        || operator.ends_with("Bnb4")
 }
 
 /// Apply the fusions of the NPU's compiler until none is left, or `stop_at` were made.

@@ -4,7 +4,8 @@ use crate::attributes::Attributes;
 use crate::order::node_name;
 use crate::walk::Walk;
 use crate::{
-    Problem, attention, contrib, control, convolution, einsum, elementwise, host, indexing,
+    Note, Problem, attention, contrib, control, convolution, einsum, elementwise, host, indexing,
+    is_quantised,
 };
 use crate::{movement, nan, norm, reduce, resize, shape};
 use rockshard_graph::{Binary, Op, ValueId};
@@ -140,9 +141,12 @@ impl Context<'_, '_> {
         self.walk.graph.add_constant(name, tensor)
     }
 
-    /// Indices as integers.
+    /// Indices as integers, with a note where they are real numbers.
     pub fn indices(&mut self, id: ValueId) -> Result<ValueId, Problem> {
         if self.walk.value(id).dtype.is_float() {
+            let input = self.inputs.iter().position(|&i| i == Some(id)).unwrap_or(0);
+            let (node, output) = (self.name.clone(), self.output.to_owned());
+            self.walk.notes.push(Note::RealIndices { node, output, input });
             return self.step("indices", Op::Cast(DType::I64), &[id]);
         }
         Ok(id)
@@ -198,16 +202,10 @@ fn import_standard(c: &mut Context<'_, '_>, op: &str) -> Result<(), Problem> {
         "Einsum" => einsum::import(c),
         "Attention" => attention::attention(c),
         "RotaryEmbedding" => attention::rotary(c, [0, 1, 2, 3]),
-        "QuantizeLinear"
-        | "DequantizeLinear"
-        | "DynamicQuantizeLinear"
-        | "QLinearConv"
-        | "QLinearMatMul"
-        | "ConvInteger"
-        | "MatMulInteger" => Err(Problem::Quantised),
         "Resize" | "Upsample" => resize::import(c),
         // ONNX Runtime writes it without its domain.
         "SimplifiedLayerNormalization" => contrib::import(c, op),
+        _ if is_quantised(op) => Err(Problem::Quantised),
         _ if reduce::is_one(op) => reduce::import(c, op),
         _ if norm::is_one(op) => norm::import(c, op),
         _ if convolution::is_one(op) => convolution::import(c, op),

@@ -2,18 +2,21 @@
 
 use crate::inline::inlined;
 use crate::order::{node_name, running_order};
-use crate::{Engine, ImportError, ImportOptions, NEWEST_OPSET, OLDEST_OPSET, Problem, operators};
+use crate::{
+    Engine, Given, ImportError, ImportOptions, NEWEST_OPSET, Note, OLDEST_OPSET, Problem, given,
+    operators,
+};
 use rockshard_graph::{Graph, Op, Value, ValueId, infer};
 use rockshard_kernels::{Precision, evaluate};
-use rockshard_onnx::Model;
 use rockshard_onnx::schema::{
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_proto::DataType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
+use rockshard_onnx::{BlockLayout, Model};
 use rockshard_tensor::{DType, Tensor};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Largest result, in elements, that folding may make bigger than its inputs (a broadcast constant stays an operator).
 const LARGEST_GROWTH: usize = 1 << 22;
@@ -86,6 +89,9 @@ pub(crate) struct Walk<'a> {
     pub model: &'a Model,
     pub engine: Option<Engine<'a>>,
     pub graph: Graph,
+    /// What is given about inputs.
+    pub given: &'a BTreeMap<String, Given>,
+    pub notes: Vec<Note>,
     initializers: HashMap<&'a str, &'a TensorProto>,
     known: HashMap<String, ValueId>,
     fresh: usize,
@@ -96,7 +102,7 @@ pub(crate) fn import(
     model: &Model,
     options: &ImportOptions,
     engine: Option<Engine<'_>>,
-) -> Result<Graph, ImportError> {
+) -> Result<(Graph, Vec<Note>), ImportError> {
     let opset = model.opset();
     if !(OLDEST_OPSET..=NEWEST_OPSET).contains(&opset) {
         return Err(ImportError::Opset(opset));
@@ -115,6 +121,8 @@ pub(crate) fn import(
         model,
         engine,
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
+        given: &options.given,
+        notes: Vec::new(),
         initializers: proto
             .initializer
             .iter()
@@ -128,13 +136,10 @@ pub(crate) fn import(
         let name = input.name.as_deref().unwrap_or_default();
         if !walk.initializers.contains_key(name) {
             let (dtype, shape) = input_type(input, options)?;
-            check_shape(&shape).map_err(|e| ImportError::Input {
+            walk.add_input(name, dtype, shape).map_err(|e| ImportError::Input {
                 input: name.to_owned(),
                 problem: e.to_string(),
             })?;
-            let id = walk.graph.add_value(name, dtype, shape);
-            walk.known.insert(name.to_owned(), id);
-            walk.graph.inputs.push(id);
         }
     }
     for node in running_order(nodes, &outputs)? {
@@ -152,10 +157,10 @@ pub(crate) fn import(
         let id = if direct { id } else { walk.copy(id, &output) };
         walk.graph.outputs.push(id);
     }
-    let mut graph = walk.graph;
+    let (mut graph, notes) = (walk.graph, walk.notes);
     graph.tidy().map_err(ImportError::Cycle)?;
     graph.verify()?;
-    Ok(graph)
+    Ok((graph, notes))
 }
 
 /// A declared extent, where it is a number.
@@ -220,6 +225,39 @@ fn input_type(
 }
 
 impl Walk<'_> {
+    /// An input of the graph, or the constant that it is given to be.
+    fn add_input(&mut self, name: &str, dtype: DType, shape: Vec<usize>) -> Result<(), Problem> {
+        check_shape(&shape)?;
+        if self.given.get(name) == Some(&Given::Ones) {
+            self.spend(shape.iter().product())?;
+            let real = || Problem::Form("cannot be a mask of ones: its values are real".into());
+            let ones = given::ones(dtype, &shape).ok_or_else(real)?;
+            self.notes.push(Note::Ones { input: name.to_owned(), dtype, shape });
+            return self.bind_constant(name, ones);
+        }
+        let id = self.graph.add_value(name, dtype, shape);
+        self.bind(name, id);
+        self.graph.inputs.push(id);
+        Ok(())
+    }
+
+    /// Note that a product's weights were made of stored bits.
+    pub fn note_dequantised(&mut self, layout: &BlockLayout) {
+        let (stored, in_block) = (layout.bits, layout.block);
+        for note in &mut self.notes {
+            match note {
+                Note::Dequantised { bits, block, products }
+                    if (*bits, *block) == (stored, in_block) =>
+                {
+                    *products += 1;
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.notes.push(Note::Dequantised { bits: stored, block: in_block, products: 1 });
+    }
+
     /// The value of an ONNX name; initializers enter the graph when first used.
     pub fn get(&mut self, name: &str) -> Result<ValueId, Problem> {
         if let Some(&id) = self.known.get(name) {
@@ -292,7 +330,7 @@ impl Walk<'_> {
     }
 
     /// Take some of the work that folding may do; `false`, and nothing taken, when too little is left.
-    fn afford(&mut self, work: u64) -> bool {
+    pub fn afford(&mut self, work: u64) -> bool {
         let left = self.work.checked_sub(work);
         self.work = left.unwrap_or(self.work);
         left.is_some()

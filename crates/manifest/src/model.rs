@@ -86,6 +86,10 @@ pub struct Model {
     pub outputs: Vec<TensorSpec>,
     /// Shards in an order in which they can run.
     pub shards: Vec<Shard>,
+    /// What was noticed about the model's file, or done to it, while it was read, a line each; what kind of thing it is stands before a colon:
+    /// `repaired`, `unusual`, `constant`, `kept`, `dequantised`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What the passes declined to do, and why, a line each.
     #[serde(default)]
     pub declined: Vec<String>,

@@ -167,6 +167,28 @@ impl Model {
     /// # Errors
     /// An unsupported type, data of the wrong length, external data that is missing, short or outside the directory.
     pub fn tensor(&self, proto: &TensorProto) -> Result<Tensor, OnnxError> {
+        let (kind, shape, raw) = self.stored(proto)?;
+        Ok(convert(kind, shape, raw))
+    }
+
+    /// The message with all weights of its graph in it, for whoever cannot read the files beside it.
+    ///
+    /// # Errors
+    /// As [`Model::tensor`].
+    pub fn whole(&self) -> Result<ModelProto, OnnxError> {
+        let mut proto = self.proto.clone();
+        for tensor in proto.graph.iter_mut().flat_map(|g| &mut g.initializer) {
+            if tensor.data_location == Some(DataLocation::External as i32) {
+                tensor.raw_data = Some(self.stored(tensor)?.2);
+                tensor.data_location = None;
+                tensor.external_data.clear();
+            }
+        }
+        Ok(proto)
+    }
+
+    /// A tensor's type, shape, and bytes of the length that both take.
+    fn stored(&self, proto: &TensorProto) -> Result<(DataType, Vec<usize>, Bytes), OnnxError> {
         let name = || proto.name.clone().unwrap_or_default();
         let shape: Option<Vec<usize>> =
             proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
@@ -203,7 +225,7 @@ impl Model {
                 found: raw.len(),
             }));
         }
-        Ok(convert(kind, shape, raw))
+        Ok((kind, shape, raw))
     }
 
     fn external(&self, proto: &TensorProto, size: usize) -> Result<Bytes, OnnxError> {

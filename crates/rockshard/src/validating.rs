@@ -66,7 +66,12 @@ pub fn check_import(
     original: &Path,
     inputs: &ModelInputs,
 ) -> Result<BTreeMap<String, Verdict>, Error> {
-    let resolutions: Vec<[u32; 2]> = pack.manifest().resolutions().into_iter().flatten().collect();
+    let mut resolutions: Vec<[u32; 2]> =
+        pack.manifest().resolutions().into_iter().flatten().collect();
+    // Its configuration fixes the picture's size.
+    if pack.manifest().family == Family::VisionLanguage {
+        resolutions.clear();
+    }
     let source = Source::open(original, &resolutions, 1)?;
     let reference = CpuDevice::new();
     let cores = take_cores_with(&rockshard_devices::open(DeviceName::Cpu)?, CoresOptions::new(1))?;
@@ -87,7 +92,7 @@ pub fn check_import(
         })?;
         let outcome = loaded.run(&model.name, vec![given.clone()], &RunOptions::default())?;
         let outputs = outcome.outputs?.pop().unwrap_or_default();
-        let check = check_original(&reference, &part.path, &given, &outputs);
+        let check = check_original(&reference, part, &given, &outputs)?;
         verdicts.insert(model.name.clone(), Verdict::from(&check));
     }
     Ok(verdicts)

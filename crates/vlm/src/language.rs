@@ -10,7 +10,7 @@ mod session;
 
 pub use decoder::{DecoderWriter, Shape, WeightBits};
 pub use generate::{End, Generation, generate};
-pub use graph::Export;
+pub use graph::{Export, PRECISIONS};
 pub use model::{DECODER_FILE, LanguageError, LanguageModel};
 pub use record::LogitsRecord;
 pub use sampling::{Sampler, Sampling, SamplingError};

@@ -11,6 +11,7 @@ mod prompt;
 pub use image::{ImageError, ImageProcessor, ProcessorConfigError, Rgb, Views};
 pub use language::{
     DECODER_FILE, DecoderWriter, End, Export, Generation, LanguageError, LanguageModel,
-    LogitsRecord, Sampler, Sampling, SamplingError, Session, Shape, WeightBits, generate,
+    LogitsRecord, PRECISIONS, Sampler, Sampling, SamplingError, Session, Shape, WeightBits,
+    generate,
 };
 pub use prompt::{Message, Part, Prompt, PromptError, Prompter, Speaker};

@@ -54,6 +54,9 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
                 tracing::warn!("{}: {warning}", model.name);
             }
         }
+        for line in model.notes.iter().filter(|line| is_warning(line)) {
+            tracing::warn!("{}: {line}", model.name);
+        }
     }
     out.result(&manifest, || summary(&manifest, &chip, &args.out.display().to_string()));
     let wrong = |m: &Model| matches!(m.import, Some(ImportCheck::Fail { .. }));
@@ -62,6 +65,11 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Whether a note is of something that is wrong with the model's file, or may be.
+pub fn is_warning(note: &str) -> bool {
+    ["repaired: ", "unusual: "].iter().any(|kind| note.starts_with(kind))
 }
 
 /// What to record: what was asked for, or what verification needs.
@@ -170,6 +178,8 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
             line += &format!(", lowest cosine of Rockchip's simulator {worst:.6}");
         }
         lines.push(line);
+        let notes = model.notes.iter().filter(|note| !is_warning(note));
+        lines.extend(notes.map(|note| format!("{}: {note}", model.name)));
         lines.extend(host_work(model));
     }
     lines.extend(manifest.conversion.language.as_ref().map(|language| match language {

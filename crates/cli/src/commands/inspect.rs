@@ -148,6 +148,9 @@ fn why(model: &Model) -> String {
             );
         }
     }
+    for line in &model.notes {
+        let _ = writeln!(text, "  {line}");
+    }
     for line in &model.declined {
         let _ = writeln!(text, "  declined: {line}");
     }

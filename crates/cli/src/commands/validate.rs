@@ -1,6 +1,7 @@
 //! `validate`: arguments to inputs, progress, and the report's summary.
 
 use crate::args::ValidateArgs;
+use crate::commands::convert::is_warning;
 use crate::commands::{caption, generate};
 use crate::inputs::read_inputs;
 use crate::interrupt;
@@ -34,6 +35,7 @@ pub fn run(args: &ValidateArgs, out: &Output) -> Result<ExitCode> {
     if let Some(original) = &args.original {
         let verdicts = rockshard::check_import(&pack, original, &inputs)?;
         report.judge_imports(verdicts);
+        tell_repairs(&pack);
     }
     finish(args, &pack, judge_language(args, &pack, Some(&picture), report)?, out)
 }
@@ -54,6 +56,15 @@ fn judge_language(
         report.judge_language(language);
     }
     Ok(report)
+}
+
+/// The original runs as it was read, so what is wrong in it is no difference.
+fn tell_repairs(pack: &Pack) {
+    for model in &pack.manifest().models {
+        for line in model.notes.iter().filter(|line| is_warning(line)) {
+            tracing::warn!("{}: the original was compared as it was read; {line}", model.name);
+        }
+    }
 }
 
 /// Compare with the reference, showing progress.

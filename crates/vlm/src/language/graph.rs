@@ -7,8 +7,8 @@ use rten_tensor::{NdTensor, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What onnx-community appends to the names of a language model's files, the most exact first.
-const PRECISIONS: [&str; 4] = ["", "_fp16", "_q4", "_q4f16"];
+/// What onnx-community appends to the names of the files that can be read, the most exact first.
+pub const PRECISIONS: [&str; 4] = ["", "_fp16", "_q4", "_q4f16"];
 /// Tokens by which the room for keys and values grows.
 const ROOM: usize = 512;
 
