@@ -196,6 +196,16 @@ pub enum ConvertError {
     /// The caller's progress function asked to stop.
     #[error("stopped")]
     Stopped,
+    /// Another process writes the pack.
+    #[error(
+        "{target}: another conversion into it is under way (process {process}); wait for it, or choose another directory"
+    )]
+    Busy {
+        /// The pack.
+        target: PathBuf,
+        /// The process' number.
+        process: String,
+    },
     /// The output is already there.
     #[error("{0} exists already")]
     Exists(PathBuf),

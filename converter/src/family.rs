@@ -2,6 +2,7 @@
 //! with roles, and companion files.
 
 mod fixed;
+mod foreign;
 mod network;
 pub(crate) mod precision;
 mod text_to_image;
@@ -127,10 +128,14 @@ impl Source {
     pub fn open(path: &Path, resolutions: &[[u32; 2]], batch: usize) -> Result<Self, ConvertError> {
         resolutions.iter().try_for_each(|&resolution| check_sides(path, resolution))?;
         if path.is_file() {
-            return network::open(path, batch);
+            let foreign = foreign::file(path).map(|problem| refused(path, problem));
+            return foreign.map_or_else(|| network::open(path, batch), Err);
         }
         if !path.exists() {
             return Err(refused(path, "no such file or directory".into()));
+        }
+        if let Some(problem) = foreign::directory(path) {
+            return Err(refused(path, problem));
         }
         if let Some(encoder) = vision_language::encoder(path)? {
             return vision_language::open(path, encoder, resolutions, batch);

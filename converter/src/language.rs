@@ -12,7 +12,7 @@ use crate::ConvertError;
 use layers::read_layers;
 use rockshard_manifest::LanguageConversion;
 use rockshard_onnx::load;
-use rockshard_vlm::{DECODER_FILE, Export, LanguageModel, Session, Shape, WeightBits};
+use rockshard_vlm::{DECODER_FILE, DecoderShape, Export, LanguageModel, Session, WeightBits};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ fn constants_of(text: &Value) -> Result<(f32, f32), String> {
 }
 
 /// The weights' sizes, unless the configuration gives others.
-fn shape_of(text: &Value, sizes: Shape) -> Result<Shape, String> {
+fn shape_of(text: &Value, sizes: DecoderShape) -> Result<DecoderShape, String> {
     for (name, found) in [("hidden_size", sizes.width), ("intermediate_size", sizes.inner)] {
         if let Some(said) = number(text, name).filter(|&said| said != found) {
             return Err(format!("config.json says {name} {said}, the weights have {found}"));

@@ -12,6 +12,7 @@ mod family;
 mod golden;
 mod keys_values;
 mod language;
+mod lock;
 mod lora;
 mod measure;
 mod noise;

@@ -2,6 +2,7 @@
 //! lets an interrupted conversion go on.
 
 use crate::ConvertError;
+use crate::lock::{Lock, beside};
 use rockshard_manifest::{Digest, FileEntry, MANIFEST_FILE, Manifest};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -17,6 +18,8 @@ type Digests = Result<Vec<(String, FileEntry)>, ConvertError>;
 /// A pack being written.
 pub struct PackWriter {
     target: PathBuf,
+    /// Released after all else.
+    _lock: Lock,
     partial: PathBuf,
     files: BTreeMap<String, FileEntry>,
     finished: BTreeMap<String, FileEntry>,
@@ -31,19 +34,20 @@ impl PackWriter {
     /// conversion with the same recipe finished are used again, otherwise its remains are removed.
     ///
     /// # Errors
-    /// The target exists, or its directory cannot be written.
+    /// The target exists, another process writes it, or its directory cannot be written.
     pub fn start(target: &Path, recipe: &Digest, resume: bool) -> Result<Self, ConvertError> {
         if target.exists() {
             return Err(ConvertError::Exists(target.to_owned()));
         }
-        let name = target.file_name().and_then(|n| n.to_str()).unwrap_or("pack");
-        let partial = target.with_file_name(format!(".{name}.partial"));
+        let lock = Lock::take(target)?;
+        let partial = beside(target, ".partial");
         let finished = if resume { journal(&partial, recipe) } else { None };
         if finished.is_none() && partial.exists() {
             fs::remove_dir_all(&partial).map_err(ConvertError::io(&partial))?;
         }
         let writer = PackWriter {
             target: target.to_owned(),
+            _lock: lock,
             partial: partial.clone(),
             files: BTreeMap::new(),
             pending: None,

@@ -7,7 +7,7 @@ use super::{Declined, constants_of, shape_of};
 use crate::family::declared;
 use rockshard_onnx::Model;
 use rockshard_onnx::schema::ValueInfoProto;
-use rockshard_vlm::{DecoderWriter, Shape, WeightBits};
+use rockshard_vlm::{DecoderShape, DecoderWriter, WeightBits};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ const GROUPS: usize = 4;
 
 /// A decoder in an export.
 pub(super) struct Layers<'a> {
-    pub shape: Shape,
+    pub shape: DecoderShape,
     values: Values<'a>,
     embeddings: Vec<f32>,
     groups: Vec<Vec<Product<'a>>>,
@@ -57,7 +57,7 @@ pub(super) fn read_layers<'a>(
     let queries =
         rows(&groups[0]).checked_sub(2 * keys).ok_or("queries, keys and values are too few")?;
     let (theta, epsilon) = constants_of(text)?;
-    let shape = Shape {
+    let shape = DecoderShape {
         layers,
         width: head.depth,
         heads: queries / head_width,
@@ -108,7 +108,7 @@ fn single<'g, 'a>(group: &'g [Product<'a>]) -> Result<&'g Product<'a>, String> {
 }
 
 /// The table of the embeddings' one look-up.
-fn embeddings(embed: &Model, shape: &Shape) -> Result<Vec<f32>, String> {
+fn embeddings(embed: &Model, shape: &DecoderShape) -> Result<Vec<f32>, String> {
     let graph = embed.proto.graph.as_ref().ok_or("the embeddings have no graph")?;
     let values = Values::new(embed, graph);
     let gather = graph.node.iter().find(|node| op(node) == "Gather");

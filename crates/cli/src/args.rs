@@ -277,7 +277,7 @@ pub struct GenerateArgs {
     /// The pack.
     pub pack: PathBuf,
     /// What to draw.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub prompt: String,
     /// Sampler. Default: the one that the model's scheduler names.
     #[arg(long, value_parser = sampler())]
@@ -292,7 +292,7 @@ pub struct GenerateArgs {
     #[arg(long)]
     pub guidance: Option<f64>,
     /// What to keep away from (models with classifier-free guidance).
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub negative: Option<String>,
     /// Picture size, WIDTHxHEIGHT; one the pack was converted for. Default: its first.
     #[arg(long, value_parser = size)]

@@ -16,7 +16,7 @@ use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| called_wrongly(&error));
     output::start_logging(cli.verbose, cli.quiet);
     interrupt::listen();
     let out = Output { json: cli.json, quiet: cli.quiet };
@@ -37,14 +37,25 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) if interrupt::cancel().is_cancelled() => {
-            eprintln!("rockshard: interrupted ({})", message(&error));
+            out.failure(&format!("interrupted ({})", message(&error)));
             ExitCode::from(interrupt::EXIT_CODE)
         }
         Err(error) => {
-            eprintln!("rockshard: {}", message(&error));
+            out.failure(&message(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// End a program that was called wrongly, or asked for help.
+fn called_wrongly(error: &clap::Error) -> ! {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.render().to_string();
+        let text = text.trim().trim_start_matches("error: ");
+        Output { json: true, quiet: false }.failure(text);
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
 }
 
 /// An error, its causes and what to do about it on one line, without causes whose text is already there.

@@ -26,6 +26,14 @@ impl Output {
         let _ = writeln!(std::io::stdout(), "{text}");
     }
 
+    /// Print what went wrong, to standard error and, as JSON, as the result.
+    pub fn failure(&self, message: &str) {
+        eprintln!("rockshard: {message}");
+        if self.json {
+            self.result(&serde_json::json!({ "error": message }), String::new);
+        }
+    }
+
     /// A progress display: a bar on a terminal, plain lines elsewhere.
     pub fn progress(&self, title: &str) -> Display {
         let terminal = std::io::stderr().is_terminal() && !self.quiet;

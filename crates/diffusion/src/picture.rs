@@ -179,7 +179,12 @@ impl Picture {
     }
 }
 
+/// Write all of a file or nothing. A link keeps pointing to what is written; devices and pipes are written to.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let path = &linked(path)?;
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -189,6 +194,19 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// What a path is in the end: links are followed, to a file that need not be there yet.
+fn linked(path: &Path) -> std::io::Result<PathBuf> {
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match std::fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(std::io::Error::other("too many links"))
 }
 
 fn failure(path: &Path, source: std::io::Error) -> PictureError {

@@ -60,7 +60,10 @@ pub struct InitialPicture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrawProgress {
     /// The prompt is encoded.
-    Prompt,
+    Prompt {
+        /// Ids at its end that the text encoder has no room for.
+        dropped_tokens: usize,
+    },
     /// Sampling steps are done.
     Step {
         /// Steps done.

@@ -83,7 +83,7 @@ impl TextToImage {
         let sampler = Sampler::new(&self.sampler, request.sampler)?;
         let run = sampler.run(request.steps, strength)?;
         let (guide, dropped_tokens) = self.guide(request)?;
-        report(DrawProgress::Prompt)?;
+        report(DrawProgress::Prompt { dropped_tokens })?;
 
         let seeds: Vec<u64> =
             (0..u64::from(request.count)).map(|i| request.seed.wrapping_add(i)).collect();

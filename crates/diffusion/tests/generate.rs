@@ -193,7 +193,7 @@ fn progress_is_told_and_can_stop() {
     assert_eq!(
         seen,
         [
-            DrawProgress::Prompt,
+            DrawProgress::Prompt { dropped_tokens: 5 },
             DrawProgress::Step { done: 1, total: 2 },
             DrawProgress::Step { done: 2, total: 2 },
             DrawProgress::Decoded

@@ -19,6 +19,8 @@ pub use words::picture_inputs;
 
 /// Views that mostly run together: what the planner plans for.
 const TOGETHER: usize = 17;
+/// What says how images are cut and normalised.
+const PROCESSOR_FILE: &str = "preprocessor_config.json";
 /// Positions of a language model that does not say.
 const USUAL_CONTEXT: usize = 2048;
 
@@ -112,7 +114,7 @@ fn folder(pack: &Pack, companion: Companion) -> Result<Option<PathBuf>, Error> {
 
 /// What makes views of images, as a folder's configuration says.
 fn processor(folder: &Path) -> Result<ImageProcessor, Error> {
-    let path = folder.join("preprocessor_config.json");
+    let path = folder.join(PROCESSOR_FILE);
     let text = std::fs::read_to_string(&path);
     let text = text.map_err(|source| Error::Read { path, source })?;
     Ok(ImageProcessor::from_json(&text)?)

@@ -4,7 +4,7 @@ use crate::Error;
 use rockshard_converter::{ConvertProgress, ConvertRequest, Engines, Source};
 use rockshard_device_cpu::CpuDevice;
 use rockshard_devices::DeviceName;
-use rockshard_diffusion::PipelineConfig;
+use rockshard_diffusion::{PipelineConfig, SamplerName};
 use rockshard_manifest::{Companion, Family, Manifest};
 use std::ops::ControlFlow;
 
@@ -22,8 +22,13 @@ pub fn convert(
     let source = Source::open(&request.source, &request.resolutions, request.batch)?;
     if source.family == Family::TextToImage {
         let config = PipelineConfig::from_model_directory(&request.source);
-        let config = config.and_then(|config| config.to_json());
-        let text = config.map_err(|source| Error::Sampler { source })?;
+        let text = config.and_then(|config| {
+            if let Err(problem) = SamplerName::of(&config.sampler) {
+                tracing::warn!("{problem}; one of these is to be chosen when a picture is drawn");
+            }
+            config.to_json()
+        });
+        let text = text.map_err(|source| Error::Sampler { source })?;
         request.companions.push((Companion::Sampler, SAMPLER.to_owned(), text.into_bytes()));
     }
     let simulator = rockshard_devices::open(DeviceName::Sim)?;

@@ -8,7 +8,7 @@ mod record;
 mod sampling;
 mod session;
 
-pub use decoder::{DecoderWriter, Shape, WeightBits};
+pub use decoder::{DecoderShape, DecoderWriter, WeightBits};
 pub use generate::{End, Generation, generate};
 pub use graph::{Export, PRECISIONS};
 pub use model::{DECODER_FILE, LanguageError, LanguageModel};

@@ -10,8 +10,8 @@ mod prompt;
 
 pub use image::{ImageError, ImageProcessor, ProcessorConfigError, Rgb, Views};
 pub use language::{
-    DECODER_FILE, DecoderWriter, End, Export, Generation, LanguageError, LanguageModel,
-    LogitsRecord, PRECISIONS, Sampler, Sampling, SamplingError, Session, Shape, WeightBits,
+    DECODER_FILE, DecoderShape, DecoderWriter, End, Export, Generation, LanguageError,
+    LanguageModel, LogitsRecord, PRECISIONS, Sampler, Sampling, SamplingError, Session, WeightBits,
     generate,
 };
 pub use prompt::{Message, Part, Prompt, PromptError, Prompter, Speaker};

@@ -1,12 +1,14 @@
 //! `decoder.safetensors`: what was written is read, in every precision and at odd sizes, and nothing else is.
 
-use rockshard_vlm::{DECODER_FILE, DecoderWriter, LanguageModel, Session, Shape, WeightBits};
+use rockshard_vlm::{
+    DECODER_FILE, DecoderShape, DecoderWriter, LanguageModel, Session, WeightBits,
+};
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
 /// Odd where it may be, so that nothing is aligned by luck.
-const ODD: Shape = Shape {
+const ODD: DecoderShape = DecoderShape {
     layers: 2,
     width: 33,
     heads: 6,
@@ -17,7 +19,7 @@ const ODD: Shape = Shape {
     theta: 10_000.0,
     epsilon: 1e-5,
 };
-const BLOCKS: Shape = Shape { width: 64, heads: 4, head_width: 16, inner: 96, ..ODD };
+const BLOCKS: DecoderShape = DecoderShape { width: 64, heads: 4, head_width: 16, inner: 96, ..ODD };
 const ALL: [WeightBits; 3] = [WeightBits::ThirtyTwo, WeightBits::Eight, WeightBits::Four];
 
 /// Values that vary, of the spread that keeps magnitudes through a layer.
@@ -26,7 +28,7 @@ fn values(count: usize, depth: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|at| value(at) * (3.0 / depth as f32).sqrt()).collect()
 }
 
-fn write(folder: &Path, shape: &Shape, bits: WeightBits) {
+fn write(folder: &Path, shape: &DecoderShape, bits: WeightBits) {
     let mut writer = DecoderWriter::create(&folder.join(DECODER_FILE), shape, bits).unwrap();
     let (width, projected) = (shape.width, shape.queries() + 2 * shape.keys());
     writer.embeddings(&values(shape.vocabulary * width, 3, 0)).unwrap();

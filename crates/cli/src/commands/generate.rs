@@ -72,10 +72,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
 
 /// Draw, showing progress and warning about a prompt that is too long.
 fn draw(painter: &Painter, request: &Request, out: &Output) -> Result<Drawing> {
-    let drawing =
-        painter.draw(request, &interrupt::run_options(), &mut shown(out, request.steps))?;
-    warn_of_dropped(drawing.dropped_tokens);
-    Ok(drawing)
+    Ok(painter.draw(request, &interrupt::run_options(), &mut shown(out, request.steps))?)
 }
 
 /// Shows how a request of so many steps comes along.
@@ -84,7 +81,10 @@ pub fn shown(out: &Output, steps: usize) -> impl FnMut(DrawProgress) -> ControlF
     let total = steps + 2;
     move |progress| {
         match progress {
-            DrawProgress::Prompt => display.at("prompt encoded", 1, total, "prompt encoded"),
+            DrawProgress::Prompt { dropped_tokens } => {
+                warn_of_dropped(dropped_tokens);
+                display.at("prompt encoded", 1, total, "prompt encoded");
+            }
             DrawProgress::Step { done, .. } => display.at("sampling", done + 1, total, "sampling"),
             DrawProgress::Decoded => display.at("decoded", total, total, "decoded"),
         }

@@ -132,7 +132,14 @@ fn inputs(args: &ValidateArgs, pack: &Pack, picture: &Rgb, out: &Output) -> Resu
             Some((m.name.clone(), key.strip_prefix(&format!("{}.", m.name))?.to_owned()))
         });
         let first = || models.first().map(|m| m.name.clone()).unwrap_or_default();
-        let (model, name) = named.unwrap_or_else(|| (first(), key));
+        let (model, name) = named.unwrap_or_else(|| (first(), key.clone()));
+        let specs = models.iter().filter(|m| m.name == model).flat_map(|m| &m.inputs);
+        let known: Vec<&str> = specs.map(|spec| spec.name.as_str()).collect();
+        anyhow::ensure!(
+            known.contains(&name.as_str()),
+            "--input {key}: {model} has no input {name:?}, only {}",
+            known.join(", ")
+        );
         inputs.entry(model).or_default().insert(name, tensor);
     }
     Ok(inputs)

@@ -1,6 +1,6 @@
 //! Remedies for drawings.
 
-use rockshard_diffusion::Error;
+use rockshard_diffusion::{Error, SamplerError};
 
 pub fn drawing(error: &Error) -> Option<String> {
     match error {
@@ -11,6 +11,9 @@ pub fn drawing(error: &Error) -> Option<String> {
         Error::NegativePromptUnused(_) => Some("leave --negative out, or raise --guidance".into()),
         Error::NotFinite { .. } => {
             Some("convert with --sandwich auto, or validate the pack to find the layer".into())
+        }
+        Error::Sampler(SamplerError::Unknown { .. }) => {
+            Some("choose one of these with --sampler".into())
         }
         Error::Network { source, .. } => source.downcast_ref().and_then(super::packs::runtime),
         _ => None,

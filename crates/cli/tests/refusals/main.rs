@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod conversions;
+mod files;
 mod interruptions;
 mod models;
 mod packs;

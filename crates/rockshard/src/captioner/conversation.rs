@@ -131,6 +131,7 @@ impl Conversation<'_> {
         }
         let start = Instant::now();
         let seeing = Seeing::start(captioner, &new, &self.options)?;
+        self.views.iter_mut().for_each(Views::forget_pixels);
         let (logits, known, trace) = self.feed(&prompt, seeing)?;
         let times = Times {
             views: new.iter().map(Views::count).sum(),

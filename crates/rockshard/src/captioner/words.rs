@@ -26,6 +26,9 @@ pub fn picture_inputs(pack: &Pack, picture: &Rgb) -> Result<ModelInputs, Error> 
     let Some(folder) = super::folder(pack, Companion::Preprocessor)? else {
         return Ok(ModelInputs::new());
     };
+    if !folder.join(super::PROCESSOR_FILE).is_file() {
+        return Ok(ModelInputs::new());
+    }
     let views = super::processor(&folder)?.with_grid(1)?.views(picture);
     let inputs = items(vision, &[views]).pop().unwrap_or_default();
     Ok([(vision.name.clone(), inputs)].into())

@@ -37,9 +37,15 @@ impl Views {
         &self.images
     }
 
-    /// What the vision encoder takes for a view: `[1, 3, side, side]`, rescaled and normalised.
+    /// Keep what stands for the views in a prompt, and free their pixels.
+    pub fn forget_pixels(&mut self) {
+        self.images.iter_mut().for_each(|image| image.bytes = Vec::new());
+    }
+
+    /// What the vision encoder takes for a view: `[1, 3, side, side]`, rescaled and normalised; `None` where there are no pixels.
     pub fn pixel_values(&self, view: usize) -> Option<Tensor> {
-        let Rgb { width, height, bytes } = self.images.get(view)?;
+        let image = self.images.get(view).filter(|image| !image.bytes.is_empty());
+        let Rgb { width, height, bytes } = image?;
         let plane = |channel: usize| {
             let values = bytes.iter().skip(channel).step_by(3);
             values.map(move |&byte| self.table[channel][usize::from(byte)])

@@ -10,7 +10,7 @@ mod shape;
 mod writer;
 
 pub use file::WeightBits;
-pub use shape::Shape;
+pub use shape::DecoderShape;
 pub use writer::DecoderWriter;
 
 use attention::{Memory, attend};
@@ -37,7 +37,7 @@ struct Layer {
 
 /// A decoder's weights.
 pub(super) struct Decoder {
-    pub shape: Shape,
+    pub shape: DecoderShape,
     table: Table,
     layers: Vec<Layer>,
     norm: View<f32>,
@@ -48,7 +48,7 @@ pub(super) struct Decoder {
 pub(super) struct Memories(Vec<Memory>);
 
 impl Memories {
-    pub fn truncate(&mut self, tokens: usize, shape: &Shape) {
+    pub fn truncate(&mut self, tokens: usize, shape: &DecoderShape) {
         self.0.iter_mut().for_each(|m| m.truncate(tokens, shape.head_width));
     }
 }
@@ -57,7 +57,7 @@ impl Decoder {
     /// Map a file.
     pub fn open(path: &Path) -> Result<Self, String> {
         let (file, shape) = Reader::open(path)?;
-        let Shape { width, inner, vocabulary, .. } = shape;
+        let DecoderShape { width, inner, vocabulary, .. } = shape;
         let kernels = Kernels::new(false);
         let norm = |name: &str| file.view(name, Dtype::F32, &[width]);
         let layer = |number: usize| {

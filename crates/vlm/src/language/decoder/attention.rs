@@ -1,7 +1,7 @@
 //! Causal attention of new tokens to all that came before, keys and values shared by groups of heads.
 
 use super::matrix::Kernels;
-use super::shape::Shape;
+use super::shape::DecoderShape;
 use rayon::prelude::*;
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, GemmUninitOptions};
 use rten_simd::SimdOp;
@@ -20,7 +20,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub fn new(shape: &Shape) -> Self {
+    pub fn new(shape: &DecoderShape) -> Self {
         Memory { keys: vec![Vec::new(); shape.kv_heads], values: vec![Vec::new(); shape.kv_heads] }
     }
 
@@ -30,7 +30,7 @@ impl Memory {
     }
 
     /// Keep keys and values of new tokens, which follow the queries in each row.
-    pub fn append(&mut self, shape: &Shape, rows: &[f32]) {
+    pub fn append(&mut self, shape: &DecoderShape, rows: &[f32]) {
         let (queries, keys, width) = (shape.queries(), shape.keys(), shape.head_width);
         let heads = self.keys.par_iter_mut().chain(&mut self.values).enumerate();
         heads.for_each(|(head, kept)| {
@@ -45,7 +45,7 @@ impl Memory {
 /// (Vaswani et al. 2017). `queries` has rows of `stride` values that begin with a token's queries.
 pub(super) fn attend(
     kernels: &Kernels,
-    shape: &Shape,
+    shape: &DecoderShape,
     memory: &Memory,
     queries: &[f32],
     stride: usize,
@@ -105,7 +105,7 @@ pub(super) fn attend(
 /// As [`attend`], for the last token: each head for itself, since packing keys for a kernel would cost more than the product.
 fn attend_once(
     kernels: &Kernels,
-    shape: &Shape,
+    shape: &DecoderShape,
     memory: &Memory,
     queries: &[f32],
 ) -> Result<Vec<f32>, String> {

@@ -7,7 +7,7 @@
 
 use super::four::{self, BLOCK, Four};
 use super::matrix::{Kernels, Matrix, Stored};
-use super::shape::Shape;
+use super::shape::DecoderShape;
 use bytes::Bytes;
 use half::f16;
 use rockshard_tensor::MappedFile;
@@ -87,14 +87,14 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub fn open(path: &Path) -> Result<(Self, Shape), String> {
+    pub fn open(path: &Path) -> Result<(Self, DecoderShape), String> {
         let file = MappedFile::open(path).map_err(|e| e.to_string())?;
         let bytes = file.bytes().clone();
         let (header, metadata) = SafeTensors::read_metadata(&bytes)
             .map_err(|e| format!("not a safetensors file: {e}"))?;
         let shape = metadata.metadata().as_ref().and_then(|m| m.get(SHAPE));
         let shape = shape.ok_or("its metadata does not describe a decoder")?;
-        let shape: Shape = serde_json::from_str(shape).map_err(|e| e.to_string())?;
+        let shape: DecoderShape = serde_json::from_str(shape).map_err(|e| e.to_string())?;
         if let Some(problem) = shape.problem() {
             return Err(problem);
         }

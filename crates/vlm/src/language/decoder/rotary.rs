@@ -1,6 +1,6 @@
 //! Rotary positions (Su et al. 2021), the halves of a head turned against each other as in Llama.
 
-use super::shape::Shape;
+use super::shape::DecoderShape;
 use rayon::prelude::*;
 
 /// Cosines and sines of positions, a row of half a head's width each.
@@ -11,7 +11,7 @@ pub(super) struct Rotary {
 }
 
 impl Rotary {
-    pub fn new(shape: &Shape, positions: std::ops::Range<usize>) -> Self {
+    pub fn new(shape: &DecoderShape, positions: std::ops::Range<usize>) -> Self {
         let half = shape.head_width / 2;
         let frequencies: Vec<f32> = (0..half)
             .map(|i| shape.theta.powf(-((2 * i) as f32) / shape.head_width as f32))

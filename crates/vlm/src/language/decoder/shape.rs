@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// biases.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Shape {
+pub struct DecoderShape {
     /// Layers.
     pub layers: usize,
     /// Values of a token between layers.
@@ -27,7 +27,7 @@ pub struct Shape {
     pub epsilon: f32,
 }
 
-impl Shape {
+impl DecoderShape {
     /// Values of a token's queries, or of what its heads give.
     pub fn queries(&self) -> usize {
         self.heads * self.head_width
@@ -40,7 +40,8 @@ impl Shape {
 
     /// What does not fit together.
     pub(super) fn problem(&self) -> Option<String> {
-        let Shape { layers, width, heads, kv_heads, head_width, inner, vocabulary, .. } = *self;
+        let DecoderShape { layers, width, heads, kv_heads, head_width, inner, vocabulary, .. } =
+            *self;
         let sizes = [layers, width, heads, kv_heads, head_width, inner, vocabulary];
         if sizes.iter().any(|&size| size == 0 || size > 1 << 20) {
             return Some(format!("its sizes are {sizes:?}"));

@@ -2,7 +2,7 @@
 
 use super::file::{SHAPE, WeightBits};
 use super::four::{self, BLOCK};
-use super::shape::Shape;
+use super::shape::DecoderShape;
 use half::f16;
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -32,7 +32,7 @@ impl DecoderWriter {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn create(path: &Path, shape: &Shape, bits: WeightBits) -> io::Result<Self> {
+    pub fn create(path: &Path, shape: &DecoderShape, bits: WeightBits) -> io::Result<Self> {
         let mut tensors = tensors(shape, bits);
         // Values of many bytes first, so that all are aligned.
         tensors.sort_by_key(|(_, dtype, _)| std::cmp::Reverse(dtype.bitsize()));
@@ -133,8 +133,8 @@ impl DecoderWriter {
 }
 
 /// What a file has: names, types and shapes.
-fn tensors(shape: &Shape, bits: WeightBits) -> Vec<(String, Dtype, Vec<usize>)> {
-    let Shape { layers, width, inner, vocabulary, .. } = *shape;
+fn tensors(shape: &DecoderShape, bits: WeightBits) -> Vec<(String, Dtype, Vec<usize>)> {
+    let DecoderShape { layers, width, inner, vocabulary, .. } = *shape;
     let embeddings = if bits == WeightBits::ThirtyTwo { Dtype::F32 } else { Dtype::F16 };
     let mut tensors = vec![
         ("embeddings".to_owned(), embeddings, vec![vocabulary, width]),
