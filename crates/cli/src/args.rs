@@ -238,7 +238,7 @@ pub enum GoldenType {
 pub struct InspectArgs {
     /// The pack.
     pub pack: PathBuf,
-    /// What each pass declined, and why.
+    /// What each pass did and declined, and why.
     #[arg(long)]
     pub why: bool,
     /// The vendor compiler's table of layers for each compiled shard.

@@ -45,6 +45,7 @@ pub fn model(name: &str, shards: Vec<Shard>, output: &str) -> Model {
         inputs,
         outputs,
         shards,
+        passes: vec![],
         declined: vec![],
         golden: None,
         import: None,

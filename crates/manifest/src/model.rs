@@ -86,6 +86,10 @@ pub struct Model {
     pub outputs: Vec<TensorSpec>,
     /// Shards in an order in which they can run.
     pub shards: Vec<Shard>,
+    /// What the passes over the whole network did, or why there was nothing for them to do, `PASS: WHAT` a line; what they did to a shard is with
+    /// the shard.
+    #[serde(default)]
+    pub passes: Vec<String>,
     /// What the passes declined to do, and why, a line each.
     #[serde(default)]
     pub declined: Vec<String>,

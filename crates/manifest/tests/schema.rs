@@ -123,6 +123,7 @@ fn sample() -> Manifest {
             inputs: vec![tensor("x", DType::I64, 1.0)],
             outputs: vec![tensor("out", DType::F32, 1.0)],
             shards,
+            passes: vec!["fusion: attention 1".into()],
             declined: vec!["tile: the attention is small".into()],
             golden: Some(Golden {
                 inputs: "golden/unet-inputs.safetensors".into(),
@@ -198,6 +199,7 @@ fn optional_fields_may_be_left_out() {
         .map(|f| SHARD.to_owned() + f);
     let others = [
         "/models/0/resolution",
+        "/models/0/passes",
         "/models/0/declined",
         "/models/0/golden",
         "/models/0/import",
@@ -234,6 +236,7 @@ fn every_other_field_is_required() {
     // What may be left out, and files, which are keyed by path: taking one away is not a matter of form.
     let optional = [
         "/resolution",
+        "/passes",
         "/declined",
         "/1/sandwich",
         "/attention",
