@@ -6,6 +6,7 @@
     python tools/export_models.py taesd --out DIR
     python tools/export_models.py smolvlm-vision --out DIR                SmolVLM-256M's vision encoder and connector
     python tools/export_models.py smolvlm --out DIR                       the same with its language model, as onnx-community lays it out
+    python tools/export_models.py whisper-encoder --out DIR               the encoder of Whisper base, 30 s of sound
 
 Parts of sd15-lcm: text_encoder unet vae_encoder vae_decoder (all by default; name some with --part).
 Exporters: `torchscript` (what optimum uses) and `dynamo`. Attention: `plain` (baddbmm, as in diffusers before 2.0) and `sdpa`.
@@ -42,6 +43,8 @@ SMOLLM = dict(
 SMOLVLM_PREPROCESSOR = dict(
     do_convert_rgb=True, do_image_splitting=True, do_normalize=True, do_pad=True, do_rescale=True, do_resize=True, image_mean=[0.5] * 3,
     image_std=[0.5] * 3, max_image_size={"longest_edge": 512}, resample=1, rescale_factor=1 / 255, size={"longest_edge": 2048})
+# Whisper base.
+WHISPER = dict(d_model=512, encoder_layers=6, encoder_attention_heads=8, encoder_ffn_dim=2048, num_mel_bins=80, max_source_positions=1500)
 SMOLVLM_TEXT_WIDTH = SMOLLM["hidden_size"]
 SMOLVLM_SHUFFLE = 4
 DEFAULT_SIZE = (512, 512)
@@ -118,6 +121,17 @@ class Vision(torch.nn.Module):
         tokens = tokens + embeddings.position_embedding.weight
         hidden = self.vision.encoder(inputs_embeds=tokens).last_hidden_state
         return self.connector(self.vision.post_layernorm(hidden))
+
+
+class Hearing(torch.nn.Module):
+    """A mel spectrogram [1, bins, frames] to its hidden states [1, frames / 2, width]."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_features):
+        return self.encoder(input_features).last_hidden_state
 
 
 class Decoder(torch.nn.Module):
@@ -354,6 +368,19 @@ def smolvlm(arguments):
     export_language(model.requires_grad_(False), head, arguments.out / "onnx", arguments)
 
 
+def whisper_encoder(arguments):
+    from transformers import WhisperConfig, WhisperModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+    kind = "eager" if arguments.attention == "plain" else "sdpa"
+    if arguments.weights:
+        encoder = WhisperModel.from_pretrained(arguments.weights, attn_implementation=kind).encoder.eval().requires_grad_(False)
+    else:
+        encoder = built(lambda: WhisperEncoder(WhisperConfig(**WHISPER, attn_implementation=kind)), arguments)
+    bins, tokens = encoder.config.num_mel_bins, encoder.config.max_source_positions
+    export(Hearing(encoder), {"input_features": torch.randn(1, bins, 2 * tokens)}, ["last_hidden_state"],
+           {"input_features": {0: "batch"}, "last_hidden_state": {0: "batch"}}, arguments.out / "encoder_model.onnx", arguments)
+
+
 def size(text):
     width, height = (int(n) for n in text.split("x"))
     if width % 8 or height % 8:
@@ -362,7 +389,7 @@ def size(text):
 
 
 def main():
-    models = {"sd15-lcm": sd15_lcm, "taesd": taesd, "smolvlm-vision": smolvlm_vision, "smolvlm": smolvlm}
+    models = {"sd15-lcm": sd15_lcm, "taesd": taesd, "smolvlm-vision": smolvlm_vision, "smolvlm": smolvlm, "whisper-encoder": whisper_encoder}
     parts = ["text_encoder", "unet", "vae_encoder", "vae_decoder"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=models)

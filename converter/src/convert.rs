@@ -12,13 +12,14 @@ use crate::original::check_read;
 use crate::part::{
     Checked, Imported, check_weights, import, in_part, label, store_computed, stored,
 };
-use crate::partition::{Segment, partition};
+use crate::partition::{Segment, partition, why_whole};
 use crate::passes::{PartContext, rewrite_part};
 use crate::recipe::recipe;
 use crate::reference::Reference;
 use crate::request::Teller;
 use crate::shards::{Cut, emit_shards, price_together};
 use crate::{ConvertError, ConvertProgress, ConvertRequest, PackWriter, scaling, trial};
+use rockshard_cost::Rk3588;
 use rockshard_graph::{Graph, ValueId};
 use rockshard_manifest::{
     Companion, Conversion, Generator, ImportCheck, LanguageConversion, Manifest, Model, SCHEMA,
@@ -87,8 +88,12 @@ pub fn convert(
     })
 }
 
-/// Dividing every operator decides where the cuts are.
+/// Dividing every operator decides where the cuts are, and packs name the cores of an RK3588.
 fn check_options(request: &ConvertRequest) -> Result<(), ConvertError> {
+    let cores = request.chip.cores;
+    if !(1..=Rk3588::default().cores).contains(&cores) {
+        return Err(ConvertError::Cores { cores });
+    }
     let other = match (request.shards, request.tile) {
         (Shards::Auto, Tile::Heads) => format!("tile {}", Tile::Heads),
         (Shards::Auto, _) => return Ok(()),
@@ -263,7 +268,9 @@ fn convert_part(
     };
     let (graph, log) = rewrite_part(graph, &mut context)?;
     let unchanged_us = context.unchanged_us;
-    let segments = cut(request, part, &graph, context.segments.take())?;
+    let divided = context.segments.take();
+    let automatic = request.shards == Shards::Auto && divided.is_none();
+    let segments = cut(request, part, &graph, divided)?;
     let release = || {
         file.release_pages();
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
@@ -282,7 +289,11 @@ fn convert_part(
         release: &release,
     };
     let scaling = context.scaling(&graph)?;
-    let mut declined = log.declined;
+    let (mut passes, mut declined) = (log.edits, log.declined);
+    passes.extend(scaling.unneeded.iter().cloned());
+    if automatic && segments.iter().filter(|s| !s.host).count() == 1 {
+        passes.extend(why_whole(&graph, request.optimise, &request.chip));
+    }
     declined.extend(scaling.declined.iter().cloned());
     let scaled = !scaling.scales.is_identity();
     tracing::info!(part = part.name, shards = segments.len(), scaled, "cut");
@@ -304,6 +315,7 @@ fn convert_part(
         outputs: unscaled(&graph, &graph.outputs),
         shards,
         notes,
+        passes,
         declined,
         golden: None,
         import: None,

@@ -27,6 +27,12 @@ pub enum ConvertError {
         /// The file.
         path: PathBuf,
     },
+    /// A chip with another number of cores than packs can name.
+    #[error("a chip of {cores} cores: packs are for one to three")]
+    Cores {
+        /// Its cores.
+        cores: u8,
+    },
     /// A model whose configuration fixes the picture's size, for which a resolution was asked.
     #[error(
         "{path}: a vision-language model's picture size is fixed by config.json, so it takes no resolution"

@@ -78,13 +78,10 @@ pub fn partition(
             return Err(ConvertError::TooFewShards { part: part.to_owned(), asked, least });
         }
         Shards::Count(n) => n,
-        // One item alone gains nothing from cuts, and each shard has activation memory of its own; only a stream of items
-        // keeps several cores busy.
-        Shards::Auto => {
-            let worthwhile = optimise == Optimise::Throughput
-                && cost(&npu_nodes) > WORTH_CUTTING * npu.run_overhead_micros;
-            if worthwhile { usize::from(npu.cores) } else { 1 }
-        }
+        Shards::Auto => match against_cutting(cost(&npu_nodes), optimise, npu) {
+            None => usize::from(npu.cores),
+            Some(_) => 1,
+        },
     };
     let exact = matches!(shards, Shards::Count(_));
     let mut runs = spread(spans, count, exact, cost).into_iter();
@@ -107,6 +104,29 @@ pub fn partition(
         Segment { name, nodes, host, core: None }
     };
     Ok(found.into_iter().map(named).collect())
+}
+
+/// Why `auto` leaves a network whole, where it does.
+pub(crate) fn why_whole(graph: &Graph, optimise: Optimise, npu: &Rk3588) -> Option<String> {
+    let host = host_nodes(graph);
+    let nodes = graph.node_ids().filter(|id| !host.contains(id));
+    let micros = nodes.map(|id| npu.node(graph, graph.node(id)).micros).sum();
+    against_cutting(micros, optimise, npu)
+}
+
+/// What speaks against cuts. One item alone gains nothing from them, and each shard has activation memory of its own; only a stream of items
+/// keeps several cores busy.
+fn against_cutting(micros: f64, optimise: Optimise, npu: &Rk3588) -> Option<String> {
+    let enough = WORTH_CUTTING * npu.run_overhead_micros;
+    match optimise {
+        Optimise::Throughput if micros > enough => None,
+        Optimise::Throughput => Some(format!(
+            "shards: whole: its {micros:.0} us, modelled, are not worth cutting; {enough:.0} us are"
+        )),
+        Optimise::Latency | Optimise::Memory => {
+            Some(format!("shards: whole: cuts bring nothing for {optimise}"))
+        }
+    }
 }
 
 /// Nodes that the host runs, where all of them come before the NPU's.

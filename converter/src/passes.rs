@@ -37,6 +37,7 @@ use rockshard_graph::{Graph, Log};
 use rockshard_import::ImportError;
 use rockshard_manifest::AttentionTiling;
 use rockshard_tensor::Tensor;
+use std::collections::BTreeMap;
 
 /// What passes over a part may look at, and what they leave for the cut.
 pub(crate) struct PartContext<'a> {
@@ -104,9 +105,16 @@ fn hide_by_masks(mut graph: Graph, _: &mut PartContext) -> Result<(Graph, Log), 
     Ok((graph, log))
 }
 
-/// Patterns of nodes that are one operator of the NPU's compiler.
+/// Patterns of nodes that are one operator of the NPU's compiler; told by their number.
 fn fuse_patterns(mut graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
-    let log = rockshard_import::fuse(&mut graph, None).map_err(|e| (c.import_failed)(e))?;
+    let mut log = rockshard_import::fuse(&mut graph, None).map_err(|e| (c.import_failed)(e))?;
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for edit in &log.edits {
+        *counts.entry(edit.split(": ").next().unwrap_or(edit)).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(rule, n)| format!("{rule} {n}")).collect();
+    log.edits =
+        counts.first().map(|_| format!("fusion: {}", counts.join(", "))).into_iter().collect();
     Ok((graph, log))
 }
 
@@ -131,7 +139,8 @@ fn convolve_shuffled_linears(
 
 /// What has more tokens than an axis may have, in bands.
 fn cut_long_axes(graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), ConvertError> {
-    let (graph, edits) = in_parts(graph, c.chip)?;
+    let (graph, bands) = in_parts(graph, c.chip)?;
+    let edits = bands.into_iter().map(|line| format!("bands: {line}")).collect();
     Ok((graph, Log { edits, ..Log::default() }))
 }
 
@@ -140,7 +149,13 @@ fn move_tokens_to_planes(graph: Graph, c: &mut PartContext) -> Result<(Graph, Lo
     if !matches!(c.placement, Placement::Split | Placement::Replicate) {
         return Ok((graph, Log::default()));
     }
-    Ok((planes(&graph, c.chip, c.store)?, Log::default()))
+    let linear = |graph: &Graph| graph.operators().get("MatMul").copied().unwrap_or(0);
+    let before = linear(&graph);
+    let graph = planes(&graph, c.chip, c.store)?;
+    let moved = before.saturating_sub(linear(&graph));
+    let edit = format!("planes: {moved} deep linear layers as convolutions");
+    let edits = Some(edit).filter(|_| moved > 0).into_iter().collect();
+    Ok((graph, Log { edits, ..Log::default() }))
 }
 
 /// Heads of an attention in groups, one a core.
@@ -148,8 +163,8 @@ fn spread_heads(mut graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), C
     if c.tile != Tile::Heads {
         return Ok((graph, Log::default()));
     }
-    let declined = split_heads(&mut graph, usize::from(c.chip.cores))?;
-    Ok((graph, Log { declined, ..Log::default() }))
+    let log = split_heads(&mut graph, usize::from(c.chip.cores))?;
+    Ok((graph, log))
 }
 
 /// Every operator divided over the cores.
@@ -158,9 +173,12 @@ fn divide_over_cores(graph: Graph, c: &mut PartContext) -> Result<(Graph, Log), 
         return Ok((graph, Log::default()));
     }
     let divided = split(&graph, &first_host_nodes(&graph, c.part)?, c.chip.cores)?;
-    c.segments = Some(levels(&divided));
+    let segments = levels(&divided);
+    let shards = segments.iter().filter(|s| !s.host).count();
+    let edits = vec![format!("split: divided over {} cores in {shards} shards", c.chip.cores)];
+    c.segments = Some(segments);
     let SplitGraph { graph, declined, .. } = divided;
-    Ok((graph, Log { declined, ..Log::default() }))
+    Ok((graph, Log { edits, declined }))
 }
 
 /// A shard's graph after its passes.

@@ -31,6 +31,8 @@ pub(crate) struct Scaling {
     pub ranges: Ranges,
     /// Shares of elements lost without and with scaling, by the value that decided a class.
     pub lost: HashMap<String, [f32; 2]>,
+    /// Why nothing has to be scaled, where that is known.
+    pub unneeded: Option<String>,
     /// What could not be helped, a line each.
     pub declined: Vec<String>,
 }
@@ -93,7 +95,8 @@ impl Context<'_> {
     fn automatic(&self, graph: &Graph) -> Result<Scaling, ConvertError> {
         let given = self.request.calibration.get(&self.part.name);
         if given.is_none() && self.large.is_empty() && self.needs_none()? {
-            return Ok(Scaling::default());
+            let why = "sandwich: not needed: on noise every value stays within float16".into();
+            return Ok(Scaling { unneeded: Some(why), ..Scaling::default() });
         }
         let samples = match given {
             Some(samples) => samples.clone(),
@@ -163,7 +166,10 @@ impl Context<'_> {
 fn chosen(bench: &Bench, mut scales: Scales) -> Result<Scaling, ConvertError> {
     let mut declined = std::mem::take(&mut scales.declined);
     if scales.is_identity() {
-        return Ok(Scaling { declined, ..Scaling::default() });
+        let why =
+            "sandwich: not needed: on the calibration inputs every value stays within float16";
+        let unneeded = declined.is_empty().then(|| why.to_owned());
+        return Ok(Scaling { unneeded, declined, ..Scaling::default() });
     }
     let watched: HashSet<String> = scales.classes().keys().map(|&w| w.to_owned()).collect();
     // What cannot run at all is as far off as can be.

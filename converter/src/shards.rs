@@ -41,7 +41,7 @@ pub(crate) fn emit_shards(
     let npu = &request.chip;
     let mut shards: Vec<Shard> = Vec::new();
     let mut boundaries: Vec<Boundary> = Vec::new();
-    let mut load = [0.0f64; 3];
+    let mut load = vec![0.0; usize::from(npu.cores)];
     let mut stage_of: HashMap<String, u32> = HashMap::new();
     let outside = Outside::of(graph, segments);
     for (i, segment) in segments.iter().enumerate() {
@@ -129,10 +129,13 @@ pub(crate) fn price_together(model: &mut Model, boundaries: &[Boundary]) {
     model.shards.iter_mut().zip(saved).for_each(|(shard, micros)| shard.modelled.micros -= micros);
 }
 
-fn pin(placement: Placement, index: usize, load: &mut [f64; 3], micros: f64) -> CoreId {
+/// The core of the shard of this number, among the cores whose load is given.
+fn pin(placement: Placement, index: usize, load: &mut [f64], micros: f64) -> CoreId {
     let core = match placement {
-        Placement::RoundRobin => index % 3,
-        Placement::Balanced => (0..3).min_by(|&a, &b| load[a].total_cmp(&load[b])).unwrap_or(0),
+        Placement::RoundRobin => index % load.len(),
+        Placement::Balanced => {
+            (0..load.len()).min_by(|&a, &b| load[a].total_cmp(&load[b])).unwrap_or(0)
+        }
         Placement::Replicate | Placement::Split => 0,
     };
     load[core] += micros;

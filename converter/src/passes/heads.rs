@@ -1,6 +1,6 @@
 //! `heads`: an attention's heads in as many groups as there are cores, so that the partition can give each group a shard of its own.
 
-use rockshard_graph::{Graph, Links, NodeId, Op, Patch, Rule, ValueId, VerifyError, rewrite};
+use rockshard_graph::{Graph, Links, Log, NodeId, Op, Patch, Rule, ValueId, VerifyError, rewrite};
 
 /// Marks nodes made by this pass; the partition cuts between them. Followed by the group's number.
 pub(crate) const GROUP_MARK: &str = "/heads";
@@ -9,12 +9,12 @@ struct SplitHeads {
     groups: usize,
 }
 
-/// Split every attention of two and more heads into up to `groups` groups. Gives what was declined.
+/// Split every attention of two and more heads into up to `groups` groups.
 ///
 /// # Errors
 /// The split broke the graph (a defect, with the node named).
-pub fn split_heads(graph: &mut Graph, groups: usize) -> Result<Vec<String>, VerifyError> {
-    Ok(rewrite(graph, &[&SplitHeads { groups }], None)?.declined)
+pub fn split_heads(graph: &mut Graph, groups: usize) -> Result<Log, VerifyError> {
+    rewrite(graph, &[&SplitHeads { groups }], None)
 }
 
 impl Rule for SplitHeads {

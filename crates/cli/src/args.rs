@@ -238,7 +238,7 @@ pub enum GoldenType {
 pub struct InspectArgs {
     /// The pack.
     pub pack: PathBuf,
-    /// What was noticed about the files, and what each pass declined, and why.
+    /// What was noticed about the files, what each pass did and declined, and why.
     #[arg(long)]
     pub why: bool,
     /// The vendor compiler's table of layers for each compiled shard.

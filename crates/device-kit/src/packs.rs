@@ -46,6 +46,7 @@ pub fn model(name: &str, shards: Vec<Shard>, output: &str) -> Model {
         outputs,
         shards,
         notes: vec![],
+        passes: vec![],
         declined: vec![],
         golden: None,
         import: None,

@@ -4,6 +4,7 @@
 //! float32 (constants may be *stored* as float16). Nodes are always in an order in which they can run. Rewrites are
 //! [`Patch`]es that rules propose and [`rewrite`] applies, verifying after each pass.
 
+mod display;
 mod fuse;
 mod graph;
 mod infer;

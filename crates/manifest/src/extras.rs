@@ -101,3 +101,25 @@ pub struct FusedLora {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmatched: Vec<String>,
 }
+
+/// Whether a model was read right: the original file, run whole by another engine's own importer, against the reference that is cut from
+/// the imported graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ImportCheck {
+    /// All outputs agree.
+    Pass {
+        /// The largest relative L2 distance of an output.
+        distance: f64,
+    },
+    /// An output differs.
+    Fail {
+        /// The output, and how it differs.
+        reason: String,
+    },
+    /// The engine cannot run the file.
+    Unchecked {
+        /// Why.
+        reason: String,
+    },
+}

@@ -10,11 +10,11 @@ mod model;
 mod words;
 
 pub use digest::{Digest, FileEntry};
-pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, LOGITS_FILE, Verified};
+pub use extras::{Compiled, CompiledLayer, FusedLora, Golden, ImportCheck, LOGITS_FILE, Verified};
 pub use language::LanguageConversion;
 pub use model::{
-    AttentionTiling, Conversion, CoreId, Generator, ImportCheck, MANIFEST_FILE, Manifest,
-    ManifestError, Model, ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec,
+    AttentionTiling, Conversion, CoreId, Generator, MANIFEST_FILE, Manifest, ManifestError, Model,
+    ModelledCost, SCHEMA, SandwichRegion, Shard, TensorSpec,
 };
 pub use rockshard_tensor::{PathError, check_relative};
 pub use words::{Companion, Family, Optimise, Placement, Role, UnknownWord};

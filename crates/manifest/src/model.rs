@@ -1,8 +1,8 @@
 //! The types of `manifest.json`, one to one. What serde cannot say of it, `check` does.
 
 use crate::{
-    Companion, Compiled, Family, FileEntry, FusedLora, Golden, LanguageConversion, Optimise,
-    PathError, Placement, Role, check_relative,
+    Companion, Compiled, Family, FileEntry, FusedLora, Golden, ImportCheck, LanguageConversion,
+    Optimise, PathError, Placement, Role, check_relative,
 };
 use rockshard_tensor::DType;
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,10 @@ pub struct Model {
     /// `repaired`, `unusual`, `constant`, `kept`, `dequantised`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What the passes over the whole network did, or why there was nothing for them to do, `PASS: WHAT` a line; what they did to a shard is with
+    /// the shard.
+    #[serde(default)]
+    pub passes: Vec<String>,
     /// What the passes declined to do, and why, a line each.
     #[serde(default)]
     pub declined: Vec<String>,
@@ -104,28 +108,6 @@ pub struct Model {
     /// nothing of it runs on the NPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unchanged_us: Option<f64>,
-}
-
-/// Whether a model was read right: the original file, run whole by another engine's own importer, against the reference that is cut from
-/// the imported graph.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ImportCheck {
-    /// All outputs agree.
-    Pass {
-        /// The largest relative L2 distance of an output.
-        distance: f64,
-    },
-    /// An output differs.
-    Fail {
-        /// The output, and how it differs.
-        reason: String,
-    },
-    /// The engine cannot run the file.
-    Unchecked {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Where a shard runs: one of the NPU's cores, or the host processor.

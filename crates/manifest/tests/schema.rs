@@ -124,6 +124,7 @@ fn sample() -> Manifest {
             outputs: vec![tensor("out", DType::F32, 1.0)],
             shards,
             notes: vec!["constant: input \"mask\" is 1 throughout".into()],
+            passes: vec!["fusion: attention 1".into()],
             declined: vec!["tile: the attention is small".into()],
             golden: Some(Golden {
                 inputs: "golden/unet-inputs.safetensors".into(),
@@ -200,6 +201,7 @@ fn optional_fields_may_be_left_out() {
     let others = [
         "/models/0/resolution",
         "/models/0/notes",
+        "/models/0/passes",
         "/models/0/declined",
         "/models/0/golden",
         "/models/0/import",
@@ -237,6 +239,7 @@ fn every_other_field_is_required() {
     let optional = [
         "/resolution",
         "/notes",
+        "/passes",
         "/declined",
         "/1/sandwich",
         "/attention",

@@ -64,6 +64,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+//! # Apply a pattern to any transformer
+//!
+//! A [`ConvertRequest`] chooses scaling, tiling, shards and cores; the [`Manifest`] that [`convert`] returns says what was done and what was
+//! declined, and [`list_graph`] shows a graph before and after. `docs/patterns.md` has each pattern on ten lines of graph.
+
 mod captioner;
 mod choice;
 mod converting;
@@ -77,7 +82,7 @@ mod stream;
 mod validating;
 
 pub use captioner::{Answer, Captioner, CaptionerOptions, Conversation, Times, picture_inputs};
-pub use converting::convert;
+pub use converting::{convert, list_graph};
 pub use cores::{take_cores, take_cores_with};
 pub use error::Error;
 pub use mode::pick_mode;
@@ -94,8 +99,8 @@ pub use rockshard_diffusion::{
     DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request, SamplerName,
 };
 pub use rockshard_manifest::{
-    Companion, CoreId, Family, ImportCheck, LanguageConversion, Manifest, Model, Optimise,
-    Placement, Role, Shard, TensorSpec,
+    AttentionTiling, Companion, CoreId, Family, ImportCheck, LanguageConversion, Manifest, Model,
+    Optimise, Placement, Role, SandwichRegion, Shard, TensorSpec,
 };
 pub use rockshard_pack::{Devices, Footprint, Mode, Pack, PackError, Variant};
 pub use rockshard_runtime::{
@@ -119,3 +124,8 @@ pub type TensorMap = std::collections::BTreeMap<String, Tensor>;
 
 /// Inputs by the name of their model.
 pub type ModelInputs = std::collections::HashMap<String, TensorMap>;
+
+/// The document's programs are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/patterns.md")]
+struct PatternsDocument;

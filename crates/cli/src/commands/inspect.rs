@@ -120,7 +120,7 @@ fn passes(shard: &Shard) -> String {
 }
 
 fn why(model: &Model) -> String {
-    let mut text = String::new();
+    let mut text: String = model.passes.iter().map(|line| format!("  {line}\n")).collect();
     for shard in &model.shards {
         for r in &shard.sandwich {
             let _ = writeln!(
@@ -155,7 +155,7 @@ fn why(model: &Model) -> String {
         let _ = writeln!(text, "  declined: {line}");
     }
     if text.is_empty() {
-        text.push_str("  no pass declined anything\n");
+        text.push_str("  no pass did or declined anything\n");
     }
     text
 }
