@@ -38,6 +38,11 @@ fn a_vision_encoder_is_cut_into_attention_and_mlp_shards_on_cores_in_turn() {
         "the connector is a convolution: {head:?}"
     );
 
+    let why = rockshard(&["inspect", &pack.display().to_string(), "--why"]).success();
+    let told =
+        ["  fusion: attention 2, ", "  pixel shuffle: ", "  sandwich: not needed: ", "is rows:16"];
+    assert!(told.iter().all(|line| why.contains(line)), "{why}");
+
     let input = format!("pixel_values={}", data("pixel_values.npy").display());
     let expected = npy(&data("image_features.npy"));
     for (device, rewritten, tolerance) in

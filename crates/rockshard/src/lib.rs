@@ -125,7 +125,7 @@ pub type TensorMap = std::collections::BTreeMap<String, Tensor>;
 /// Inputs by the name of their model.
 pub type ModelInputs = std::collections::HashMap<String, TensorMap>;
 
-/// The document's programs are compiled and run.
+/// The document's programs are compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/patterns.md")]
 struct PatternsDocument;

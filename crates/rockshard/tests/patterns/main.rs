@@ -27,10 +27,10 @@ impl Shown {
         assert!(self.0.insert(name.clone(), text).is_none(), "{name} is made twice");
     }
 
-    /// Enter the lines of a text that was made that are about one piece.
-    fn excerpt(&mut self, of: &str, piece: &str, name: &str) {
-        let lines: Vec<&str> = self.0[of].lines().filter(|line| line.contains(piece)).collect();
-        self.enter(name.into(), lines.join("\n"));
+    /// Enter the parts of a text that was made, between separators, that are about one piece.
+    fn excerpt(&mut self, of: &str, separator: &str, piece: &str, name: &str) {
+        let parts: Vec<&str> = self.0[of].split(separator).filter(|p| p.contains(piece)).collect();
+        self.enter(name.into(), parts.join(separator));
     }
 
     /// Convert a model in a request that `choose` made of the usual one; enters its graph before, and after, shard by shard. Gives the manifest.
@@ -110,14 +110,14 @@ fn all() -> BTreeMap<String, String> {
     shown.convert("rows", unmasked, |request| ConvertRequest { tile: Tile::Rows(8), ..request });
     shown
         .convert("grid", unmasked, |request| ConvertRequest { tile: Tile::Grid(16, 8), ..request });
-    shown.excerpt("grid after", "grid0x1", "grid second");
+    shown.excerpt("grid after", "\n", "grid0x1", "grid second");
     let heads = shown.convert("heads", unmasked, |request| ConvertRequest {
         tile: Tile::Heads,
         shards: Shards::Layer,
         ..request
     });
     shown.enter("heads told".into(), told(&heads));
-    shown.excerpt("heads after", "heads1", "heads second");
+    shown.excerpt("heads after", "\n\n", "-02-", "heads second");
     let cut = shown.convert("shards", models::layer, |request| ConvertRequest {
         shards: Shards::Layer,
         ..request
