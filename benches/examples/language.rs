@@ -5,9 +5,9 @@
 //! Usage: `language FOLDER PROMPT SAID THREADS`
 #![allow(clippy::print_stdout)]
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rockshard_benches::peak_resident_bytes;
-use rockshard_vlm::{LanguageModel, Session};
+use rockshard_vlm::{LanguageModel, Sampler, Session};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,8 +34,7 @@ fn main() -> Result<()> {
         let mut all = logits.clone();
         let start = Instant::now();
         for _ in 0..said {
-            let likeliest = logits.iter().zip(0u32..).max_by(|a, b| a.0.total_cmp(b.0));
-            let token = likeliest.context("no logits")?.1;
+            let token = Sampler::greedy().choose(&logits, &[]);
             logits = session.feed(&model.embed(&[token])?)?;
             all.extend(&logits);
         }

@@ -1,6 +1,7 @@
 //! Whether a vision-language pack's language model says what it should.
 
 use crate::Verdict;
+use crate::metrics::compare_real;
 use serde::{Deserialize, Serialize};
 
 /// The difference of what cannot be compared; JSON has no infinity.
@@ -129,20 +130,9 @@ fn apart(expected: &[f32], found: &[f32]) -> (f64, f64) {
     if expected.len() != found.len() || expected.is_empty() {
         return (0.0, APART);
     }
-    let (mut product, mut squares, mut most, mut difference) = (0.0, [0.0; 2], 0.0f64, 0.0f64);
-    for (a, b) in expected.iter().zip(found).map(|(&a, &b)| (f64::from(a), f64::from(b))) {
-        product += a * b;
-        squares[0] += a * a;
-        squares[1] += b * b;
-        most = most.max(a.abs());
-        difference = difference.max((a - b).abs());
-    }
-    let length = (squares[0] * squares[1]).sqrt();
-    if length > 0.0 && product.is_finite() {
-        (product / length, difference / most)
-    } else {
-        (0.0, APART)
-    }
+    let found = compare_real(found, 1.0, expected);
+    let most = expected.iter().fold(f32::MIN_POSITIVE, |most, v| most.max(v.abs()));
+    (found.cosine, found.max_abs_error / f64::from(most))
 }
 
 fn likeliest(logits: &[f32]) -> Option<usize> {

@@ -114,7 +114,8 @@ fn same_shape(device: &Tensor, reference: &Tensor) -> Result<(), CompareError> {
     })
 }
 
-fn compare_real(stored: &[f32], scale: f32, wanted: &[f32]) -> RealMetrics {
+/// The numbers of two rows of equal length.
+pub(crate) fn compare_real(stored: &[f32], scale: f32, wanted: &[f32]) -> RealMetrics {
     let mut angle = Angle::default();
     let (mut max_abs_error, mut error) = (0f64, 0f64);
     let (mut non_finite, mut subnormal, mut flushed) = (0usize, 0usize, 0usize);

@@ -12,10 +12,10 @@ use rockshard_manifest::{Companion, Family, Model, Role};
 use rockshard_pack::{Mode, Pack};
 use rockshard_runtime::{Cores, Incident, LoadedPack};
 use rockshard_vlm::{ImageProcessor, LanguageModel, Prompter};
+pub use seeing::picture_inputs;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-pub use words::picture_inputs;
 
 /// Views that mostly run together: what the planner plans for.
 const TOGETHER: usize = 17;

@@ -65,7 +65,6 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let mut display = generate::shown(out, request.steps);
     let (drawn, inputs) = painter.draw_and_record(&request, &run_options, &mut display)?;
     drop(display);
-    generate::warn_of_dropped(drawn.dropped_tokens);
     let Drawing { pictures, trace, .. } = drawn;
     let drawn = drawing.elapsed();
     let mode = painter.mode();

@@ -17,17 +17,8 @@ pub(super) struct TcdStep {
 
 impl Sampler {
     pub(super) fn tcd(&self, steps: usize, strength: f64) -> Result<Run, SamplerError> {
-        let original = self.config.original_inference_steps;
-        if steps > original {
-            return Err(SamplerError::TooManySteps { steps, strength, available: original });
-        }
-        let spacing = self.shares.len() / original;
-        let stride = original as f64 / steps as f64;
-        let timestep = |i: usize| {
-            let chosen = (i as f64 * stride).floor() as usize;
-            ((original - chosen) * spacing - 1) as i64
-        };
-        let timesteps: Vec<i64> = (0..steps).map(timestep).collect();
+        // The distillation's levels, as those of LCM.
+        let timesteps = self.lcm.timesteps(steps, 1.0)?;
         let step = |i: usize| {
             let next = timesteps.get(i + 1).copied();
             let below = ((1.0 - GAMMA) * next.unwrap_or(0) as f64).floor() as i64;

@@ -1,11 +1,12 @@
 //! Views on their way through the vision encoder: features come one view after the other, while words are fed already.
 
 use super::Captioner;
-use crate::{Error, TensorMap};
-use rockshard_manifest::{Model, TensorSpec};
+use crate::{Error, ModelInputs, TensorMap};
+use rockshard_manifest::{Companion, Model, Role, TensorSpec};
+use rockshard_pack::Pack;
 use rockshard_runtime::{Event, Observer, RunOptions, Ticket, Trace};
 use rockshard_tensor::{DType, Tensor};
-use rockshard_vlm::Views;
+use rockshard_vlm::{Rgb, Views};
 use std::sync::mpsc::{Receiver, channel};
 
 /// What an observer tells.
@@ -101,6 +102,26 @@ impl Seeing {
         self.outcome()?;
         Ok(self.trace)
     }
+}
+
+/// What a vision encoder is given for the whole of a picture; nothing where the pack describes no pictures.
+///
+/// # Errors
+/// A preprocessor's configuration that cannot be used.
+pub fn picture_inputs(pack: &Pack, picture: &Rgb) -> Result<ModelInputs, Error> {
+    let models = &pack.manifest().models;
+    let Some(vision) = models.iter().find(|m| m.role == Role::VisionEncoder) else {
+        return Ok(ModelInputs::new());
+    };
+    let Some(folder) = super::folder(pack, Companion::Preprocessor)? else {
+        return Ok(ModelInputs::new());
+    };
+    if !folder.join(super::PROCESSOR_FILE).is_file() {
+        return Ok(ModelInputs::new());
+    }
+    let views = super::processor(&folder)?.with_grid(1)?.views(picture);
+    let inputs = items(vision, &[views]).pop().unwrap_or_default();
+    Ok([(vision.name.clone(), inputs)].into())
 }
 
 /// What the vision encoder takes for each view.

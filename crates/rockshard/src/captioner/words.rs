@@ -2,37 +2,17 @@
 
 use super::Captioner;
 use super::seeing::items;
-use crate::{Error, ModelInputs};
-use rockshard_manifest::{Companion, Model, Role};
+use crate::Error;
+use rockshard_manifest::{Model, Role};
 use rockshard_pack::{Mode, Pack};
 use rockshard_runtime::{Cores, LoadedPack, RunOptions};
 use rockshard_validation::{LogitsAgreement, Words};
-use rockshard_vlm::{Message, Prompt, Rgb, Session, Views};
+use rockshard_vlm::{Message, Prompt, Rgb, Sampler, Session, Views};
 
 /// What is asked.
 const QUESTION: &str = "Describe this image.";
 /// Most tokens of the answer.
 const MOST: usize = 32;
-
-/// What a vision encoder is given for the whole of a picture; nothing where the pack describes no pictures.
-///
-/// # Errors
-/// A preprocessor's configuration that cannot be used.
-pub fn picture_inputs(pack: &Pack, picture: &Rgb) -> Result<ModelInputs, Error> {
-    let models = &pack.manifest().models;
-    let Some(vision) = models.iter().find(|m| m.role == Role::VisionEncoder) else {
-        return Ok(ModelInputs::new());
-    };
-    let Some(folder) = super::folder(pack, Companion::Preprocessor)? else {
-        return Ok(ModelInputs::new());
-    };
-    if !folder.join(super::PROCESSOR_FILE).is_file() {
-        return Ok(ModelInputs::new());
-    }
-    let views = super::processor(&folder)?.with_grid(1)?.views(picture);
-    let inputs = items(vision, &[views]).pop().unwrap_or_default();
-    Ok([(vision.name.clone(), inputs)].into())
-}
 
 impl Captioner {
     /// Answer about a picture with the reference's features, and with those of the device: what is said with each, and the logits of both behind the same words,
@@ -87,7 +67,7 @@ impl Captioner {
         while said.len() < words.map_or(MOST, <[u32]>::len) {
             let token = match words {
                 Some(words) => words[said.len()],
-                None => likeliest(&logits[said.len()]),
+                None => Sampler::greedy().choose(&logits[said.len()], &[]),
             };
             if words.is_none() && self.stops.contains(&token) {
                 break;
@@ -113,9 +93,4 @@ fn features(loaded: &LoadedPack, vision: &Model, views: &[Views]) -> Result<Vec<
     let values =
         |outputs: &crate::TensorMap| Some(outputs.get(output)?.to_f32().ok()?.into_owned());
     Ok(outcome.outputs?.iter().filter_map(values).collect())
-}
-
-fn likeliest(logits: &[f32]) -> u32 {
-    let pairs = logits.iter().zip(0..);
-    pairs.max_by(|a, b| a.0.total_cmp(b.0)).map_or(0, |(_, token)| token)
 }

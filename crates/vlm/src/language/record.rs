@@ -1,6 +1,6 @@
 //! Logits that an engine gave for some tokens: what a language model is judged by.
 
-use super::{LanguageError, LanguageModel, Session};
+use super::{LanguageError, LanguageModel, Sampler, Session};
 use rockshard_tensor::{Tensor, read_safetensors, write_safetensors};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,8 +37,7 @@ impl LogitsRecord {
         let mut session = Session::new(model);
         let mut logits = vec![session.feed(&session.model().embed(&ids)?)?];
         for row in 0..SAID {
-            let likeliest = (0..known).max_by(|&a, &b| logits[row][a].total_cmp(&logits[row][b]));
-            let token = likeliest.unwrap_or_default() as u32;
+            let token = Sampler::greedy().choose(&logits[row], &[]);
             ids.push(token);
             logits.push(session.feed(&session.model().embed(&[token])?)?);
         }

@@ -60,6 +60,11 @@ impl Sampler {
         Ok(Sampler { sampling, random: ChaCha8Rng::seed_from_u64(seed) })
     }
 
+    /// One that always chooses the likeliest.
+    pub fn greedy() -> Self {
+        Sampler { sampling: Sampling::default(), random: ChaCha8Rng::seed_from_u64(0) }
+    }
+
     /// The next token, where these were there before.
     pub fn choose(&mut self, logits: &[f32], before: &[u32]) -> u32 {
         let Sampling { temperature, top_k, top_p, repetition_penalty, .. } = self.sampling;
