@@ -7,7 +7,7 @@ use crate::golden::record_golden;
 use crate::language::{convert_language, record_logits};
 use crate::lora::Loras;
 use crate::measure::Engines;
-use crate::options::{Placement, Sandwich, Shards, Tile};
+use crate::options::{Placement, Shards, Tile};
 use crate::original::check_read;
 use crate::part::{
     Checked, Imported, check_weights, import, in_part, label, store_computed, stored,
@@ -26,6 +26,7 @@ use rockshard_manifest::{
 };
 use rockshard_tensor::{MappedFile, Tensor};
 use rockshard_vlm::DECODER_FILE;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -132,15 +133,13 @@ fn convert_parts(
         teller.tell(ConvertProgress::Import(part.name.clone()))?;
         let (mut model, read) = convert_part(request, part, loras, engines, writer, teller)?;
         if let Some(recording) = request.golden {
-            teller.tell(ConvertProgress::Golden(part.name.clone()))?;
             let mut samples = samples(request, part, &read.graph, recording.steps);
             samples.truncate(recording.steps);
             let (label, dtype) = (label(part), recording.dtype);
-            record_golden(&mut model, &label, &samples, dtype, engines.reference, writer)?;
+            record_golden(&mut model, &label, &samples, dtype, engines.reference, writer, teller)?;
         }
         if request.check {
-            teller.tell(ConvertProgress::Check(part.name.clone()))?;
-            model.import = Some(checked(request, part, &read, engines, writer)?);
+            model.import = Some(checked(request, part, &read, engines, writer, teller)?);
         }
         models.push(model);
     }
@@ -157,6 +156,7 @@ fn checked(
     read: &Imported,
     engines: Engines,
     writer: &PackWriter,
+    teller: &mut Teller,
 ) -> Result<ImportCheck, ConvertError> {
     let graph = &read.graph;
     if part.piece != Piece::Whole {
@@ -168,11 +168,14 @@ fn checked(
     let Some(sample) = samples.first() else {
         return Ok(ImportCheck::Unchecked { reason: "there are no inputs to run it on".into() });
     };
+    let teller = RefCell::new(teller);
+    let check = |done, total| ConvertProgress::Check(part.name.clone(), done, total);
     let reference = Reference {
         device: engines.reference,
         npu: &request.chip,
         scratch: &writer.scratch(),
         release: &|| (),
+        pieces: &|done, total| teller.borrow_mut().tell(check(done, total)),
     };
     let named = |v: &ValueId| graph.value(*v).name.clone();
     let outputs: BTreeSet<String> = graph.outputs.iter().map(named).collect();
@@ -276,9 +279,9 @@ fn convert_part(
         fused.iter().chain(&moved).for_each(MappedFile::release_pages);
     };
     let Checked { rounding, large } = check_weights(&graph, part, &file, &release)?;
-    if request.sandwich == Sandwich::Auto {
-        teller.tell(ConvertProgress::Calibrate(part.name.clone()))?;
-    }
+    let shared = RefCell::new(&mut *teller);
+    let calibrate =
+        |on, done, total| ConvertProgress::Calibrate(part.name.clone(), on, done, total);
     let context = scaling::Context {
         request,
         part,
@@ -287,6 +290,7 @@ fn convert_part(
         weights: &weights,
         scratch: &scratch,
         release: &release,
+        tell: &|on, done, total| shared.borrow_mut().tell(calibrate(on, done, total)),
     };
     let scaling = context.scaling(&graph)?;
     let (mut passes, mut declined) = (log.edits, log.declined);

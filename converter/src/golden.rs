@@ -5,6 +5,7 @@
 //! Values are unscaled.
 
 use crate::calibrate::{Sample, check_sample};
+use crate::request::{ConvertProgress, Teller};
 use crate::{ConvertError, PackWriter};
 use rockshard_device::{Device, ShardFile};
 use rockshard_manifest::{Golden, Model, TensorSpec};
@@ -32,6 +33,7 @@ pub(crate) fn record_golden(
     dtype: DType,
     reference: &dyn Device,
     writer: &mut PackWriter,
+    teller: &mut Teller,
 ) -> Result<(), ConvertError> {
     for sample in samples {
         check_sample(&model.name, &model.inputs, sample)?;
@@ -60,6 +62,7 @@ pub(crate) fn record_golden(
         dtype,
     });
     for i in 0..model.shards.len() {
+        teller.tell(ConvertProgress::Golden(model.name.clone(), i, model.shards.len()))?;
         let later: HashSet<String> =
             model.shards[i + 1..].iter().flat_map(|s| &s.inputs).map(|t| t.name.clone()).collect();
         let shard = &mut model.shards[i];

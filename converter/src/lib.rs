@@ -45,6 +45,6 @@ pub use lora::{LoraError, LoraFile};
 pub use measure::Engines;
 pub use original::check_original;
 pub use pack::PackWriter;
-pub use request::{ConvertProgress, ConvertRequest, Fixed};
+pub use request::{Calibrating, ConvertProgress, ConvertRequest, Fixed};
 pub use rockshard_import::ImportError;
 pub use toolkit::{Failure, Toolkit};

@@ -9,6 +9,7 @@ use crate::emit::write_onnx;
 use crate::partition::{host_nodes, turns};
 use crate::passes::{Range, Ranges, Scales, apply_scales};
 use crate::reference::{BUDGET, last_uses, pieces};
+use crate::request::Pieces;
 use rockshard_device::{Device, ShardFile};
 use rockshard_graph::{Graph, NodeId, ValueId};
 use rockshard_manifest::{CoreId, TensorSpec};
@@ -45,6 +46,8 @@ pub(crate) struct Bench<'a> {
     pub ranges: &'a Ranges,
     pub scratch: &'a Path,
     pub release: &'a dyn Fn(),
+    /// Hears of each piece before it runs.
+    pub pieces: Pieces<'a>,
 }
 
 impl Bench<'_> {
@@ -78,6 +81,7 @@ impl Bench<'_> {
         };
         let mut states: Vec<HashMap<ValueId, Tensor>> = self.samples.iter().map(start).collect();
         for (i, (host, nodes)) in list.iter().enumerate() {
+            (self.pieces)(i, list.len())?;
             let later = |v: &ValueId| last.get(v).is_some_and(|&last| last > i);
             let wanted = |v: &ValueId| {
                 later(v) || graph.outputs.contains(v) || watched.contains(&graph.value(*v).name)

@@ -13,6 +13,7 @@ use crate::calibrate::{Sample, unscaled};
 use crate::emit::write_onnx;
 use crate::options::Tile;
 use crate::passes::{AttentionShape, attention_shape, tile_attention};
+use crate::request::Pieces;
 use rockshard_cost::Rk3588;
 use rockshard_device::{Device, ShardFile};
 use rockshard_graph::{Graph, NodeId, Op, ValueId};
@@ -39,6 +40,8 @@ pub(crate) struct Reference<'a> {
     pub scratch: &'a Path,
     /// Gives back the memory that reading a piece's weights took.
     pub release: &'a dyn Fn(),
+    /// Hears of each piece before it runs.
+    pub pieces: Pieces<'a>,
 }
 
 impl Reference<'_> {
@@ -66,6 +69,7 @@ impl Reference<'_> {
         let pieces = pieces(graph, graph.node_ids(), budget);
         let last_use = last_uses(graph, &pieces);
         for (i, nodes) in pieces.iter().enumerate() {
+            (self.pieces)(i, pieces.len())?;
             let later = |v: &ValueId| last_use.get(v).is_some_and(|&last| last > i);
             if let &[id] = &nodes[..]
                 && in_files

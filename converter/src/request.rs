@@ -105,19 +105,33 @@ impl ConvertRequest {
 pub enum ConvertProgress {
     /// A part is being read.
     Import(String),
-    /// A part's ranges are being recorded.
-    Calibrate(String),
+    /// A part is run to find out how it is to be scaled: part, what it runs on, pieces done, pieces in all.
+    Calibrate(String, Calibrating, usize, usize),
     /// A shard was written: part, number done, number in all.
     Shard(String, usize, usize),
     /// The language model is being read and checked.
     Language,
-    /// A part's golden tensors are being recorded.
-    Golden(String),
-    /// A part's original file is being run.
-    Check(String),
+    /// A part's golden tensors are being recorded: part, shards done, shards in all.
+    Golden(String, usize, usize),
+    /// A part is run to be compared with its original file: part, pieces done, pieces in all.
+    Check(String, usize, usize),
     /// A shard was compiled: part, number done, number in all.
     Compile(String, usize, usize),
 }
+
+/// What a part runs on while it is calibrated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calibrating {
+    /// The reference, on a small picture, which may show that nothing needs scaling.
+    SmallPicture,
+    /// The reference, on the samples, for their ranges.
+    Reference,
+    /// The simulator, on the samples, with factors or without.
+    Simulator,
+}
+
+/// Hears how many pieces of how many are done, and stops the work with its error.
+pub(crate) type Pieces<'a> = &'a dyn Fn(usize, usize) -> Result<(), ConvertError>;
 
 /// The caller's progress function, which stops the conversion by breaking.
 pub(crate) struct Teller<'a>(pub &'a mut dyn FnMut(ConvertProgress) -> ControlFlow<()>);

@@ -7,6 +7,7 @@ use crate::measure::{Bench, Engines, Measured};
 use crate::options::Sandwich;
 use crate::passes::{Ranges, Scales, choose_scales, moderate_scales, uniform_scales};
 use crate::reference::{BUDGET, Reference, pieces};
+use crate::request::Calibrating;
 use crate::trial::{Weights, stays_within};
 use crate::{ConvertRequest, noise};
 use rockshard_graph::{Binary, Graph, Op, ValueId};
@@ -48,6 +49,8 @@ pub(crate) struct Context<'a> {
     pub weights: &'a Weights,
     pub scratch: &'a Path,
     pub release: &'a dyn Fn(),
+    /// Hears what is run, and of each piece before it runs.
+    pub tell: &'a dyn Fn(Calibrating, usize, usize) -> Result<(), ConvertError>,
 }
 
 impl Context<'_> {
@@ -128,6 +131,7 @@ impl Context<'_> {
             ranges: &ranges,
             scratch: self.scratch,
             release: self.release,
+            pieces: &|done, total| (self.tell)(Calibrating::Simulator, done, total),
         };
         let mut scaling = chosen(&bench, scales)?;
         scaling.declined.extend(beyond_float16(graph, &scaling.scales, &ranges));
@@ -140,8 +144,10 @@ impl Context<'_> {
         if !self.large.is_empty() {
             return Ok(false);
         }
-        let &Context { part, weights, engines, release, .. } = self;
-        let within = stays_within(part, weights, engines.reference, TRIAL_SAMPLES, release)?;
+        let &Context { part, weights, engines, release, tell, .. } = self;
+        let nodes = &|done, total| tell(Calibrating::SmallPicture, done, total);
+        let reference = engines.reference;
+        let within = stays_within(part, weights, reference, TRIAL_SAMPLES, release, nodes)?;
         tracing::info!(part = part.name, within, "values within float16 on a small picture");
         Ok(within == Some(true))
     }
@@ -157,6 +163,7 @@ impl Context<'_> {
             npu: &self.request.chip,
             scratch: self.scratch,
             release: self.release,
+            pieces: &|done, total| (self.tell)(Calibrating::Reference, done, total),
         };
         calibrate(graph, &self.part.name, samples, &reference, truth)
     }

@@ -10,6 +10,7 @@ use crate::family::Part;
 use crate::noise;
 use crate::part::{Imported, import, in_part};
 use crate::passes::{Ranges, choose_scales, legal_masks};
+use crate::request::Pieces;
 use crate::sizes::resized;
 use rockshard_device::Device;
 use rockshard_graph::{Graph, ValueId};
@@ -34,7 +35,7 @@ pub(crate) fn weights(graph: &Graph) -> Weights {
 }
 
 /// Whether all values of a part stay within float16 as they are, on `count` samples of noise. `None` where that cannot be told: the part has
-/// operators that only the host's engine runs, or noise is no input for it.
+/// operators that only the host's engine runs, or noise is no input for it. `nodes` hears of each node before it runs.
 ///
 /// # Errors
 /// The part cannot be read again.
@@ -44,6 +45,7 @@ pub(crate) fn stays_within(
     reference: &dyn Device,
     count: usize,
     release: &dyn Fn(),
+    nodes: Pieces,
 ) -> Result<Option<bool>, ConvertError> {
     let small = part.resolution.filter(|sides| sides.iter().all(|&side| side > SIDE));
     let resized = small.map(|_| import(&resized(part, [SIDE; 2]), Some(reference)));
@@ -67,7 +69,7 @@ pub(crate) fn stays_within(
         release();
         model.release_pages();
     };
-    let Some(mut ranges) = ranges(&graph, part, count, &release)? else { return Ok(None) };
+    let Some(mut ranges) = ranges(&graph, part, count, &release, nodes)? else { return Ok(None) };
     ranges.values_mut().for_each(|range| range.max *= MARGIN);
     let scales = choose_scales(&graph, &ranges, &HashMap::new());
     Ok(Some(scales.is_identity() && scales.declined.is_empty()))
@@ -79,6 +81,7 @@ fn ranges(
     part: &Part,
     count: usize,
     release: &dyn Fn(),
+    nodes: Pieces,
 ) -> Result<Option<Ranges>, ConvertError> {
     let inputs = unscaled(graph, &graph.inputs);
     let samples = noise::samples(graph, &inputs, count);
@@ -97,11 +100,12 @@ fn ranges(
     for (id, tensor) in states.iter().flatten() {
         record(&mut ranges, *id, tensor);
     }
-    let nodes = graph.nodes().iter().enumerate();
+    let numbered = graph.nodes().iter().enumerate();
     let last: HashMap<ValueId, usize> =
-        nodes.flat_map(|(at, n)| n.inputs.iter().map(move |&v| (v, at))).collect();
+        numbered.flat_map(|(at, n)| n.inputs.iter().map(move |&v| (v, at))).collect();
     let mut read = 0;
     for (at, node) in graph.nodes().iter().enumerate() {
+        nodes(at, graph.nodes().len())?;
         for state in &mut states {
             let find = |v: &ValueId| graph.constant(*v).or_else(|| state.get(v));
             let Some(given) = node.inputs.iter().map(find).collect::<Option<Vec<_>>>() else {

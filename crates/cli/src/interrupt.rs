@@ -1,5 +1,6 @@
 //! Ctrl-C. The first lets the shard that is running finish and ends the command with exit code 130; the second ends it at once.
 
+use crate::progress;
 use rockshard::{Cancel, RunOptions};
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
@@ -31,7 +32,7 @@ pub fn listen() {
             std::process::exit(EXIT_CODE.into());
         }
         CANCEL.cancel();
-        eprintln!("rockshard: stopping after what is running now; Ctrl-C again stops at once");
+        progress::say("rockshard: stopping after what is running now; Ctrl-C again stops at once");
     });
     if let Err(error) = heard {
         tracing::warn!("Ctrl-C will end the program at once: {error}");
@@ -41,7 +42,7 @@ pub fn listen() {
 /// Where nothing is half done: end the program if Ctrl-C was typed. `hint` says how to go on.
 pub fn end_here_if_asked(hint: &str) {
     if CANCEL.is_cancelled() {
-        eprintln!("rockshard: interrupted{hint}");
+        progress::say(&format!("rockshard: interrupted{hint}"));
         std::process::exit(EXIT_CODE.into());
     }
 }

@@ -7,6 +7,7 @@ mod devices;
 mod inputs;
 mod interrupt;
 mod output;
+mod progress;
 mod remedy;
 mod video;
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| called_wrongly(&error));
-    output::start_logging(cli.verbose, cli.quiet);
+    progress::start_logging(cli.verbose, cli.quiet);
     interrupt::listen();
     let out = Output { json: cli.json, quiet: cli.quiet };
     let result = match &cli.command {

@@ -1,9 +1,7 @@
-//! What is printed: results on standard output, progress and logs on standard error.
+//! What is printed as a result, on standard output.
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::io::Write;
 
 /// How results are printed.
 pub struct Output {
@@ -33,74 +31,6 @@ impl Output {
             self.result(&serde_json::json!({ "error": message }), String::new);
         }
     }
-
-    /// A progress display: a bar on a terminal, plain lines elsewhere.
-    pub fn progress(&self, title: &str) -> Display {
-        let terminal = std::io::stderr().is_terminal() && !self.quiet;
-        let bar = terminal.then(|| {
-            let bar = ProgressBar::new(0);
-            let style =
-                ProgressStyle::with_template("{prefix:>10} [{bar:32}] {pos}/{len} {wide_msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_bar());
-            bar.set_style(style.progress_chars("=> "));
-            bar.set_prefix(title.to_owned());
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Display {
-            bar,
-            title: title.to_owned(),
-            lines: !terminal && !self.quiet,
-            last: String::new(),
-        }
-    }
-}
-
-/// A progress display.
-pub struct Display {
-    bar: Option<ProgressBar>,
-    title: String,
-    lines: bool,
-    last: String,
-}
-
-impl Display {
-    /// `done` of `total`, now at `what`. Elsewhere than on a terminal, a line when `group` changes.
-    pub fn at(&mut self, group: &str, done: usize, total: usize, what: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-            bar.set_message(what.to_owned());
-        } else if self.lines && group != self.last {
-            eprintln!("{}: {group}", self.title);
-            group.clone_into(&mut self.last);
-        }
-    }
-}
-
-impl Drop for Display {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// Send log lines to standard error.
-pub fn start_logging(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => "error",
-        (_, 0) => "warn",
-        (_, 1) => "info",
-        _ => "debug",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }
 
 /// Microseconds as a readable time.

@@ -1,34 +1,24 @@
 //! No library spells one of the command's flags: programs that use the libraries have none, so errors say what is wrong and where, and
 //! the command adds what to type (`src/remedy`). No string in a library's source may hold one; comments and documentation may.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use ra_ap_rustc_lexer::{FrontmatterAllowed, TokenKind, tokenize};
 use std::path::{Path, PathBuf};
 
 /// Crates that are no libraries for others.
 const FREE: [&str; 1] = ["crates/cli"];
 
-/// All string literals of a source, without those that documentation comments become.
-fn strings(source: TokenStream, found: &mut Vec<String>) {
-    let mut tokens = source.into_iter().peekable();
-    while let Some(token) = tokens.next() {
-        match token {
-            TokenTree::Literal(literal) => found.push(literal.to_string()),
-            TokenTree::Group(group) => strings(group.stream(), found),
-            TokenTree::Punct(punct) if punct.as_char() == '#' => {
-                tokens.next_if(|t| matches!(t, TokenTree::Punct(p) if p.as_char() == '!'));
-                tokens.next_if(is_documentation);
-            }
-            _ => {}
+/// All literals of a source; comments and documentation are none.
+fn literals(source: &str) -> Vec<&str> {
+    let mut at = 0;
+    let mut found = Vec::new();
+    for token in tokenize(source, FrontmatterAllowed::No) {
+        let text = &source[at..at + token.len as usize];
+        at += text.len();
+        if matches!(token.kind, TokenKind::Literal { .. }) {
+            found.push(text);
         }
     }
-}
-
-/// Whether this is the `[doc = "..."]` of an attribute.
-fn is_documentation(token: &TokenTree) -> bool {
-    let TokenTree::Group(group) = token else { return false };
-    let first = group.stream().into_iter().next();
-    group.delimiter() == Delimiter::Bracket
-        && matches!(first, Some(TokenTree::Ident(name)) if name == "doc")
+    found
 }
 
 /// Whether two dashes and a letter stand in a text, where no third dash or letter is before them.
@@ -41,11 +31,8 @@ fn holds_a_flag(text: &str) -> bool {
     })
 }
 
-fn flags(source: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    strings(source.parse().expect("the source is Rust"), &mut found);
-    found.retain(|text| holds_a_flag(text));
-    found
+fn flags(source: &str) -> Vec<&str> {
+    literals(source).into_iter().filter(|text| holds_a_flag(text)).collect()
 }
 
 /// The Rust files under a folder.

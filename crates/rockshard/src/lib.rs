@@ -89,8 +89,8 @@ pub use mode::pick_mode;
 pub use painter::{Drawing, Painter, PainterOptions};
 pub use rockshard_converter::options::{Sandwich, Shards, Tile};
 pub use rockshard_converter::{
-    ConvertError, ConvertProgress, ConvertRequest, Fixed, ImportError, LoraFile, Recording, Sample,
-    Source, Toolkit,
+    Calibrating, ConvertError, ConvertProgress, ConvertRequest, Fixed, ImportError, LoraFile,
+    Recording, Sample, Source, Toolkit,
 };
 pub use rockshard_cost::Rk3588;
 pub use rockshard_devices::{DeviceDefaults, DeviceName, open as open_devices};

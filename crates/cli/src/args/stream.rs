@@ -1,36 +1,49 @@
 //! Options of `stream`.
 
-use super::{DeviceArgs, size};
+use super::DeviceArgs;
+use super::values::size;
 use crate::video::{From, To};
 use clap::{Args, ValueEnum};
 use rockshard::{CfgType, Vae};
 use std::path::PathBuf;
 
+const EXAMPLES: &str = r#"Examples:
+  rockshard stream PACK --from frames --to drawn --prompt "a watercolour"
+  rockshard stream PACK --from walk.mp4 --to drawn.mp4 --prompt "a watercolour"
+  rockshard stream PACK --from camera:/dev/video0 --to http:8080 --prompt "snow"
+  rockshard stream PACK --to frames --frames 8 --prompt "a lighthouse""#;
+
 /// Options of `stream`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct StreamArgs {
     /// The pack.
     pub pack: PathBuf,
     /// Where frames come from: a directory of pictures; a video file; `-`, a pipe of y4m, or of raw RGB with --raw; `camera:/dev/video0`;
     /// `screen:WIDTHxHEIGHT+X+Y`, part of an X11 screen. Videos, y4m, cameras and screens need ffmpeg. Without it, frames are made of the
     /// prompt alone.
-    #[arg(long, value_parser = From::parse)]
+    #[arg(long, value_name = "SOURCE", value_parser = From::parse)]
     pub from: Option<From>,
     /// Where frames go: a directory, one PNG each; a video file ending in .mp4 (needs ffmpeg); `-`, raw RGB on standard output;
     /// `http:PORT`, MJPEG on the loopback address for a quick look.
-    #[arg(long, value_parser = To::parse)]
+    #[arg(long, value_name = "SINK", value_parser = To::parse)]
     pub to: To,
     /// Frames of a pipe are raw RGB, 8 bits a channel, of this size.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     pub raw: Option<[u32; 2]>,
     /// What to draw.
-    #[arg(long, required_unless_present = "prompt_file")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        required_unless_present = "prompt_file"
+    )]
     pub prompt: Option<String>,
     /// A file with the prompt, which may change while the stream runs.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
     /// What to keep away from, with --cfg full or initialize.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
     pub negative: String,
     /// Levels that a frame goes through, as indices into 50 timesteps: a low first one changes more of the picture. Default: 32,45 for
     /// pictures, 0,16,32,45 without.
@@ -41,16 +54,16 @@ pub struct StreamArgs {
     #[arg(long, value_enum, default_value = "none")]
     pub cfg: CfgName,
     /// Guidance scale; up to 1 there is none. With --cfg none, models that take the scale as an input are given it.
-    #[arg(long, default_value_t = 1.2)]
+    #[arg(long, value_name = "SCALE", default_value_t = 1.2)]
     pub guidance: f64,
     /// Factor on the residual in residual guidance.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     pub delta: f64,
     /// Seed of the noise.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2)]
     pub seed: u64,
     /// Frames that enter together.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub frame_buffer: usize,
     /// Draw frames strictly one after the other, each with noise of its own.
     #[arg(long)]
@@ -65,16 +78,16 @@ pub struct StreamArgs {
     #[arg(long, value_name = "THRESHOLD[:MAXSKIP]", value_parser = similarity)]
     pub similarity_filter: Option<(f64, usize)>,
     /// Frames a second: at most so many are read from pictures and pipes; cameras and screens are asked for so many; a video gets it.
-    #[arg(long)]
+    #[arg(long, value_name = "RATE")]
     pub fps: Option<f64>,
     /// Drop frames that have waited when newer ones come. Always on for cameras and screens.
     #[arg(long)]
     pub drop: bool,
     /// Stop after so many frames; needed without --from.
-    #[arg(long, required_unless_present = "from")]
+    #[arg(long, value_name = "N", required_unless_present = "from")]
     pub frames: Option<u64>,
-    /// Picture size, one that the pack was converted for. Default: its first.
-    #[arg(long, value_parser = size)]
+    /// Picture size in pixels, one that the pack was converted for. Default: its first.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     pub size: Option<[u32; 2]>,
     /// Encoder and decoder: auto is the tiny one where the pack has it.
     #[arg(long, value_enum, default_value = "auto")]

@@ -5,9 +5,10 @@ use crate::commands::validate::BELOW_THRESHOLD;
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::{Output, size, time};
+use crate::progress::Progress;
 use anyhow::{Context, Result};
 use rockshard::{
-    ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck,
+    Calibrating, ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck,
     LanguageConversion, Manifest, Model, Recording, Rk3588, Sample, Source, Toolkit, WeightBits,
 };
 use std::collections::HashMap;
@@ -86,25 +87,30 @@ pub fn convert(request: ConvertRequest, hint: &str, out: &Output) -> Result<Mani
     for name in Source::open(&request.source, &request.resolutions, request.batch)?.unused {
         tracing::warn!("{name}/ is there and not converted: no pack has a use for it");
     }
-    let mut display = out.progress("convert");
+    let mut shown = Progress::new("convert", out.quiet);
     let manifest = rockshard::convert(request, &mut |progress| {
         match progress {
-            ConvertProgress::Import(part) => display.at(&part, 0, 1, &format!("{part}: reading")),
-            ConvertProgress::Calibrate(part) => {
-                display.at(&part, 0, 1, &format!("{part}: calibrating"))
+            ConvertProgress::Import(part) => shown.at(&format!("{part}: reading")),
+            ConvertProgress::Calibrate(part, on, done, total) => {
+                let on = match on {
+                    Calibrating::SmallPicture => "on a small picture",
+                    Calibrating::Reference => "on the reference",
+                    Calibrating::Simulator => "on the simulator",
+                };
+                shown.at_of(&format!("{part}: calibrating {on}"), done, total);
             }
-            ConvertProgress::Shard(part, done, total) => display.at(&part, done, total, &part),
-            ConvertProgress::Language => {
-                display.at("language model", 0, 1, "language model: reading and checking")
+            ConvertProgress::Shard(part, done, total) => {
+                shown.at_of(&format!("{part}: writing shards"), done, total);
             }
-            ConvertProgress::Golden(part) => {
-                display.at(&part, 0, 1, &format!("{part}: recording golden tensors"))
+            ConvertProgress::Language => shown.at("language model: reading and checking"),
+            ConvertProgress::Golden(part, done, total) => {
+                shown.at_of(&format!("{part}: recording golden tensors"), done, total);
             }
-            ConvertProgress::Check(part) => {
-                display.at(&part, 0, 1, &format!("{part}: running the original"))
+            ConvertProgress::Check(part, done, total) => {
+                shown.at_of(&format!("{part}: comparing with the original"), done, total);
             }
             ConvertProgress::Compile(part, done, total) => {
-                display.at(&format!("compiling {part}"), done, total, &format!("compiling {part}"))
+                shown.at_of(&format!("{part}: compiling"), done, total);
             }
         }
         interrupt::go_on()

@@ -4,6 +4,7 @@ use crate::args::GenerateArgs;
 use crate::devices;
 use crate::interrupt;
 use crate::output::{Output, times};
+use crate::progress::Progress;
 use anyhow::{Context, Result};
 use rockshard::{
     DrawProgress, Drawing, InitialPicture, Pack, Painter, PainterOptions, Picture, Request,
@@ -77,16 +78,16 @@ fn draw(painter: &Painter, request: &Request, out: &Output) -> Result<Drawing> {
 
 /// Shows how a request of so many steps comes along.
 pub fn shown(out: &Output, steps: usize) -> impl FnMut(DrawProgress) -> ControlFlow<()> {
-    let mut display = out.progress("generate");
+    let mut shown = Progress::new("generate", out.quiet);
     let total = steps + 2;
     move |progress| {
         match progress {
             DrawProgress::Prompt { dropped_tokens } => {
                 warn_of_dropped(dropped_tokens);
-                display.at("prompt encoded", 1, total, "prompt encoded");
+                shown.at_of("prompt encoded", 1, total);
             }
-            DrawProgress::Step { done, .. } => display.at("sampling", done + 1, total, "sampling"),
-            DrawProgress::Decoded => display.at("decoded", total, total, "decoded"),
+            DrawProgress::Step { done, .. } => shown.at_of("sampling", done + 1, total),
+            DrawProgress::Decoded => shown.at_of("decoded", total, total),
         }
         ControlFlow::Continue(())
     }

@@ -4,6 +4,7 @@ use crate::args::StreamArgs;
 use crate::devices;
 use crate::interrupt;
 use crate::output::Output;
+use crate::progress;
 use crate::video::{Frame, Sink, Source};
 use anyhow::{Context, Result};
 use rockshard::{
@@ -316,7 +317,7 @@ impl Status {
         let stats = stream.stats();
         let seconds = passed.as_secs_f64();
         let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
-        eprintln!(
+        progress::say(&format!(
             "stream: in {:.1}/s, out {:.1}/s, {} skipped, {} dropped, latency {:.0} ms, {:.1} cores busy (measured)",
             rate(stats.given, self.given),
             rate(written, self.written),
@@ -324,7 +325,7 @@ impl Status {
             stats.dropped,
             frame.latency.as_secs_f64() * 1e3,
             (stats.busy_us - self.busy_us) / passed.as_secs_f64() / 1e6,
-        );
+        ));
         (self.shown, self.written, self.given, self.busy_us) =
             (Instant::now(), written, stats.given, stats.busy_us);
     }

@@ -6,6 +6,7 @@ use crate::commands::{caption, generate};
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::Output;
+use crate::progress::Progress;
 use anyhow::Result;
 use rockshard::{
     Devices, ModelInputs, Pack, Report, ReportExtras, Rgb, ValidateProgress, write_report,
@@ -147,10 +148,10 @@ fn inputs(args: &ValidateArgs, pack: &Pack, picture: &Rgb, out: &Output) -> Resu
 
 /// Shows which layer is under way.
 fn shown(out: &Output) -> impl FnMut(ValidateProgress<'_>) -> ControlFlow<()> {
-    let mut display = out.progress("validate");
+    let mut shown = Progress::new("validate", out.quiet);
     move |progress| {
         if let ValidateProgress::Started { model, layer, index, total } = progress {
-            display.at(model, index, total, layer);
+            shown.at_one_of(model, layer, index, total);
         }
         interrupt::go_on()
     }
