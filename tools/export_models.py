@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Export full-size models to ONNX in the layouts that `rockshard convert` reads.
 
-    python tools/export_models.py sd15-lcm --out DIR                      random weights of the real architecture
-    python tools/export_models.py sd15-lcm --weights MODEL --out DIR      a diffusers model: its directory or its hub name
+    python tools/export_models.py sd15 --weights MODEL --out DIR          a Stable Diffusion 1.x or LCM model: a diffusers directory,
+                                                                          a hub name, or one .safetensors file
+    python tools/export_models.py sd15-lcm --out DIR                      SD 1.5 LCM's architecture with random weights (sd15: SD 1.5's)
     python tools/export_models.py taesd --out DIR
     python tools/export_models.py smolvlm-vision --out DIR                SmolVLM-256M's vision encoder and connector
     python tools/export_models.py smolvlm --out DIR                       the same with its language model, as onnx-community lays it out
     python tools/export_models.py whisper-encoder --out DIR               the encoder of Whisper base, 30 s of sound
 
-Parts of sd15-lcm: text_encoder unet vae_encoder vae_decoder (all by default; name some with --part).
+Parts of sd15 and sd15-lcm: text_encoder unet vae_encoder vae_decoder (all by default; name some with --part).
 Exporters: `torchscript` (what optimum uses) and `dynamo`. Attention: `plain` (baddbmm, as in diffusers before 2.0) and `sdpa`.
 smolvlm with random weights has no tokenizer: tests bring their own. Random weights are seeded and scaled so that values flow at ordinary magnitudes. Needs: torch diffusers transformers onnx onnxscript.
 """
@@ -17,6 +18,7 @@ import json
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import onnx
@@ -232,15 +234,55 @@ def plain_config(model):
     return {k: v for k, v in config.items() if k != "_name_or_path"}
 
 
-def sd15_lcm(arguments):
-    from diffusers import AutoencoderKL, LCMScheduler, UNet2DConditionModel
+def diffusers_directory(arguments, scratch):
+    """The directory of a model: as it is, fetched from the hub, or made of one .safetensors file."""
+    weights = arguments.weights
+    if Path(weights).is_dir():
+        if not (Path(weights) / "unet").is_dir():
+            raise SystemExit(f"{weights} has no unet/: it is no Stable Diffusion model in diffusers' layout")
+        return Path(weights)
+    if Path(weights).suffix == ".safetensors":
+        from diffusers import StableDiffusionPipeline
+        pipeline = StableDiffusionPipeline.from_single_file(weights, config=arguments.config, local_files_only=arguments.config is not None,
+                                                            safety_checker=None)
+        pipeline.save_pretrained(scratch)
+        return Path(scratch)
+    if Path(weights).exists():
+        raise SystemExit(f"{weights} is neither a diffusers directory nor a .safetensors file: other checkpoints can run code when they are "
+                         "read, and are not taken")
+    from huggingface_hub import snapshot_download
+    return Path(snapshot_download(weights, allow_patterns=["model_index.json", "*/*.json", "*/*.txt", "*/model.safetensors",
+                                                           "*/diffusion_pytorch_model.safetensors"]))
+
+
+def scheduler_config(folder, lcm):
+    """The scheduler's own file, which names the sampler; for random weights, the class and levels of SD 1.5 or of its LCM."""
+    if folder:
+        return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    from diffusers import LCMScheduler, PNDMScheduler
+    levels = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    if lcm:
+        scheduler = LCMScheduler(**levels, clip_sample=False, set_alpha_to_one=True)
+    else:
+        scheduler = PNDMScheduler(**levels, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    return dict(scheduler.config) | {"_class_name": type(scheduler).__name__}
+
+
+def sd15(arguments):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = diffusers_directory(arguments, scratch) if arguments.weights else None
+        stable_diffusion(arguments, folder, lcm=arguments.model == "sd15-lcm")
+
+
+def stable_diffusion(arguments, weights, lcm):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
-    out, weights = arguments.out, arguments.weights
+    out = arguments.out
     width, height = (n // 8 for n in arguments.resolution or DEFAULT_SIZE)
     latent = torch.randn(1, 4, height, width)
 
     def loaded(cls, folder):
-        return lambda: cls.from_pretrained(weights, subfolder=folder)
+        return lambda: cls.from_pretrained(weights, subfolder=folder, torch_dtype=torch.float32)
 
     if "text_encoder" in arguments.part:
         config = CLIPTextConfig(**CLIP_L, attn_implementation="eager" if arguments.attention == "plain" else "sdpa")
@@ -251,7 +293,8 @@ def sd15_lcm(arguments):
                out / "text_encoder" / "model.onnx", arguments)
         write_json(out / "text_encoder" / "config.json", plain_config(text))
     if "unet" in arguments.part:
-        unet = built(lambda: UNet2DConditionModel(**SD15_UNET), arguments, loaded(UNet2DConditionModel, "unet"))
+        shape = SD15_UNET if lcm else SD15_UNET | {"time_cond_proj_dim": None}
+        unet = built(lambda: UNet2DConditionModel(**shape), arguments, loaded(UNet2DConditionModel, "unet"))
         attention(unet, arguments.attention)
         inputs = {"sample": latent, "timestep": torch.tensor([999]),
                   "encoder_hidden_states": torch.randn(1, TOKENS, unet.config.cross_attention_dim)}
@@ -267,14 +310,12 @@ def sd15_lcm(arguments):
     if vae_parts:
         vae = attention(built(lambda: AutoencoderKL(**SD15_VAE), arguments, loaded(AutoencoderKL, "vae")), arguments.attention)
         export_vae(vae, VaeEncoder(vae), VaeDecoder(vae), "latent_parameters", latent, vae_parts, arguments)
-    scheduler = LCMScheduler.from_pretrained(weights, subfolder="scheduler") if weights else LCMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=True)
-    write_json(out / "scheduler" / "scheduler_config.json", dict(scheduler.config) | {"_class_name": "LCMScheduler"})
-    folder = Path(weights) / "tokenizer" if weights else None
-    if folder and folder.is_dir():
-        shutil.copytree(folder, out / "tokenizer", dirs_exist_ok=True)
+    scheduler = scheduler_config(weights, lcm)
+    write_json(out / "scheduler" / "scheduler_config.json", scheduler)
+    if weights:
+        shutil.copytree(weights / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
     write_json(out / "model_index.json", {
-        "_class_name": "OnnxLatentConsistencyModelPipeline", "scheduler": ["diffusers", "LCMScheduler"],
+        "_class_name": "OnnxStableDiffusionPipeline", "scheduler": ["diffusers", scheduler["_class_name"]],
         "tokenizer": ["transformers", "CLIPTokenizer"]} | {part: ["diffusers", "OnnxRuntimeModel"] for part in arguments.part})
 
 
@@ -388,14 +429,28 @@ def size(text):
     return width, height
 
 
+def only_errors():
+    """Keep back the libraries' remarks on how they load and trace; a person waits for the lines with times and sizes."""
+    import diffusers
+    import transformers
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for category in (DeprecationWarning, torch.jit.TracerWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category)
+
+
 def main():
-    models = {"sd15-lcm": sd15_lcm, "taesd": taesd, "smolvlm-vision": smolvlm_vision, "smolvlm": smolvlm, "whisper-encoder": whisper_encoder}
+    models = {"sd15": sd15, "sd15-lcm": sd15, "taesd": taesd, "smolvlm-vision": smolvlm_vision, "smolvlm": smolvlm,
+              "whisper-encoder": whisper_encoder}
     parts = ["text_encoder", "unet", "vae_encoder", "vae_decoder"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=models)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--weights", help="directory or hub name of the model; random weights when left out")
-    parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="parts of sd15-lcm to export")
+    parser.add_argument("--weights", help="directory or hub name of the model, for sd15 also a .safetensors file; random weights when left out")
+    parser.add_argument("--config", metavar="DIR", help="for a .safetensors file of another shape than SD 1.5's: a diffusers directory with "
+                        "its configuration and tokenizer, which are fetched from the hub otherwise")
+    parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="parts of sd15 and sd15-lcm to export")
     parser.add_argument("--exporter", choices=["torchscript", "dynamo"], default="torchscript")
     parser.add_argument("--attention", choices=["plain", "sdpa"], default="sdpa")
     parser.add_argument("--resolution", type=size, metavar="WxH",
@@ -403,6 +458,7 @@ def main():
                              "smolvlm-vision fix it")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    only_errors()
     torch.manual_seed(arguments.seed)
     models[arguments.model](arguments)
 
