@@ -32,7 +32,7 @@ pub fn listen() {
             std::process::exit(EXIT_CODE.into());
         }
         CANCEL.cancel();
-        progress::say("rockshard: stopping after what is running now; Ctrl-C again stops at once");
+        progress::line("rockshard: stopping after what is running now; Ctrl-C again stops at once");
     });
     if let Err(error) = heard {
         tracing::warn!("Ctrl-C will end the program at once: {error}");
@@ -42,7 +42,7 @@ pub fn listen() {
 /// Where nothing is half done: end the program if Ctrl-C was typed. `hint` says how to go on.
 pub fn end_here_if_asked(hint: &str) {
     if CANCEL.is_cancelled() {
-        progress::say(&format!("rockshard: interrupted{hint}"));
+        progress::line(&format!("rockshard: interrupted{hint}"));
         std::process::exit(EXIT_CODE.into());
     }
 }

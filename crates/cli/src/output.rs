@@ -1,5 +1,6 @@
 //! What is printed as a result, on standard output.
 
+use crate::progress;
 use serde::Serialize;
 use std::io::Write;
 
@@ -26,7 +27,7 @@ impl Output {
 
     /// Print what went wrong, to standard error and, as JSON, as the result.
     pub fn failure(&self, message: &str) {
-        eprintln!("rockshard: {message}");
+        progress::line(&format!("rockshard: {message}"));
         if self.json {
             self.result(&serde_json::json!({ "error": message }), String::new);
         }

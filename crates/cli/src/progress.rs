@@ -90,7 +90,8 @@ impl Progress {
                 let count = count.filter(|_| what == group);
                 let count = count.map(|(done, total)| format!(", {done} of {total}"));
                 let seconds = self.began.elapsed().as_secs();
-                eprintln!("{}: {what}{} ({seconds} s)", self.title, count.unwrap_or_default());
+                let count = count.unwrap_or_default();
+                line(&format!("{}: {what}{count} ({seconds} s)", self.title));
                 (*group, *said) = (what.to_owned(), Instant::now());
             }
             Form::Lines { .. } => {}
@@ -116,9 +117,9 @@ fn line_can_change() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Print a line to standard error, above the line at the bottom.
-pub fn say(line: &str) {
-    BOTTOM.suspend(|| eprintln!("{line}"));
+/// Print a line to standard error, above the line at the bottom. A reader that has enough, as `head`, closes the pipe.
+pub fn line(text: &str) {
+    let _ = BOTTOM.suspend(|| writeln!(std::io::stderr(), "{text}"));
 }
 
 /// Send log lines to standard error.
@@ -144,7 +145,8 @@ struct AboveTheBottom;
 
 impl Write for AboveTheBottom {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        BOTTOM.suspend(|| std::io::stderr().write(bytes))
+        let _ = BOTTOM.suspend(|| std::io::stderr().write_all(bytes));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

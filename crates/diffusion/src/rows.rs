@@ -10,6 +10,9 @@ use rockshard_tensor::Tensor;
 use std::sync::Arc;
 
 const ROLE: Role = Role::Unet;
+/// The input of U-Nets that take the guidance scale, and what a U-Net is given besides the prompt.
+const GUIDANCE: &str = "timestep_cond";
+const GIVEN: [&str; 3] = ["sample", "timestep", GUIDANCE];
 
 /// One item of the U-Net.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,13 +58,19 @@ impl Rows {
             let detail = format!("input timestep has shape {:?}, not one value", timestep.shape);
             return Err(interface(ROLE, detail));
         }
-        match networks.spec(Role::KeysValues) {
-            None => input(&spec, ROLE, "encoder_hidden_states").map(drop)?,
-            Some(made) => {
-                made.outputs.iter().try_for_each(|o| input(&spec, ROLE, &o.name).map(drop))?;
-            }
+        let prompt: Vec<String> = match networks.spec(Role::KeysValues) {
+            None => vec!["encoder_hidden_states".into()],
+            Some(made) => made.outputs.into_iter().map(|o| o.name).collect(),
+        };
+        prompt.iter().try_for_each(|name| input(&spec, ROLE, name).map(drop))?;
+        let given = |name: &String| GIVEN.contains(&name.as_str()) || prompt.contains(name);
+        if let Some(other) = spec.inputs.iter().map(|i| &i.name).find(|name| !given(name)) {
+            let detail = format!(
+                "input {other} is not one of Stable Diffusion 1.x or 2.x (SDXL has text_embeds and time_ids)"
+            );
+            return Err(interface(ROLE, detail));
         }
-        let guidance_size = spec.inputs.iter().find(|s| s.name == "timestep_cond").map(elements);
+        let guidance_size = spec.inputs.iter().find(|s| s.name == GUIDANCE).map(elements);
         if let (Some(declared), Some(taken)) = (config.time_cond_proj_dim, guidance_size)
             && declared != taken
         {
@@ -125,7 +134,7 @@ impl Rows {
         let mut map = row.prompt;
         map.insert("sample".to_owned(), Tensor::from_f32(self.latent, row.latent));
         map.insert("timestep".to_owned(), numbers(&self.timestep, row.timestep));
-        map.extend(row.guidance.map(|embedding| ("timestep_cond".to_owned(), embedding)));
+        map.extend(row.guidance.map(|embedding| (GUIDANCE.to_owned(), embedding)));
         Ok(map)
     }
 }

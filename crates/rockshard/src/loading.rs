@@ -1,10 +1,11 @@
 //! Loading a text-to-image pack: what a painter and a stream have in common.
 
 use crate::choice::Choice;
+use crate::drawable::unet;
 use crate::networks::PackNetworks;
 use crate::{Error, pick_mode};
 use rockshard_diffusion::{ClipTokenizer, PipelineConfig};
-use rockshard_manifest::{Companion, Family, Role};
+use rockshard_manifest::Companion;
 use rockshard_pack::{Mode, Pack};
 use rockshard_runtime::{Cores, Incident, RunOptions};
 use std::path::Path;
@@ -40,13 +41,9 @@ impl Loading {
     pub fn load(&self, cores: &Cores, pack: &Pack) -> Result<Loaded, Error> {
         let manifest = pack.manifest();
         let fail = |problem: String| Error::NotDrawable { pack: pack.root().to_owned(), problem };
-        if manifest.family != Family::TextToImage {
-            return Err(fail(format!("its family is {}", manifest.family)));
-        }
+        let unet = unet(pack)?;
         let config = config(pack)?;
         let tokenizer = Arc::new(tokenizer(pack)?);
-        let unet = manifest.models.iter().find(|m| m.role == Role::Unet);
-        let unet = unet.ok_or_else(|| fail("it has no U-Net".into()))?;
         let batch = unet.inputs.first().and_then(|t| t.shape.first()).map_or(1, |&b| b.max(1));
         if batch > 1 && !self.batches {
             return Err(Error::Batch { pack: pack.root().to_owned(), batch });
@@ -74,7 +71,7 @@ impl Loading {
 }
 
 /// The sampler's configuration in a pack.
-fn config(pack: &Pack) -> Result<PipelineConfig, Error> {
+pub(crate) fn config(pack: &Pack) -> Result<PipelineConfig, Error> {
     let [file] = companions(pack, Companion::Sampler)? else {
         return Err(missing(pack, Companion::Sampler));
     };
@@ -85,7 +82,7 @@ fn config(pack: &Pack) -> Result<PipelineConfig, Error> {
 }
 
 /// The tokenizer in a pack.
-fn tokenizer(pack: &Pack) -> Result<ClipTokenizer, Error> {
+pub(crate) fn tokenizer(pack: &Pack) -> Result<ClipTokenizer, Error> {
     let files = companions(pack, Companion::Tokenizer)?;
     files.iter().try_for_each(|file| pack.file(file).map(drop))?;
     let folder = files.first().and_then(|file| Path::new(file).parent());

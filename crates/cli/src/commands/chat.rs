@@ -5,6 +5,7 @@ use crate::args::ChatArgs;
 use crate::devices;
 use crate::interrupt;
 use crate::output::Output;
+use crate::progress;
 use anyhow::Result;
 use rockshard::{Captioner, Pack, Rgb};
 use serde_json::json;
@@ -23,7 +24,7 @@ pub fn run(args: &ChatArgs, out: &Output) -> Result<ExitCode> {
         captioner.conversation(args.words.sampling(), interrupt::run_options())?;
     let prompting = std::io::stdin().is_terminal() && !out.quiet;
     if prompting {
-        eprintln!("{HELP}");
+        progress::line(HELP);
     }
     let mut images: Vec<Rgb> = Vec::new();
     for line in std::io::stdin().lock().lines() {
@@ -32,13 +33,13 @@ pub fn run(args: &ChatArgs, out: &Output) -> Result<ExitCode> {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("", _) => {}
             ("/quit", _) => break,
-            ("/help", _) => eprintln!("{HELP}"),
+            ("/help", _) => progress::line(HELP),
             ("/image", path) => match image(path.trim().as_ref()) {
                 Ok(found) => images.push(found),
-                Err(error) => eprintln!("rockshard: {error:#}"),
+                Err(error) => progress::line(&format!("rockshard: {error:#}")),
             },
             (command, _) if command.starts_with('/') => {
-                eprintln!("rockshard: there is no {command}. {HELP}");
+                progress::line(&format!("rockshard: there is no {command}. {HELP}"));
             }
             _ => {
                 let mut tell = |words: &str| {
@@ -57,11 +58,13 @@ pub fn run(args: &ChatArgs, out: &Output) -> Result<ExitCode> {
                             say("\n");
                         }
                         if !out.quiet && !out.json {
-                            eprintln!("{}", summary(&answer));
+                            progress::line(&summary(&answer));
                         }
                     }
                     // The conversation is as it was; the images wait for another question.
-                    Err(error) => eprintln!("rockshard: {:#}", anyhow::Error::from(error)),
+                    Err(error) => {
+                        progress::line(&format!("rockshard: {:#}", anyhow::Error::from(error)))
+                    }
                 }
             }
         }

@@ -9,7 +9,8 @@ use crate::progress::Progress;
 use anyhow::{Context, Result};
 use rockshard::{
     Calibrating, ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck,
-    LanguageConversion, Manifest, Model, Recording, Rk3588, Sample, Source, Toolkit, WeightBits,
+    LanguageConversion, Manifest, Model, Pack, Recording, Rk3588, Role, Sample, Source, Toolkit,
+    WeightBits, drawing_problem,
 };
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
             tracing::warn!("{}: {line}", model.name);
         }
     }
+    warn_of_no_pictures(args, &manifest)?;
     out.result(&manifest, || summary(&manifest, &chip, &args.out.display().to_string()));
     let wrong = |m: &Model| matches!(m.import, Some(ImportCheck::Fail { .. }));
     Ok(if manifest.models.iter().any(wrong) {
@@ -66,6 +68,17 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Say of networks of Stable Diffusion that `generate` will not draw with, and why. A batch is for streams.
+fn warn_of_no_pictures(args: &ConvertArgs, manifest: &Manifest) -> Result<()> {
+    let draws = |m: &Model| matches!(m.role, Role::TextEncoder | Role::Unet | Role::VaeDecoder);
+    if args.model.is_dir() && args.batch == 1 && manifest.models.iter().any(draws) {
+        if let Some(problem) = drawing_problem(&Pack::open(&args.out)?) {
+            tracing::warn!("`generate` will refuse this pack: {problem}");
+        }
+    }
+    Ok(())
 }
 
 /// Whether a note is of something that is wrong with the model's file, or may be.

@@ -50,7 +50,7 @@ pub fn run(args: &StreamArgs, out: &Output) -> Result<ExitCode> {
     };
     let mut sink = Sink::open(&args.to, model.size(), args.fps)?;
     if let Some(address) = sink.address() {
-        eprintln!("stream: look at {address}");
+        progress::line(&format!("stream: look at {address}"));
     }
     if let Some(path) = args.prompt_file.clone() {
         follow_prompt(stream.clone(), path, first);
@@ -317,7 +317,7 @@ impl Status {
         let stats = stream.stats();
         let seconds = passed.as_secs_f64();
         let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
-        progress::say(&format!(
+        progress::line(&format!(
             "stream: in {:.1}/s, out {:.1}/s, {} skipped, {} dropped, latency {:.0} ms, {:.1} cores busy (measured)",
             rate(stats.given, self.given),
             rate(written, self.written),

@@ -1,11 +1,14 @@
 //! Files and processes: two conversions into one directory, links, devices and pipes, paths that are no text, models of other kinds, errors as JSON.
 
-use crate::models::{encode, good};
+use crate::models::{Extent, encode, good, node, value};
 use crate::scratch::Scratch;
+use prost::Message;
+use rockshard_onnx::schema::ModelProto;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -179,4 +182,58 @@ fn a_scheduler_that_is_not_there_is_named_before_drawing() {
     let parts = ["UniPCMultistepScheduler", "dpm++2m", "--sampler"];
     scratch.refuses("generate pack --prompt red --steps 1 --out picture.png", &parts);
     scratch.succeeds("generate pack --prompt red --steps 1 --out picture.png --sampler euler");
+}
+
+#[test]
+fn a_model_that_pictures_cannot_be_drawn_with_is_told_when_it_is_converted() {
+    for (missing, problem) in
+        [("tokenizer", "it has no tokenizer"), ("unet", "its family is network")]
+    {
+        let scratch = Scratch::with_model();
+        fs::remove_dir_all(scratch.path("tiny-lcm").join(missing)).unwrap();
+        let converted = scratch.succeeds("convert tiny-lcm --out pack --sandwich off");
+        let told =
+            format!("`generate` will refuse this pack: pack: not a pack to draw with: {problem}");
+        assert!(converted.stderr.contains(&told), "{missing}: {}", converted.stderr);
+        scratch.refuses("generate pack --prompt red --out picture.png", &[problem]);
+    }
+    let scratch = Scratch::with_model();
+    let converted = scratch.succeeds("convert tiny-lcm --out pack --sandwich off");
+    assert!(!converted.stderr.contains("will refuse"), "{}", converted.stderr);
+
+    // A U-Net with one of SDXL's inputs.
+    scratch.alter("tiny-lcm/unet/model.onnx", |bytes| {
+        let mut unet = ModelProto::decode(&**bytes).unwrap();
+        let graph = unet.graph.as_mut().unwrap();
+        graph.input.push(value("text_embeds", &[Extent::Fixed(1), Extent::Fixed(8)]));
+        graph.node.push(node("pooled", "Relu", "text_embeds", "pooled"));
+        graph.output.push(value("pooled", &[Extent::Fixed(1), Extent::Fixed(8)]));
+        *bytes = unet.encode_to_vec();
+    });
+    let problem = "input text_embeds is not one of Stable Diffusion 1.x or 2.x";
+    let converted = scratch.succeeds("convert tiny-lcm --out xl --sandwich off");
+    assert!(converted.stderr.contains("`generate` will refuse this pack"), "{}", converted.stderr);
+    assert!(converted.stderr.contains(problem), "{}", converted.stderr);
+    scratch.refuses("generate xl --prompt red --out picture.png", &[problem]);
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_nothing() {
+    let scratch = Scratch::with_pack();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shards/tiny-lcm");
+    for line in [
+        "inspect pack --why",
+        "plan pack",
+        "inspect pack --json",
+        "generate pack --steps 1 --prompt red --out picture.png",
+        &format!("convert {} --sandwich off --out other", model.display()),
+    ] {
+        // Both pipes are closed before anything is written.
+        let (out, err) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let mut command = scratch.command(line);
+        let mut child = command.stdout(out.1).stderr(err.1).spawn().unwrap();
+        drop((command, out.0, err.0));
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{line}");
+    }
+    assert!(scratch.path("picture.png").is_file() && scratch.path("other/manifest.json").is_file());
 }

@@ -8,6 +8,7 @@ mod interruptions;
 mod models;
 mod packs;
 mod scratch;
+mod terminal;
 
 use models::{encode, good};
 use rockshard_tensor::{Tensor, write_npy};
