@@ -4,10 +4,12 @@
 mod args;
 mod commands;
 mod devices;
+mod files;
 mod inputs;
 mod interrupt;
 mod output;
 mod remedy;
+mod text;
 mod video;
 
 use args::{Cli, Command};

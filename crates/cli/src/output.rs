@@ -1,5 +1,6 @@
 //! What is printed: results on standard output, progress and logs on standard error.
 
+use crate::text::StandardError;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -28,7 +29,7 @@ impl Output {
 
     /// Print what went wrong, to standard error and, as JSON, as the result.
     pub fn failure(&self, message: &str) {
-        eprintln!("rockshard: {message}");
+        let _ = writeln!(StandardError, "rockshard: {message}");
         if self.json {
             self.result(&serde_json::json!({ "error": message }), String::new);
         }
@@ -98,7 +99,7 @@ pub fn start_logging(verbose: u8, quiet: bool) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| StandardError)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

@@ -4,6 +4,7 @@ use crate::args::CaptionArgs;
 use crate::devices;
 use crate::interrupt;
 use crate::output::{Output, time};
+use crate::text::fold;
 use anyhow::{Context, Result};
 use rockshard::{Answer, Captioner, End, Pack, Rgb, Times};
 use serde_json::json;
@@ -32,7 +33,7 @@ pub fn run(args: &CaptionArgs, out: &Output) -> Result<ExitCode> {
     });
     out.result(&value, String::new);
     if !out.json && !out.quiet {
-        eprintln!("{}", summary(&answer));
+        eprintln!("{}", fold(&summary(&answer)));
     }
     if answer.end == End::Interrupted {
         return Ok(ExitCode::from(interrupt::EXIT_CODE));

@@ -5,6 +5,7 @@ use crate::args::ChatArgs;
 use crate::devices;
 use crate::interrupt;
 use crate::output::Output;
+use crate::text::fold;
 use anyhow::Result;
 use rockshard::{Captioner, Pack, Rgb};
 use serde_json::json;
@@ -57,7 +58,7 @@ pub fn run(args: &ChatArgs, out: &Output) -> Result<ExitCode> {
                             say("\n");
                         }
                         if !out.quiet && !out.json {
-                            eprintln!("{}", summary(&answer));
+                            eprintln!("{}", fold(&summary(&answer)));
                         }
                     }
                     // The conversation is as it was; the images wait for another question.

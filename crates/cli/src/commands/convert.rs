@@ -2,9 +2,11 @@
 
 use crate::args::{ConvertArgs, GoldenType};
 use crate::commands::validate::BELOW_THRESHOLD;
+use crate::files::{Files, Written};
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::{Output, size, time};
+use crate::text::fold;
 use anyhow::{Context, Result};
 use rockshard::{
     ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck,
@@ -58,7 +60,10 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
             tracing::warn!("{}: {line}", model.name);
         }
     }
-    out.result(&manifest, || summary(&manifest, &chip, &args.out.display().to_string()));
+    let mut files = Files::default();
+    files.add("pack", &args.out);
+    let result = Written { value: &manifest, files: &files };
+    out.result(&result, || files.below(fold(&summary(&manifest, &chip))));
     let wrong = |m: &Model| matches!(m.import, Some(ImportCheck::Fail { .. }));
     Ok(if manifest.models.iter().any(wrong) {
         ExitCode::from(BELOW_THRESHOLD)
@@ -142,7 +147,7 @@ fn calibration(args: &ConvertArgs) -> Result<HashMap<String, Vec<Sample>>> {
 }
 
 /// A few lines about a pack.
-pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
+fn summary(manifest: &Manifest, chip: &Rk3588) -> String {
     let mut lines = Vec::new();
     for model in &manifest.models {
         let npu: Vec<_> = model.shards.iter().filter(|s| s.core != CoreId::Host).collect();
@@ -201,7 +206,6 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
             size(space)
         ));
     }
-    lines.push(format!("pack: {path}"));
     lines.join("\n")
 }
 
