@@ -1,6 +1,8 @@
 //! From the outputs of a layer's runs to its verdict.
 
-use crate::report::{Divergence, Feeding, LayerReport, OutputReport, TensorReport, Verdict};
+use crate::report::{
+    Divergence, Feeding, LayerReport, OutputReport, TensorReport, Verdict, digits,
+};
 use crate::validate::LayerFiles;
 use crate::{Metrics, after_norm_cosine, compare};
 use rockshard_manifest::TensorSpec;
@@ -129,7 +131,8 @@ impl Findings {
                     let (measure, value) = (metrics.measure(), metrics.agreement());
                     let needed = if measure == "cosine" { threshold } else { 1.0 };
                     let text = || {
-                        format!("{mode} {measure} {value:.6} of {:?} is below {needed}", spec.name)
+                        let value = digits(value);
+                        format!("{mode} {measure} {value} of {:?} is below {needed}", spec.name)
                     };
                     self.failed.get_or_insert_with(text);
                 }

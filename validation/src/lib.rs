@@ -20,7 +20,7 @@ mod validate;
 mod values;
 
 pub use error::{ReportError, ValidationError};
-pub use html::{ReportExtras, render_html, write_report};
+pub use html::{NextStep, Remedy, ReportExtras, render_html, write_report};
 pub use inputs::random_inputs;
 pub use language::{LanguageReport, LogitsAgreement, RecordedLogits, Words};
 pub use metrics::{

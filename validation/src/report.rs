@@ -338,8 +338,10 @@ impl Report {
             if let Some((layer, mode, tensor, metrics)) = model.worst() {
                 let (measure, value) = (metrics.measure(), metrics.agreement());
                 lines.push(format!(
-                    "{name}: worst layer {} ({mode} {measure} {value:.6} of {:?})",
-                    layer.name, tensor.name
+                    "{name}: worst layer {} ({mode} {measure} {} of {:?})",
+                    layer.name,
+                    digits(value),
+                    tensor.name
                 ));
             }
             if let Some(first) = &model.first_divergence {
@@ -368,12 +370,19 @@ impl Report {
     }
 }
 
+/// An agreement as text; what is below 1 is never rounded up to it.
+pub(crate) fn digits(value: f64) -> String {
+    let text = format!("{value:.6}");
+    if value < 1.0 && text == "1.000000" { format!("1-{:.0e}", 1.0 - value) } else { text }
+}
+
 impl Divergence {
     /// The place and the number, in words.
     pub fn describe(&self) -> String {
         match (&self.value, self.agreement) {
             (Some(value), Some(agreement)) => {
-                format!("{} ({} agreement {agreement:.6} of {value:?})", self.layer, self.mode)
+                let agreement = digits(agreement);
+                format!("{} ({} agreement {agreement} of {value:?})", self.layer, self.mode)
             }
             _ => format!("{}, which did not run", self.layer),
         }
@@ -385,9 +394,10 @@ impl OutputReport {
     pub fn describe(&self) -> String {
         match (&self.cumulative, self.after_norm) {
             (None, _) => "was not compared".into(),
-            (Some(m), None) => format!("{} {:.6}", m.measure(), m.agreement()),
+            (Some(m), None) => format!("{} {}", m.measure(), digits(m.agreement())),
             (Some(m), Some(norm)) => {
-                format!("{} {:.6}, after a norm {norm:.6}", m.measure(), m.agreement())
+                let (found, norm) = (digits(m.agreement()), digits(norm));
+                format!("{} {found}, after a norm {norm}", m.measure())
             }
         }
     }

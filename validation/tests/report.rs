@@ -6,8 +6,8 @@ use common::{Fake, Wrong, chain, inputs, layer, spec};
 use rockshard_manifest::{AttentionTiling, CoreId, SandwichRegion};
 use rockshard_tensor::{DType, Tensor};
 use rockshard_validation::{
-    Criteria, LayerFiles, Report, ReportError, ReportExtras, render_html, validate_model,
-    write_report,
+    Criteria, LayerFiles, NextStep, Remedy, Report, ReportError, ReportExtras, render_html,
+    validate_model, write_report,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow::Continue;
@@ -79,6 +79,7 @@ fn the_page_has_every_layer_and_stands_alone() {
     let extras = ReportExtras {
         timeline_svg: Some("<?xml version=\"1.0\"?><svg id=\"cores\"></svg>".into()),
         pictures: vec![("a <cat>".into(), b"\x89PNG".to_vec())],
+        next_steps: Vec::new(),
     };
     let page = render_html(&report, &extras).unwrap();
     for text in [
@@ -104,6 +105,55 @@ fn the_page_has_every_layer_and_stands_alone() {
         render_html(&report, &ReportExtras { timeline_svg: Some("soon".into()), ..extras }),
         Err(ReportError::Timeline)
     ));
+}
+
+/// A layer that fails leads to what to do about it, and back; steps about other models stay away.
+#[test]
+fn what_fails_has_its_next_step() {
+    let report = report(&chain(), &[("two", Wrong::Turn(0.3))], false);
+    let step = |model: &str, layers: &[&str], likely: &str| NextStep {
+        model: model.into(),
+        layers: layers.iter().map(|l| (*l).to_owned()).collect(),
+        likely: likely.into(),
+        remedies: vec![
+            Remedy { what: "look <inside>".into(), command: Some("look --inside 'a b'".into()) },
+            Remedy { what: "ask".into(), command: None },
+        ],
+    };
+    let next_steps = vec![
+        step("toy", &["two", "three"], "its own fault"),
+        step("toy", &["gone"], "of another size"),
+        step("other", &[], "of another model"),
+    ];
+    let page =
+        render_html(&report, &ReportExtras { next_steps, ..ReportExtras::default() }).unwrap();
+    for text in [
+        "What to do",
+        "id=\"model-0-step-1\"",
+        "<a href=\"#model-0-layer-2\">2</a>",
+        "id=\"model-0-layer-2\"",
+        "its own fault: <a href=\"#model-0-step-1\">",
+        "look &lt;inside&gt;",
+        "<code>look --inside &#x27;a b&#x27;</code>",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    assert_eq!(page.matches("#model-0-step-1").count(), 2);
+    assert!(!page.contains("of another"));
+}
+
+/// Charts take the width of the page: they have none of their own, and what is in them is placed by shares of it.
+#[test]
+fn charts_are_as_wide_as_the_page() {
+    let page = render_html(&report(&chain(), &[], true), &ReportExtras::default()).unwrap();
+    let charts: Vec<&str> = page.split("<svg class=\"chart\"").skip(1).collect();
+    assert!(!charts.is_empty());
+    for chart in charts {
+        let (tag, rest) = chart.split_once('>').unwrap();
+        assert!(!tag.contains("width=") && !tag.contains("viewBox") && tag.contains("aria-label"));
+        let body = rest.split("</figure>").next().unwrap();
+        assert!(body.contains("x2=\"100%\""), "{body}");
+    }
 }
 
 #[test]

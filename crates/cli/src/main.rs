@@ -4,11 +4,13 @@
 mod args;
 mod commands;
 mod devices;
+mod files;
 mod inputs;
 mod interrupt;
 mod output;
 mod progress;
 mod remedy;
+mod text;
 mod video;
 
 use args::{Cli, Command};

@@ -4,6 +4,7 @@
 //! (`TERM=dumb`), progress is lines of their own: one where something else begins, and one now and then while it takes long. `NO_COLOR` takes
 //! the colours from log lines; the bar has none.
 
+use crate::text::fold;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
@@ -119,7 +120,7 @@ fn line_can_change() -> bool {
 
 /// Print a line to standard error, above the line at the bottom. A reader that has enough, as `head`, closes the pipe.
 pub fn line(text: &str) {
-    let _ = BOTTOM.suspend(|| writeln!(std::io::stderr(), "{text}"));
+    AboveTheBottom.write_all(format!("{text}\n").as_bytes()).ok();
 }
 
 /// Send log lines to standard error.
@@ -140,12 +141,15 @@ pub fn start_logging(verbose: u8, quiet: bool) {
         .init();
 }
 
-/// Standard error, above the line at the bottom.
+/// Standard error, above the line at the bottom; on a terminal, lines are folded.
 struct AboveTheBottom;
 
 impl Write for AboveTheBottom {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let _ = BOTTOM.suspend(|| std::io::stderr().write_all(bytes));
+        let mut error = std::io::stderr();
+        let folded = std::str::from_utf8(bytes).ok().filter(|_| error.is_terminal()).map(fold);
+        let shown = folded.as_deref().map_or(bytes, str::as_bytes);
+        let _ = BOTTOM.suspend(|| error.write_all(shown));
         Ok(bytes.len())
     }
 

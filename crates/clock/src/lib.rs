@@ -6,6 +6,7 @@
 //! longer: see [`Memory`].
 
 mod chrome;
+mod label;
 mod memory;
 mod schedule;
 mod simulate;

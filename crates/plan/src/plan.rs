@@ -58,6 +58,17 @@ impl Plan {
             .collect();
         Ok(Plan { optimise, models, costs })
     }
+
+    /// Mode and cores that are best for all models together: by the sum over the models of what the picks aim at.
+    pub fn together(&self) -> Option<(Parallel, u8)> {
+        let figures = &self.models.first()?.figures;
+        let sum = |i: usize| {
+            let all = self.models.iter().map(|m| aims(&m.figures[i], self.optimise));
+            all.fold([0.0; 2], |sum, aim| [sum[0] + aim[0], sum[1] + aim[1]])
+        };
+        let sums: Vec<[f64; 2]> = (0..figures.len()).map(sum).collect();
+        figures.get(best(figures, &sums)).map(|f| (f.mode, f.cores))
+    }
 }
 
 impl ModelPlan {
@@ -78,23 +89,8 @@ fn plan(cost: &ModelCost, chip: &Rk3588, cores: u8, optimise: Optimise) -> Model
     for n in 2..=cores {
         found.extend(Parallel::ALL.map(|mode| figures(cost, mode, n, memory)));
     }
-    let aim = |f: &Figures| match optimise {
-        Optimise::Latency => [f.latency_us, f.interval_us],
-        Optimise::Throughput => [f.interval_us, f.latency_us],
-        Optimise::Memory => [f.resident_bytes as f64, f.latency_us],
-    };
-    // The runtime does not use the vendor's mask. Fewer cores where more bring nothing.
-    let runs = found.iter().enumerate().filter(|(_, f)| f.mode != Parallel::Mask);
-    let better = |a: &(usize, &Figures), b: &(usize, &Figures)| {
-        let ([a0, a1], [b0, b1]) = (aim(a.1), aim(b.1));
-        let same = |x: f64, y: f64| (x - y).abs() <= 1e-9 * x.abs().max(y.abs());
-        if same(a0, b0) {
-            if same(a1, b1) { std::cmp::Ordering::Equal } else { a1.total_cmp(&b1) }
-        } else {
-            a0.total_cmp(&b0)
-        }
-    };
-    let picked = runs.min_by(better).map_or(0, |(i, _)| i);
+    let aims: Vec<[f64; 2]> = found.iter().map(|f| aims(f, optimise)).collect();
+    let picked = best(&found, &aims);
     ModelPlan {
         model: cost.name.clone(),
         resolution: cost.resolution,
@@ -102,4 +98,29 @@ fn plan(cost: &ModelCost, chip: &Rk3588, cores: u8, optimise: Optimise) -> Model
         figures: found,
         picked,
     }
+}
+
+/// What is to be small, and what decides where that is the same.
+fn aims(f: &Figures, optimise: Optimise) -> [f64; 2] {
+    match optimise {
+        Optimise::Latency => [f.latency_us, f.interval_us],
+        Optimise::Throughput => [f.interval_us, f.latency_us],
+        Optimise::Memory => [f.resident_bytes as f64, f.latency_us],
+    }
+}
+
+/// Index of the figures with the least aims; the first of several, as more cores that bring nothing are none the better. The vendor's mask is
+/// left out, as the runtime does not use it.
+fn best(figures: &[Figures], aims: &[[f64; 2]]) -> usize {
+    let better = |&a: &usize, &b: &usize| {
+        let ([a0, a1], [b0, b1]) = (aims[a], aims[b]);
+        let same = |x: f64, y: f64| (x - y).abs() <= 1e-9 * x.abs().max(y.abs());
+        if same(a0, b0) {
+            if same(a1, b1) { std::cmp::Ordering::Equal } else { a1.total_cmp(&b1) }
+        } else {
+            a0.total_cmp(&b0)
+        }
+    };
+    let runs = (0..figures.len()).filter(|&i| figures[i].mode != Parallel::Mask);
+    runs.min_by(better).unwrap_or(0)
 }

@@ -111,8 +111,9 @@ pub use rockshard_runtime::{
 };
 pub use rockshard_tensor::{DType, Tensor};
 pub use rockshard_validation::{
-    LanguageReport, LogitsAgreement, RecordedLogits, Report, ReportExtras, ValidateProgress,
-    ValidationError, Verdict, Words, random_inputs, validate_golden, write_report,
+    Feeding, LanguageReport, LayerReport, LogitsAgreement, Metrics, ModelReport, NextStep,
+    RecordedLogits, Remedy, Report, ReportExtras, TensorReport, ValidateProgress, ValidationError,
+    Verdict, Words, random_inputs, validate_golden, write_report,
 };
 pub use rockshard_vlm::{End, ImageError, LanguageError, Rgb, Sampling, WeightBits};
 pub use stream::{

@@ -3,22 +3,20 @@
 use crate::{Feeding, LayerReport, Metrics, ModelReport};
 use serde::Serialize;
 
-/// Widest spacing of layers, in SVG units.
-const WIDEST_STEP: f64 = 60.0;
-/// Narrowest spacing of layers, where markers still do not touch.
-const NARROWEST_STEP: f64 = 10.0;
-/// Width the plot area aims at.
-const WIDTH: f64 = 1060.0;
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 18.0;
+/// Least width of a layer in a chart, in pixels.
+const LEAST_STEP: usize = 7;
+/// Widths of the plot on wide and on narrow pages that the layers' numbers are chosen for, and the room of a number.
+const WIDE: f64 = 1000.0;
+const NARROW: f64 = 260.0;
+const NUMBER: f64 = 24.0;
 const TOP: f64 = 14.0;
 
-/// `1 - agreement` of each layer on a logarithmic scale.
+/// `1 - agreement` of each layer on a logarithmic scale. Places from left to right are percents of the plot's width, those from top to
+/// bottom pixels.
 #[derive(Serialize)]
 pub(crate) struct ErrorChart {
-    width: f64,
-    left: f64,
-    right: f64,
+    /// Least width of the plot, in pixels.
+    least: usize,
     top: f64,
     bottom: f64,
     /// Grid lines.
@@ -55,43 +53,53 @@ struct Point {
 struct Label {
     x: f64,
     number: usize,
+    /// Narrow pages have no room for it.
+    wide: bool,
 }
 
+/// The layers, side by side.
 struct Columns {
-    step: f64,
     count: usize,
 }
 
 impl Columns {
-    fn new(count: usize) -> Self {
-        Columns { step: (WIDTH / count.max(1) as f64).clamp(NARROWEST_STEP, WIDEST_STEP), count }
+    /// Width of a layer.
+    fn step(&self) -> f64 {
+        100.0 / self.count.max(1) as f64
     }
 
     fn centre(&self, index: usize) -> f64 {
-        LEFT + (index as f64 + 0.5) * self.step
+        (index as f64 + 0.5) * self.step()
     }
 
-    fn right(&self) -> f64 {
-        LEFT + self.count as f64 * self.step
+    /// Least width of the plot, in pixels.
+    fn least(&self) -> usize {
+        LEAST_STEP * self.count
+    }
+
+    /// Every how many layers there is room for a number, on a page that leaves the plot so many pixels.
+    fn every(&self, pixels: f64) -> usize {
+        let step = (pixels / self.count.max(1) as f64).max(LEAST_STEP as f64);
+        [1, 5, 10, 50, 100].into_iter().find(|&n| n as f64 * step >= NUMBER).unwrap_or(100)
     }
 
     /// Number the layers so that the numbers do not touch.
     fn labels(&self) -> Vec<Label> {
-        let every = [1, 2, 5, 10, 20, 50, 100]
-            .into_iter()
-            .find(|&n| n as f64 * self.step >= 22.0)
-            .unwrap_or(100);
-        (0..self.count)
-            .filter(|i| (i + 1) % every == 0 || every == 1)
-            .map(|i| Label { x: self.centre(i), number: i + 1 })
-            .collect()
+        let [wide, narrow] = [WIDE, NARROW].map(|pixels| self.every(pixels));
+        let numbers = (1..=self.count).filter(|number| number % wide == 0);
+        let label = |number: usize| Label {
+            x: self.centre(number - 1),
+            number,
+            wide: number % narrow != 0,
+        };
+        numbers.map(label).collect()
     }
 }
 
 /// The error chart of a model.
 pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
     let bottom = 244.0;
-    let columns = Columns::new(model.layers.len());
+    let columns = Columns { count: model.layers.len() };
     let errors = || {
         model
             .layers
@@ -127,7 +135,7 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
         model.layers.iter().enumerate().filter_map(of).collect()
     };
     let line = |points: &[Point]| {
-        points.iter().map(|p| format!("{:.1},{:.1} ", p.x, p.y)).collect::<String>()
+        points.iter().map(|p| format!("{:.2},{:.1} ", p.x, p.y)).collect::<String>()
     };
     let (teacher_forced, cumulative) =
         (points(Feeding::TeacherForced), points(Feeding::Cumulative));
@@ -138,9 +146,7 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
         l.worst(Feeding::TeacherForced).is_none() || l.worst(Feeding::Cumulative).is_none()
     };
     ErrorChart {
-        width: columns.right() + RIGHT,
-        left: LEFT,
-        right: columns.right(),
+        least: columns.least(),
         top: TOP,
         bottom,
         ticks,
@@ -159,7 +165,7 @@ pub(crate) fn error_chart(model: &ModelReport, threshold: f64) -> ErrorChart {
         divergence: model
             .first_divergence
             .as_ref()
-            .map(|d| [columns.centre(d.index) - columns.step / 2.0, columns.step]),
+            .map(|d| [columns.centre(d.index) - columns.step() / 2.0, columns.step()]),
         labels: columns.labels(),
     }
 }
@@ -185,13 +191,11 @@ fn power(exponent: i32) -> String {
     }
 }
 
-/// Shares of values that float16 loses, as bars.
+/// Shares of values that float16 loses, as bars; measured as in [`ErrorChart`].
 #[derive(Serialize)]
 pub(crate) struct ShareChart {
-    width: f64,
-    left: f64,
-    right: f64,
-    top: f64,
+    /// Least width of the plot, in pixels.
+    least: usize,
     bottom: f64,
     ticks: Vec<Tick>,
     overflow: Vec<Bar>,
@@ -234,8 +238,8 @@ pub(crate) fn share_chart(model: &ModelReport) -> Option<ShareChart> {
         .find(|&t| highest <= t)
         .unwrap_or(1.0);
     let bottom = 144.0;
-    let columns = Columns::new(model.layers.len());
-    let width = columns.step * 0.8 / 3.0;
+    let columns = Columns { count: model.layers.len() };
+    let width = columns.step() * 0.8 / 3.0;
     let bars = |kind: usize| -> Vec<Bar> {
         let of = |(i, layer): (usize, &LayerReport)| {
             let value = share(layer, picks[kind]);
@@ -253,10 +257,7 @@ pub(crate) fn share_chart(model: &ModelReport) -> Option<ShareChart> {
         text: format!("{} %", round(t * top * 100.0)),
     });
     Some(ShareChart {
-        width: columns.right() + RIGHT,
-        left: LEFT,
-        right: columns.right(),
-        top: TOP,
+        least: columns.least(),
         bottom,
         ticks: ticks.into(),
         overflow: bars(0),
@@ -280,10 +281,22 @@ mod tests {
     }
 
     #[test]
-    fn many_layers_keep_their_distance_and_some_numbers() {
-        let columns = Columns::new(300);
-        assert_eq!(columns.step, NARROWEST_STEP);
-        assert_eq!(columns.labels().len(), 60);
-        assert_eq!(Columns::new(3).labels().len(), 3);
+    fn numbers_have_room_and_a_narrow_page_shows_some_of_them() {
+        for count in [1, 7, 39, 96, 300, 2000] {
+            let labels = Columns { count }.labels();
+            let plot = |pixels: f64| pixels.max((LEAST_STEP * count) as f64);
+            for (pixels, narrow) in [(WIDE, false), (NARROW, true)] {
+                let shown: Vec<f64> = labels
+                    .iter()
+                    .filter(|l| !(narrow && l.wide))
+                    .map(|l| l.x / 100.0 * plot(pixels))
+                    .collect();
+                assert!(!shown.is_empty(), "{count} layers on {pixels} pixels");
+                assert!(
+                    shown.windows(2).all(|w| w[1] - w[0] >= NUMBER - 0.01),
+                    "{count}: {shown:?}"
+                );
+            }
+        }
     }
 }

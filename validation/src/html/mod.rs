@@ -16,6 +16,31 @@ pub struct ReportExtras {
     pub timeline_svg: Option<String>,
     /// Pictures with their captions, as the bytes of PNG files.
     pub pictures: Vec<(String, Vec<u8>)>,
+    /// What to do about what fails.
+    pub next_steps: Vec<NextStep>,
+}
+
+/// What to do about layers, or a model, that fail for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NextStep {
+    /// The model; `language` for a pack's language model.
+    pub model: String,
+    /// Names of its layers that fail; none where it is not about layers.
+    pub layers: Vec<String>,
+    /// What is likely wrong.
+    pub likely: String,
+    /// What to do, each with what to type for it, if anything.
+    pub remedies: Vec<Remedy>,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remedy {
+    /// What for.
+    pub what: String,
+    /// What to type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -45,7 +70,7 @@ pub fn render_html(report: &Report, extras: &ReportExtras) -> Result<String, Rep
     environment.set_lstrip_blocks(true);
     // The name's ending turns HTML escaping on.
     environment.add_template("report.html", include_str!("report.html"))?;
-    let page = page::page(report);
+    let page = page::page(report, &extras.next_steps);
     Ok(environment.get_template("report.html")?.render(context! { page, timeline, pictures })?)
 }
 

@@ -1,6 +1,7 @@
 //! The report's words and numbers as the template prints them.
 
 use super::chart::{ErrorChart, ShareChart, error_chart, share_chart};
+use super::{NextStep, Remedy};
 use crate::{
     LanguageReport, LayerReport, LogitsAgreement, Metrics, ModelReport, Report, TensorReport,
     Verdict, Words,
@@ -24,6 +25,7 @@ pub(crate) struct Page {
 #[derive(Serialize)]
 struct LanguagePage {
     state: &'static str,
+    steps: Vec<Step>,
     /// What was compared, and the numbers.
     rows: Vec<LogitsRow>,
     words: Option<Words>,
@@ -46,12 +48,21 @@ struct ModelPage {
     counts: [usize; 3],
     worst: Option<String>,
     divergence: Option<String>,
+    steps: Vec<Step>,
     import: &'static str,
     import_reason: String,
     outputs: Vec<Output>,
     errors: ErrorChart,
     shares: Option<ShareChart>,
     layers: Vec<Row>,
+}
+
+/// What to do about some layers, which are named by number.
+#[derive(Serialize)]
+struct Step {
+    likely: String,
+    remedies: Vec<Remedy>,
+    layers: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +83,9 @@ struct Row {
     tiling: Vec<String>,
     state: &'static str,
     reason: String,
+    /// What is likely wrong, and which of the model's steps is about it.
+    likely: String,
+    step: Option<usize>,
     first: bool,
     tensors: Vec<Tensor>,
 }
@@ -98,12 +112,13 @@ struct Cells {
     flushed: String,
 }
 
-pub(crate) fn page(report: &Report) -> Page {
+pub(crate) fn page(report: &Report, next: &[NextStep]) -> Page {
     let mut counts = [0; 3];
     for model in &report.models {
         model.counts().into_iter().zip(&mut counts).for_each(|(n, sum)| *sum += n);
     }
-    let model = |(i, m)| model_page(i, m, report.threshold);
+    let model = |(i, m)| model_page(i, m, report.threshold, next);
+    let language = |l| language_page(l, report.threshold, next);
     Page {
         device: report.device.clone(),
         reference: report.reference.clone(),
@@ -112,11 +127,11 @@ pub(crate) fn page(report: &Report) -> Page {
         reason: report.verdict.reason().to_owned(),
         counts,
         models: report.models.iter().enumerate().map(model).collect(),
-        language: report.language.as_ref().map(|l| language_page(l, report.threshold)),
+        language: report.language.as_ref().map(language),
     }
 }
 
-fn language_page(language: &LanguageReport, threshold: f64) -> LanguagePage {
+fn language_page(language: &LanguageReport, threshold: f64, next: &[NextStep]) -> LanguagePage {
     let row = |what: String, found: &LogitsAgreement| LogitsRow {
         what,
         cosine: agreement(found.cosine),
@@ -133,10 +148,29 @@ fn language_page(language: &LanguageReport, threshold: f64) -> LanguagePage {
         recorded.map(|r| row(format!("logits recorded by {}", r.engine), &r.agreement)).collect();
     let words = language.words.iter();
     rows.extend(words.map(|w| row("logits behind the words below".into(), &w.agreement)));
-    LanguagePage { state: language.verdict.word(), rows, words: language.words.clone() }
+    LanguagePage {
+        state: language.verdict.word(),
+        steps: steps("language", &[], next),
+        rows,
+        words: language.words.clone(),
+    }
 }
 
-fn model_page(index: usize, model: &ModelReport, threshold: f64) -> ModelPage {
+/// The steps that are about a model, or about some of its layers.
+fn steps(model: &str, layers: &[LayerReport], next: &[NextStep]) -> Vec<Step> {
+    let number = |name: &String| Some(layers.iter().position(|l| l.name == *name)? + 1);
+    let own = next.iter().filter(|step| step.model == model).filter_map(|step| {
+        let numbers: Vec<usize> = step.layers.iter().filter_map(number).collect();
+        // A model of several resolutions has layers elsewhere, too.
+        let elsewhere = numbers.is_empty() && !step.layers.is_empty();
+        let (likely, remedies) = (step.likely.clone(), step.remedies.clone());
+        (!elsewhere).then_some(Step { likely, remedies, layers: numbers })
+    });
+    own.collect()
+}
+
+fn model_page(index: usize, model: &ModelReport, threshold: f64, next: &[NextStep]) -> ModelPage {
+    let steps = steps(&model.model, &model.layers, next);
     let first = model.first_divergence.as_ref().map(|d| d.index);
     let worst = model.worst().map(|(layer, mode, tensor, m)| {
         format!(
@@ -172,12 +206,14 @@ fn model_page(index: usize, model: &ModelReport, threshold: f64) -> ModelPage {
             .layers
             .iter()
             .enumerate()
-            .map(|(i, layer)| row(i, layer, first == Some(i), threshold))
+            .map(|(i, layer)| row(i, layer, first == Some(i), threshold, &steps))
             .collect(),
+        steps,
     }
 }
 
-fn row(index: usize, layer: &LayerReport, first: bool, threshold: f64) -> Row {
+fn row(index: usize, layer: &LayerReport, first: bool, threshold: f64, steps: &[Step]) -> Row {
+    let step = steps.iter().position(|s| s.layers.contains(&(index + 1)));
     let operators: Vec<_> = layer
         .operators
         .iter()
@@ -213,6 +249,8 @@ fn row(index: usize, layer: &LayerReport, first: bool, threshold: f64) -> Row {
             Verdict::Pass => String::new(),
             other => other.reason().to_owned(),
         },
+        likely: step.map(|at| steps[at].likely.clone()).unwrap_or_default(),
+        step: step.map(|at| at + 1),
         first,
         tensors: layer.tensors.iter().map(|t| tensor(t, threshold)).collect(),
     }
@@ -260,10 +298,9 @@ fn dash() -> String {
     "–".into()
 }
 
-/// A cosine; never rounded up to 1.
+/// A cosine, with the page's minus.
 fn agreement(value: f64) -> String {
-    let text = format!("{value:.6}");
-    if value < 1.0 && text == "1.000000" { format!("1 − {:.0e}", 1.0 - value) } else { text }
+    crate::report::digits(value).replacen("1-", "1 − ", 1)
 }
 
 fn number(value: f64) -> String {

@@ -6,7 +6,9 @@ mod modelled;
 mod report;
 
 use crate::args::BenchArgs;
+use crate::files::{Files, Written};
 use crate::output::Output;
+use crate::text::fold;
 use anyhow::{Context, Result};
 use measured::Measured;
 use modelled::Modelled;
@@ -106,11 +108,12 @@ pub fn run(args: &BenchArgs, out: &Output) -> Result<ExitCode> {
         throughput: throughput(&measured, &modelled, args.frames)?,
         roofs: [1, STEPS, 10].map(|steps| modelled.roof(steps)).into(),
     };
+    let mut files = Files::default();
     if let Some(path) = &args.chart {
         let svg = chart::svg(&report).with_context(|| path.display().to_string())?;
-        std::fs::write(path, svg).with_context(|| path.display().to_string())?;
+        files.write("chart", path, svg)?;
     }
-    out.result(&report, || report.text());
+    out.result(&Written { value: &report, files: &files }, || files.below(fold(&report.text())));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,10 +2,12 @@
 
 use crate::args::{ConvertArgs, GoldenType};
 use crate::commands::validate::BELOW_THRESHOLD;
+use crate::files::{Files, Written};
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::{Output, size, time};
 use crate::progress::Progress;
+use crate::text::fold;
 use anyhow::{Context, Result};
 use rockshard::{
     Calibrating, ConvertProgress, ConvertRequest, CoreId, DType, Fixed, Footprint, ImportCheck,
@@ -61,7 +63,10 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
         }
     }
     warn_of_no_pictures(args, &manifest)?;
-    out.result(&manifest, || summary(&manifest, &chip, &args.out.display().to_string()));
+    let mut files = Files::default();
+    files.add("pack", &args.out);
+    let result = Written { value: &manifest, files: &files };
+    out.result(&result, || files.below(fold(&summary(&manifest, &chip))));
     let wrong = |m: &Model| matches!(m.import, Some(ImportCheck::Fail { .. }));
     Ok(if manifest.models.iter().any(wrong) {
         ExitCode::from(BELOW_THRESHOLD)
@@ -161,7 +166,7 @@ fn calibration(args: &ConvertArgs) -> Result<HashMap<String, Vec<Sample>>> {
 }
 
 /// A few lines about a pack.
-pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
+fn summary(manifest: &Manifest, chip: &Rk3588) -> String {
     let mut lines = Vec::new();
     for model in &manifest.models {
         let npu: Vec<_> = model.shards.iter().filter(|s| s.core != CoreId::Host).collect();
@@ -220,7 +225,6 @@ pub fn summary(manifest: &Manifest, chip: &Rk3588, path: &str) -> String {
             size(space)
         ));
     }
-    lines.push(format!("pack: {path}"));
     lines.join("\n")
 }
 

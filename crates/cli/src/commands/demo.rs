@@ -5,7 +5,10 @@ mod scene;
 
 use crate::args::DemoArgs;
 use crate::commands::{convert, generate, validate};
+use crate::files::Files;
 use crate::output::{Output, time};
+use crate::remedy::layers;
+use crate::text::fold;
 use crate::{devices, interrupt};
 use anyhow::{Context, Result, bail};
 use rockshard::{
@@ -97,15 +100,26 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
         Ok((format!("{}, seed {seed}", args.prompt), p.to_png()?))
     });
     let captioned = captioned.collect::<Result<_>>()?;
-    let extras = ReportExtras { timeline_svg: Some(timeline), pictures: captioned };
+    let next_steps = layers::next_steps(&pack, &pack_path.display().to_string(), &report);
+    let timeline_svg = Some(timeline);
+    let extras = ReportExtras { timeline_svg, pictures: captioned, next_steps };
     write_report(&report, &extras, &report_path)?;
+    let mut files = Files::default();
+    files.add("picture", &picture_path);
+    files.add("pack", &pack_path);
+    if described.is_some() {
+        files.add("captioner", &captioner_path);
+    }
+    files.add("timeline", &timeline_path);
+    files.add("report", &report_path);
+    files.add("report as JSON", &report_path.with_extension("json"));
 
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let shards: usize = manifest.models.iter().map(|m| m.shards.len()).sum();
     let micros = |d: std::time::Duration| d.as_secs_f64() * 1e6;
     let value = json!({
         "prompt": args.prompt, "picture": picture_path, "pack": pack_path, "shards": shards,
-        "timeline": timeline_path, "report": report_path, "layers_passed": report.passed(),
+        "timeline": timeline_path, "report": report_path, "layers_passed": report.passed(), "files": files,
         "caption": described.as_ref().map(|d| &d.text), "caption_agrees": described.as_ref().and_then(|d| d.agrees),
         "modelled_device_us": modelled, "pictures": PICTURES, "mode": mode.to_string(),
         "measured_host_us": { "convert": micros(converted), "draw": micros(drawn), "validate": micros(validated), "total": micros(start.elapsed()) },
@@ -117,10 +131,14 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
             format!("pack       {} ({shards} shards)", pack_path.display()),
             format!("timeline   {}", timeline_path.display()),
             format!("report     {}", report_path.display()),
-            report.summary().join("\n"),
+            format!("           {}", report_path.with_extension("json").display()),
+            fold(&report.summary().join("\n")),
         ];
         let caption = |d: &describing::Description| format!("caption    {} ({})", d.text, d.verdict());
-        lines.splice(2..2, described.as_ref().map(caption));
+        let captioner = described.iter().map(|_| format!("captioner  {}", captioner_path.display()));
+        lines.splice(3..3, captioner);
+        lines.splice(2..2, described.as_ref().map(|d| fold(&caption(d))));
+        lines.extend(layers::lines(&extras.next_steps));
         lines.extend(
             modelled.map(|m| format!("modelled   {} of NPU time for {PICTURES} pictures of 4 steps on {CORES} simulated cores", time(m))),
         );

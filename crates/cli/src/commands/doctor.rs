@@ -2,6 +2,7 @@
 
 use crate::args::DoctorArgs;
 use crate::output::Output;
+use crate::text::fold;
 use anyhow::Result;
 use rockshard::Toolkit;
 use rockshard_devices::RKNNRT;
@@ -61,7 +62,7 @@ pub fn run(args: &DoctorArgs, out: &Output) -> Result<ExitCode> {
     let value: serde_json::Map<String, serde_json::Value> =
         facts.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
     out.result(&value, || {
-        facts.iter().map(|(k, v)| format!("{k:<14} {v}")).collect::<Vec<_>>().join("\n")
+        facts.iter().map(|(k, v)| fold(&format!("{k:<14} {v}"))).collect::<Vec<_>>().join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }

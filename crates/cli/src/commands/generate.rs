@@ -2,6 +2,7 @@
 
 use crate::args::GenerateArgs;
 use crate::devices;
+use crate::files::Files;
 use crate::interrupt;
 use crate::output::{Output, times};
 use crate::progress::Progress;
@@ -50,23 +51,26 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     let mut drawing = draw(&painter, &request, out)?;
     let host = start.elapsed().as_secs_f64() * 1e6;
     interrupt::end_here_if_asked("; nothing was written");
-    let files = save(&drawing, &args.out)?;
+    let pictures = save(&drawing, &args.out)?;
+    let mut files = Files::default();
+    pictures.iter().for_each(|picture| files.add("picture", picture));
     let trace = &mut drawing.trace;
     trace.incidents.splice(..0, painter.incidents().to_vec());
     if let Some(path) = &args.timeline {
-        std::fs::write(path, trace.timeline_svg()).with_context(|| path.display().to_string())?;
+        files.write("timeline", path, trace.timeline_svg())?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
-        "pictures": files, "dropped_tokens": drawing.dropped_tokens, "mode": painter.mode().to_string(),
+        "pictures": pictures, "files": files, "dropped_tokens": drawing.dropped_tokens, "mode": painter.mode().to_string(),
         "modelled_device_us": modelled, "measured_host_us": host,
         "shard_runs": drawing.trace.shard_runs.len(),
         "modelled_resident_peak_bytes": cores.resident_peak(), "incidents": drawing.trace.incidents,
     });
     out.result(&value, || {
-        let mut text = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");
-        text += &format!("\n{}", times(modelled, host));
-        text
+        let mut lines: Vec<String> = pictures.iter().map(|f| f.display().to_string()).collect();
+        lines.push(times(modelled, host));
+        lines.extend(files.lines().skip(pictures.len()));
+        lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,10 @@
 //! `inspect`: what is in a pack, as tables and as a graph.
 
 use crate::args::InspectArgs;
+use crate::files::{Files, Written};
 use crate::output::{Output, size, time};
-use anyhow::{Context, Result};
+use crate::text::fold;
+use anyhow::Result;
 use rockshard_manifest::{CoreId, Manifest, Model, Shard};
 use rockshard_pack::Pack;
 use std::fmt::Write;
@@ -12,10 +14,11 @@ use std::process::ExitCode;
 pub fn run(args: &InspectArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
     let manifest = pack.manifest();
+    let mut files = Files::default();
     if let Some(path) = &args.graph {
-        std::fs::write(path, dot(manifest)).with_context(|| path.display().to_string())?;
+        files.write("graph", path, dot(manifest))?;
     }
-    out.result(manifest, || {
+    out.result(&Written { value: manifest, files: &files }, || {
         let mut text = String::new();
         let c = &manifest.conversion;
         let _ = writeln!(
@@ -37,36 +40,59 @@ pub fn run(args: &InspectArgs, out: &Output) -> Result<ExitCode> {
                 let _ = write!(text, "{}", why(model));
             }
         }
-        text.trim_end().to_owned()
+        files.below(fold(text.trim_end()))
     });
     Ok(ExitCode::SUCCESS)
 }
 
+/// Columns of the names of shards, beyond which a name has a line of its own.
+const NAMES: usize = 44;
+
+/// What all of a model's shards are called before a number, which its tables leave out.
+fn common(model: &Model) -> String {
+    let size = model.resolution.map(|[w, h]| format!("-{w}x{h}")).unwrap_or_default();
+    let start = format!("{}{size}-", model.name);
+    let all = model.shards.iter().all(|s| s.name.starts_with(&start) && s.name.len() > start.len());
+    if all { start } else { String::new() }
+}
+
+/// A row of a table: a name, and behind it or, if it is long, below it the figures.
+fn row(text: &mut String, name: &str, width: usize, figures: &str) {
+    let _ = match name.len() > width {
+        true => writeln!(text, "  {name}\n  {:width$}  {figures}", ""),
+        false => writeln!(text, "  {name:width$}  {figures}"),
+    };
+}
+
+/// The width of a table's names.
+fn width(model: &Model, start: &str) -> usize {
+    let names = model.shards.iter().map(|s| s.name.len() - start.len());
+    names.max().unwrap_or(0).clamp("shard".len(), NAMES)
+}
+
 fn table(model: &Model) -> String {
     let resolution = model.resolution.map(|[w, h]| format!(" {w}x{h}")).unwrap_or_default();
-    let mut text = format!("{}{resolution}\n", model.name);
-    let width = model.shards.iter().map(|s| s.name.len()).max().unwrap_or(4).max(5);
-    let _ = writeln!(
-        text,
-        "  {:width$}  {:6} {:>5} {:>10} {:>12} {:>10}  {:<18} operators",
-        "shard", "core", "stage", "weights", "modelled", "internal", "sandwich, tiling"
-    );
+    let start = common(model);
+    let shards = if start.is_empty() { String::new() } else { format!(", shards {start}...") };
+    let mut text = format!("{}{resolution}{shards}\n", model.name);
+    let width = width(model, &start);
+    let heading =
+        format!("{:6} {:>5} {:>9} {:>9} {:>9}", "core", "stage", "weights", "modelled", "internal");
+    row(&mut text, "shard", width, &heading);
     for s in &model.shards {
-        let modelled =
-            if s.core == CoreId::Host { "-".to_owned() } else { time(s.modelled.micros) };
-        let internal =
-            if s.core == CoreId::Host { "-".to_owned() } else { size(s.modelled.internal_bytes) };
-        let operators =
-            s.operators.iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(
-            text,
-            "  {:width$}  {:6} {:>5} {:>10} {modelled:>12} {internal:>10}  {:<18} {operators}",
-            s.name,
+        let on_host = s.core == CoreId::Host;
+        let modelled = if on_host { "-".to_owned() } else { time(s.modelled.micros) };
+        let internal = if on_host { "-".to_owned() } else { size(s.modelled.internal_bytes) };
+        let figures = format!(
+            "{:6} {:>5} {:>9} {modelled:>9} {internal:>9}",
             s.core.to_string(),
             s.stage,
             size(s.weight_bytes),
-            passes(s)
         );
+        row(&mut text, &s.name[start.len()..], width, &figures);
+        let operators = s.operators.iter().map(|(n, c)| format!("{n} {c}"));
+        let did: Vec<String> = passes(s).into_iter().chain(operators).collect();
+        let _ = writeln!(text, "    {}", did.join(", "));
     }
     text
 }
@@ -74,33 +100,42 @@ fn table(model: &Model) -> String {
 /// What the vendor's compiler made of a model's shards; with `layers`, each with the compiler's table.
 fn compiled(model: &Model, layers: bool) -> String {
     let mut text = String::new();
-    let width = model.shards.iter().map(|s| s.name.len()).max().unwrap_or(0).max(5);
+    let start = common(model);
+    let width = width(model, &start);
     for (shard, compiled) in model.shards.iter().filter_map(|s| Some((s, s.compiled.as_ref()?))) {
         if text.is_empty() {
-            let _ = writeln!(
-                text,
-                "  rknn-toolkit2 {}\n  {:width$}  {:>10} {:>10} {:>12} {:>6}  {:<10} warnings and layers on the CPU",
-                compiled.toolkit, "shard", "weights", "internal", "cycles", "layers", "cosine"
+            let _ = writeln!(text, "  rknn-toolkit2 {}", compiled.toolkit);
+            let heading = format!(
+                "{:>9} {:>9} {:>12} {:>6}  cosine",
+                "weights", "internal", "cycles", "layers"
             );
+            row(&mut text, "shard", width, &heading);
         }
         let cosine = compiled.verified.map_or("-".to_owned(), |v| format!("{:.6}", v.cosine));
-        let on_cpu = compiled.on_cpu().map(|l| format!("{} {} on the CPU", l.op, l.name));
-        let notes: Vec<String> = compiled.warnings.iter().cloned().chain(on_cpu).collect();
-        let _ = writeln!(
-            text,
-            "  {:width$}  {:>10} {:>10} {:>12} {:>6}  {cosine:<10} {}",
-            shard.name,
+        let figures = format!(
+            "{:>9} {:>9} {:>12} {:>6}  {cosine}",
             size(compiled.weight_bytes),
             size(compiled.internal_bytes),
             compiled.cycles(),
             compiled.layers.len(),
-            if notes.is_empty() { "-".to_owned() } else { notes.join("; ") }
         );
+        row(&mut text, &shard.name[start.len()..], width, &figures);
+        let on_cpu = compiled.on_cpu().map(|l| format!("{} {} on the CPU", l.op, l.name));
+        for note in compiled.warnings.iter().cloned().chain(on_cpu) {
+            let _ = writeln!(text, "    {note}");
+        }
+        if layers && !compiled.layers.is_empty() {
+            let _ = writeln!(
+                text,
+                "    {:<16} {:<4} {:<20} {:>11} {:>10} {:>10} {:>9}",
+                "layer", "on", "output", "DDR cycles", "NPU cycles", "cycles", "moved"
+            );
+        }
         for layer in compiled.layers.iter().filter(|_| layers) {
             let [memory, arithmetic, total] = layer.cycles;
             let _ = writeln!(
                 text,
-                "    {:<16} {:<4} {:<20} {memory:>10} {arithmetic:>10} {total:>10} {:>10}  {}",
+                "    {:<16} {:<4} {:<20} {memory:>11} {arithmetic:>10} {total:>10} {:>9}\n      {}",
                 layer.op,
                 layer.target,
                 layer.output,
@@ -112,11 +147,13 @@ fn compiled(model: &Model, layers: bool) -> String {
     text
 }
 
-fn passes(shard: &Shard) -> String {
-    let mut list: Vec<String> = shard.sandwich.iter().map(|r| format!("x{}", r.factor)).collect();
-    list.extend(shard.attention.iter().map(|a| a.lowering.clone()));
+/// How a shard's values are scaled and its attentions lowered.
+fn passes(shard: &Shard) -> Vec<String> {
+    let scaled = shard.sandwich.iter().map(|r| format!("sandwich x{}", r.factor));
+    let lowered = shard.attention.iter().map(|a| format!("attention {}", a.lowering));
+    let mut list: Vec<String> = scaled.chain(lowered).collect();
     list.dedup();
-    if list.is_empty() { "-".to_owned() } else { list.join(" ") }
+    list
 }
 
 fn why(model: &Model) -> String {

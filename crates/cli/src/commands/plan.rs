@@ -1,6 +1,10 @@
-//! `plan`: what a pack takes in each parallel mode, as a table, and a timeline.
+//! `plan`: what a pack takes in each parallel mode, as a table, and a timeline; what the words mean, and how to run it so.
+
+mod apply;
+mod words;
 
 use crate::args::PlanArgs;
+use crate::files::Files;
 use crate::output::{Output, size, time};
 use anyhow::{Context, Result};
 use rockshard::Rk3588;
@@ -42,17 +46,19 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
         }
     };
     let schedule = simulate(&shown, memory);
+    let mut files = Files::default();
     if let Some(path) = &args.timeline {
-        std::fs::write(path, timeline_svg(&title, "modelled", &shown, &schedule))
-            .with_context(|| path.display().to_string())?;
+        files.write("timeline", path, timeline_svg(&title, "modelled", &shown, &schedule))?;
     }
     if let Some(path) = &args.trace {
         let text = serde_json::to_string(&chrome_trace(&shown, &schedule))?;
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        files.write("trace", path, text)?;
     }
+    let apply = apply::commands(&args.pack.display().to_string(), &pack, &plan);
     let value = json!({
         "time": "modelled", "optimise": plan.optimise, "models": plan.models, "steps": args.steps,
         "pictures_us": modelled.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "apply": apply, "files": files,
     });
     out.result(&value, || {
         let mut lines = vec!["All times are modelled.".to_owned()];
@@ -60,60 +66,55 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
         lines.extend(modelled.iter().map(|(name, us)| {
             format!("{name}, {} steps, one at a time: {} modelled", args.steps, time(*us))
         }));
-        lines.join("\n\n")
+        lines.push(words::words());
+        lines.push(apply::text(&apply));
+        files.below(lines.join("\n\n"))
     });
     Ok(ExitCode::SUCCESS)
 }
 
+/// A model's figures. Rows have 99 columns at most.
 fn table(model: &ModelPlan) -> String {
     let resolution = model.resolution.map(|[w, h]| format!(" at {w}x{h}")).unwrap_or_default();
-    let mut lines = vec![format!(
-        "{}{resolution}\n  {:9} {:>5} {:>10} {:>7} {:>12} {:>7} {:>15} {:>10}  {}",
-        model.model,
-        "mode",
-        "cores",
-        "one item",
-        "times",
-        "of a stream",
-        "times",
-        "busy %",
-        "resident",
-        "cores' time: compute, moves, calls, memory, idle"
-    )];
+    let mut lines = vec![
+        format!("{}{resolution}", model.model),
+        row("", "mode", "cores", ["one item", "times", "stream", "times", "busy %", "resident"])
+            + &words::SHARES.map(|(word, _)| format!(" {word:>4}")).concat(),
+    ];
     if let Some(us) = model.unchanged_us {
         let us = time(us);
-        lines.push(format!(
-            "  {:9} {:>5} {us:>10} {:>7} {us:>12} {:>7}",
-            "unchanged", 1, "1.00", "1.00"
-        ));
+        lines.push(row("", "unchanged", "1", [&us, "1.00", &us, "1.00", "", ""]));
     }
     for (i, f) in model.figures.iter().enumerate() {
         let name = if f.cores == 1 { "one core" } else { f.mode.name() };
-        lines.push(format!(
-            "{}{}",
-            row(name, f, model.baseline_us()),
-            if i == model.picked { "  <- picked" } else { "" }
-        ));
+        let mark = if i == model.picked { "*" } else { "" };
+        lines.push(figures(mark, name, f, model.baseline_us()));
     }
     lines.join("\n")
 }
 
-fn row(name: &str, f: &Figures, baseline_us: f64) -> String {
+/// A row of a table, without its shares.
+fn row(mark: &str, mode: &str, cores: &str, cells: [&str; 6]) -> String {
+    let [item, item_times, stream, stream_times, busy, resident] = cells;
+    let text = format!(
+        "{mark:1} {mode:9} {cores:>5} {item:>9} {item_times:>6} {stream:>9} {stream_times:>6} {busy:>11} {resident:>9}"
+    );
+    text.trim_end().to_owned()
+}
+
+fn figures(mark: &str, name: &str, f: &Figures, baseline_us: f64) -> String {
     let busy: Vec<String> = f.busy.iter().map(|b| format!("{:.0}", b * 100.0)).collect();
     let s = &f.shares;
-    let shares: Vec<String> = [s.compute, s.moving, s.calls, s.memory, s.idle]
-        .iter()
-        .map(|x| format!("{:4.1}", x * 100.0))
-        .collect();
-    format!(
-        "  {name:9} {:>5} {:>10} {:>7.2} {:>12} {:>7.2} {:>15} {:>10}  {} %",
-        f.cores,
-        time(f.latency_us),
-        baseline_us / f.latency_us,
-        time(f.interval_us),
-        baseline_us / f.interval_us,
-        busy.join(" "),
-        size(f.resident_bytes),
-        shares.join(" ")
-    )
+    let shares = [s.compute, s.moving, s.calls, s.memory, s.idle];
+    let times = |us: f64| format!("{:.2}", baseline_us / us);
+    let cells = [
+        &time(f.latency_us),
+        &times(f.latency_us),
+        &time(f.interval_us),
+        &times(f.interval_us),
+        &busy.join(" "),
+        &size(f.resident_bytes),
+    ];
+    row(mark, name, &f.cores.to_string(), cells.map(String::as_str))
+        + &shares.map(|share| format!(" {:>4.1}", share * 100.0)).concat()
 }

@@ -2,6 +2,7 @@
 
 use crate::args::RunArgs;
 use crate::devices;
+use crate::files::Files;
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::{Output, times};
@@ -49,29 +50,32 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     let host = start.elapsed().as_secs_f64() * 1e6;
     interrupt::end_here_if_asked("; nothing was written");
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let mut files = Vec::new();
+    let mut files = Files::default();
+    let mut paths = Vec::new();
     let names: Vec<&str> = outputs.keys().map(String::as_str).collect();
     for (file, tensor) in file_names(&names).into_iter().zip(outputs.values()) {
         let path = args.out.join(format!("{file}.npy"));
         let mut bytes = Vec::new();
         write_npy(tensor, &mut bytes)?;
-        std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
-        files.push(path);
+        files.write("output", &path, bytes)?;
+        paths.push(path);
     }
     if let Some(path) = &args.trace {
         let text = serde_json::to_string_pretty(
             &json!({ "runs": trace.shard_runs, "modelled": trace.modelled(), "incidents": trace.incidents }),
         )?;
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        files.write("trace", path, text)?;
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
-        "model": model, "outputs": files, "modelled_device_us": modelled, "measured_host_us": host,
+        "model": model, "outputs": paths, "files": files, "modelled_device_us": modelled, "measured_host_us": host,
         "modelled_resident_peak_bytes": cores.resident_peak(), "incidents": trace.incidents,
     });
     out.result(&value, || {
-        let list = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n");
-        format!("{list}\n{}", times(modelled, host))
+        let mut lines: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+        lines.push(times(modelled, host));
+        lines.extend(files.lines().skip(paths.len()));
+        lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }

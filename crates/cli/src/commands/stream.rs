@@ -2,10 +2,12 @@
 
 use crate::args::StreamArgs;
 use crate::devices;
+use crate::files::Files;
 use crate::interrupt;
 use crate::output::Output;
 use crate::progress;
-use crate::video::{Frame, Sink, Source};
+use crate::text::fold;
+use crate::video::{Frame, Sink, Source, To};
 use anyhow::{Context, Result};
 use rockshard::{
     FrameSource, Pack, QueueOptions, Settings, Stream, StreamConfig, StreamFrame, StreamModel,
@@ -56,14 +58,27 @@ pub fn run(args: &StreamArgs, out: &Output) -> Result<ExitCode> {
         follow_prompt(stream.clone(), path, first);
     }
     let reading = Reading::start(source, stream.clone(), args);
-    let summary = deliver(&stream, &mut sink, &reading, out)?;
+    let mut summary = deliver(&stream, &mut sink, &reading, out)?;
+    let files = files(&args.to);
+    summary["files"] = json!(files);
     let finished = sink.finish();
     // What broke off is an error when all that came before it is written.
     let broken = reading.broken();
-    out.result(&summary, || summary_text(&summary));
+    out.result(&summary, || files.below(fold(&summary_text(&summary))));
     finished?;
     broken.map_or(Ok(()), Err)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is there when the stream is over. Each frame of a directory is named when it is written.
+fn files(to: &To) -> Files {
+    let mut files = Files::default();
+    match to {
+        To::Folder(path) => files.add("frames", path),
+        To::Video(path) => files.add("video", path),
+        To::Pipe | To::Http(_) => {}
+    }
+    files
 }
 
 /// The first prompt.

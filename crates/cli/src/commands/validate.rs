@@ -3,14 +3,18 @@
 use crate::args::ValidateArgs;
 use crate::commands::convert::is_warning;
 use crate::commands::{caption, generate};
+use crate::files::{Files, Written};
 use crate::inputs::read_inputs;
 use crate::interrupt;
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::remedy::layers;
+use crate::text::fold;
 use anyhow::Result;
 use rockshard::{
-    Devices, ModelInputs, Pack, Report, ReportExtras, Rgb, ValidateProgress, write_report,
+    Devices, ModelInputs, NextStep, Pack, Report, ReportExtras, Rgb, ValidateProgress, write_report,
 };
+use serde::Serialize;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -88,38 +92,30 @@ fn ended<E: Into<anyhow::Error>>(report: Result<Report, E>) -> Result<Report> {
 }
 
 fn finish(args: &ValidateArgs, pack: &Pack, report: Report, out: &Output) -> Result<ExitCode> {
+    let next_steps = layers::next_steps(pack, &args.pack.display().to_string(), &report);
+    let mut files = Files::default();
     if let Some(path) = &args.report {
-        write_report(&report, &ReportExtras::default(), path)?;
+        let extras = ReportExtras { next_steps: next_steps.clone(), ..ReportExtras::default() };
+        write_report(&report, &extras, path)?;
+        files.add("report", path);
+        files.add("report as JSON", &path.with_extension("json"));
     }
-    out.result(&report, || {
-        let mut lines = report.summary();
-        lines.extend(next_step(pack, &report).map(|step| format!("try next: {step}")));
-        lines.join("\n")
+    let written = Written { value: &report, files: &files };
+    let found = Found { report: written, next_steps: &next_steps };
+    out.result(&found, || {
+        let mut lines: Vec<String> = report.summary().iter().map(|line| fold(line)).collect();
+        lines.extend(layers::lines(&next_steps));
+        files.below(lines.join("\n"))
     });
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(BELOW_THRESHOLD) })
 }
 
-/// What to try when layers fail.
-fn next_step(pack: &Pack, report: &Report) -> Option<String> {
-    let failed = report.models.iter().find(|m| m.verdict.is_fail())?;
-    if failed.import.is_fail() {
-        return Some(
-            "the model was read wrong; please report it with the node that `convert --output` narrows it down to"
-                .into(),
-        );
-    }
-    let model = pack.manifest().models.iter().find(|m| m.name == failed.model)?;
-    let helpless = model.declined.iter().find(|line| line.starts_with("sandwich: "));
-    Some(match (pack.manifest().conversion.sandwich.as_str(), helpless) {
-        ("auto", Some(line)) => format!(
-            "{}; give real inputs with `convert --calibrate INPUT=FILE.npy`, or leave the node to the host",
-            line.trim_start_matches("sandwich: ")
-        ),
-        ("auto", None) => {
-            "convert again with `--calibrate INPUT=FILE.npy` and the inputs that fail here".into()
-        }
-        _ => "convert again with `--sandwich auto`, calibrated on these inputs with `--calibrate INPUT=FILE.npy`".into(),
-    })
+/// The report, the files, and what to do.
+#[derive(Serialize)]
+struct Found<'a> {
+    #[serde(flatten)]
+    report: Written<'a, Report>,
+    next_steps: &'a [NextStep],
 }
 
 /// What a drawing gives the networks, or a picture the vision encoder, and over it what was typed.

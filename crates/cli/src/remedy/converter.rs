@@ -1,5 +1,6 @@
 //! Remedies for conversions.
 
+use super::word;
 use rockshard::{ConvertError, ImportError};
 
 pub fn convert(error: &ConvertError) -> Option<String> {
@@ -34,10 +35,4 @@ fn import(error: &ImportError) -> Option<String> {
     }
     let extent = if dimension.contains("batch") { "1" } else { "N" };
     Some(format!("fix it with --dim {}={extent}, or the whole shape with {whole}", word(dimension)))
-}
-
-/// A name as it is typed in a shell.
-fn word(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    if name.chars().all(plain) { name.to_owned() } else { format!("'{name}'") }
 }

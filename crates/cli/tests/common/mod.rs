@@ -17,6 +17,21 @@ pub fn rockshard(args: &[&str]) -> Run {
     Run { command: args.join(" "), output }
 }
 
+/// Text without the ends of its lines and the margins, so that it can be searched however it was folded.
+pub fn unfolded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The bundled vision-language model.
+pub fn captioner() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shards/tiny-vlm")
+}
+
+/// A picture.
+pub fn picture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../vlm/tests/data/images/00-640x480-RGB.png")
+}
+
 /// The tensor in an npy file.
 pub fn npy(path: &Path) -> Tensor {
     read_npy(&map_file(path).unwrap()).unwrap()
