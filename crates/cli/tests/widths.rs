@@ -58,9 +58,15 @@ fn lines_about_a_diffusion_model_fit() {
     let (root, pack, out) = (work.path(""), work.path("pack-0"), work.path("out"));
     let (pack, out) = (pack.to_str().unwrap(), out.to_str().unwrap());
     measure(&root, &["stream", pack, "--prompt", "a", "--frames", "2", "--to", out], &[0]);
-    measure(&root, &["bench", pack, "--frames", "8"], &[0]);
     measure(&root, &["doctor"], &[0]);
     measure(&root, &["demo", "--out", out], &[0]);
+}
+
+#[test]
+#[ignore = "bench takes minutes"]
+fn lines_of_bench_fit() {
+    let pack = common::PACK.1.to_str().unwrap();
+    measure(Path::new(pack), &["bench", pack, "--frames", "8"], &[0]);
 }
 
 #[test]
