@@ -29,7 +29,7 @@ impl Output {
 
     /// Print what went wrong, to standard error and, as JSON, as the result.
     pub fn failure(&self, message: &str) {
-        let _ = writeln!(StandardError, "rockshard: {message}");
+        let _ = StandardError.write_all(format!("rockshard: {message}\n").as_bytes());
         if self.json {
             self.result(&serde_json::json!({ "error": message }), String::new);
         }

@@ -51,7 +51,7 @@ fn width(text: &str) -> usize {
     columns
 }
 
-/// Standard error, which folds what it is given where it is a terminal; files and pipes get lines as they are.
+/// Standard error, which folds the lines that it is given, each at once, where it is a terminal; files and pipes get them as they are.
 #[derive(Default)]
 pub struct StandardError;
 
