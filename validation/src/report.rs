@@ -332,8 +332,9 @@ impl Report {
             let [pass, fail, unchecked] = model.counts();
             let name = &model.model;
             lines.push(format!(
-                "{name}: {} layers, {pass} pass, {fail} fail, {unchecked} unchecked",
-                model.layers.len()
+                "{name}: {} layer{}, {pass} pass, {fail} fail, {unchecked} unchecked",
+                model.layers.len(),
+                if model.layers.len() == 1 { "" } else { "s" }
             ));
             if let Some((layer, mode, tensor, metrics)) = model.worst() {
                 let (measure, value) = (metrics.measure(), metrics.agreement());

@@ -86,11 +86,11 @@ impl Columns {
     /// Number the layers so that the numbers do not touch.
     fn labels(&self) -> Vec<Label> {
         let [wide, narrow] = [WIDE, NARROW].map(|pixels| self.every(pixels));
-        let numbers = (1..=self.count).filter(|number| number % wide == 0);
+        let numbers = (1..=self.count).filter(|number| number.is_multiple_of(wide));
         let label = |number: usize| Label {
             x: self.centre(number - 1),
             number,
-            wide: number % narrow != 0,
+            wide: !number.is_multiple_of(narrow),
         };
         numbers.map(label).collect()
     }
