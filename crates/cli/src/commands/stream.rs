@@ -28,6 +28,7 @@ const STALL: Duration = Duration::from_secs(10);
 pub fn run(args: &StreamArgs, out: &Output) -> Result<ExitCode> {
     let pack = Pack::open(&args.pack)?;
     let first = prompt(args)?;
+    super::generate::check_prompts([&first, &args.negative])?;
     let cores = devices::cores(&args.device)?;
     let options = StreamOptions {
         size: args.size,

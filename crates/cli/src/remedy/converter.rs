@@ -37,7 +37,7 @@ fn import(error: &ImportError) -> Option<String> {
 }
 
 /// A name as it is typed in a shell.
-fn word(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+pub fn word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
     if name.chars().all(plain) { name.to_owned() } else { format!("'{name}'") }
 }
