@@ -12,7 +12,10 @@ fn a_lora_in_a_prompt_is_told_where_it_goes() {
     ];
     scratch.refuses("generate pack --prompt red<lora:add_detail:0.8> --out x.png", &lora);
     scratch.refuses("generate pack --prompt red --negative <lora:add_detail:0.8>", &lora);
-    scratch.refuses("stream pack --prompt red --negative <lora:add_detail:0.8> --to x", &lora);
+    scratch.refuses(
+        "stream pack --prompt red --negative <lora:add_detail:0.8> --frames 1 --to x",
+        &lora,
+    );
     scratch.refuses("demo --prompt <lora:add_detail:0.8> --out demo", &lora);
     scratch
         .refuses("generate pack --prompt <lora:style> --out x.png", &["--lora style.safetensors`"]);
@@ -29,6 +32,6 @@ fn syntax_of_other_programs_is_named() {
         ("(cat:1,3)", "write it like 1.3"),
     ] {
         scratch.refuses(&format!("generate pack --prompt {prompt} --out x.png"), &[part]);
-        scratch.refuses(&format!("stream pack --prompt {prompt} --to x"), &[part]);
+        scratch.refuses(&format!("stream pack --prompt {prompt} --frames 1 --to x"), &[part]);
     }
 }
