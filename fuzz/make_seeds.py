@@ -1,11 +1,17 @@
-"""Writes seeds/onnx_import: one tiny model for each family of operators. Run with Python 3, onnx and numpy: `python make_seeds.py`."""
+"""Writes seeds/onnx_import (one tiny model for each family of operators), seeds/lora and seeds/picture.
 
+Run with Python 3, onnx, numpy and Pillow: `python make_seeds.py`.
+"""
+
+import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from onnx import TensorProto as T, helper as h, numpy_helper
 
-OUT = Path(__file__).parent / "seeds" / "onnx_import"
+ROOT = Path(__file__).parent / "seeds"
+OUT = ROOT / "onnx_import"
 X = [1, 4, 4, 4]
 
 
@@ -87,3 +93,60 @@ external = T(name="w", data_type=T.FLOAT, dims=[4], data_location=T.EXTERNAL)
 for key, value in {"location": "weights.bin", "offset": "0", "length": "16"}.items():
     external.external_data.add(key=key, value=value)
 seed("external", [n("Add", "x w")], [external])
+
+
+def safetensors_file(tensors, metadata=None):
+    """The bytes of a safetensors file: its header's length, the header, the tensors."""
+    header, data = ({"__metadata__": metadata} if metadata else {}), b""
+    for key, (kind, array) in tensors.items():
+        header[key] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
+        data += array.tobytes()
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def lora_seeds():
+    """LoRA files in three spellings, for the modules of the fuzz target's model."""
+    out = ROOT / "lora"
+    out.mkdir(parents=True, exist_ok=True)
+    halves = lambda down, up: (np.full(down, 0.5, np.float32), np.full(up, 0.25, np.float32))
+    down, up = halves((2, 3), (4, 2))
+    kernel, outer = halves((2, 2, 3, 3), (4, 2, 1, 1))
+    names = ["lora_unet_mid_block_attentions_0_to_q", "lora_unet_mid_block_resnets_0_conv1"]
+    kohya = {f"{names[0]}.lora_down.weight": ("F32", down), f"{names[0]}.lora_up.weight": ("F32", up), f"{names[0]}.alpha": ("F32", np.float32(1)),
+             f"{names[1]}.lora_down.weight": ("F32", kernel), f"{names[1]}.lora_up.weight": ("F32", outer), f"{names[1]}.alpha": ("I64", np.array([2]))}
+    module = "base_model.model.mid_block.attentions.0.to_q"
+    peft = {f"{module}.lora_A.weight": ("F16", down.astype(np.float16)), f"{module}.lora_B.weight": ("F16", up.astype(np.float16))}
+    module = "unet.mid_block.attentions.0.processor.to_q_lora"
+    old = {f"{module}.down.weight": ("F64", down.astype(np.float64)), f"{module}.up.weight": ("F64", up.astype(np.float64))}
+    settings = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 4, "unet.use_rslora": True})}
+    for name, contents in [("kohya", safetensors_file(kohya)), ("peft", safetensors_file(peft, settings)), ("diffusers", safetensors_file(old))]:
+        (out / f"{name}.safetensors").write_bytes(contents)
+
+
+def picture_seeds():
+    """Images of a few pixels: each format and kind of pixel, turned by EXIF, animated."""
+    out = ROOT / "picture"
+    out.mkdir(parents=True, exist_ok=True)
+    pixels = np.arange(5 * 3 * 4, dtype=np.uint8).reshape(3, 5, 4) * 4
+    rgba = Image.fromarray(pixels)
+    rgb, grey = rgba.convert("RGB"), rgba.convert("L")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    rgb.save(out / "rgb.png", exif=turned)
+    rgba.save(out / "rgba.png")
+    rgb.quantize(4).save(out / "palette.png", transparency=1)
+    Image.fromarray((np.arange(15, dtype=np.uint16) * 4000).reshape(3, 5)).save(out / "grey16.png")
+    grey.convert("1").save(out / "bits.png")
+    rgb.save(out / "animated.png", save_all=True, append_images=[rgb.transpose(Image.Transpose.ROTATE_180)])
+    grey.save(out / "grey.jpg", exif=turned)
+    rgb.save(out / "progressive.jpg", progressive=True)
+    rgb.convert("CMYK").save(out / "cmyk.jpg", restart_marker_blocks=1)
+    rgb.save(out / "lossy.webp", quality=50, exif=turned)
+    rgba.save(out / "alpha.webp", quality=50)
+    rgba.save(out / "lossless.webp", lossless=True)
+    rgb.save(out / "animated.webp", save_all=True, append_images=[grey.convert("RGB")], lossless=True)
+
+
+lora_seeds()
+picture_seeds()

@@ -2,7 +2,7 @@
 //! with roles, and companion files.
 
 mod fixed;
-mod foreign;
+pub(crate) mod foreign;
 mod network;
 pub(crate) mod precision;
 mod text_to_image;

@@ -41,7 +41,7 @@ pub use family::{CompanionFile, Language, Part, Source};
 pub use golden::Recording;
 pub use language::convert_language;
 pub use listing::list_graph;
-pub use lora::{LoraError, LoraFile};
+pub use lora::{LoraError, LoraFile, fuse_lora};
 pub use measure::Engines;
 pub use original::check_original;
 pub use pack::PackWriter;

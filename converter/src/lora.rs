@@ -3,67 +3,25 @@
 //! A key of a LoRA file names a module, in one of the spellings of [`keys`]. The weights of that module are found by the module
 //! path in the names of the graph's nodes, which both exporters leave there, so that an exporter's names for weights do not matter.
 
+mod error;
+mod file;
 mod keys;
+mod update;
 
 use crate::ConvertError;
-use keys::{Alphas, Half, split_key};
+use bytes::Bytes;
+use file::Contents;
 use rockshard_graph::{Graph, Op, ValueId};
-use rockshard_kernels::{Precision, evaluate};
 use rockshard_manifest::FusedLora;
-use rockshard_tensor::{MappedFile, Tensor, read_safetensors};
+use rockshard_tensor::{MappedFile, Tensor};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
+use update::{Update, updates};
 
-pub use keys::LoraError;
-
-/// A LoRA file and how much of it to apply.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraFile {
-    /// safetensors file.
-    pub path: PathBuf,
-    /// Factor on the update; 1 is the update as trained.
-    pub scale: f32,
-}
-
-impl FromStr for LoraFile {
-    type Err = crate::options::OptionError;
-
-    /// `FILE` or `FILE:SCALE`.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some((path, scale)) = text.rsplit_once(':')
-            && let Ok(scale) = scale.parse::<f32>()
-        {
-            if !scale.is_finite() || path.is_empty() {
-                return Err(crate::options::OptionError {
-                    value: text.into(),
-                    expected: "FILE or FILE:SCALE with a finite scale",
-                });
-            }
-            return Ok(LoraFile { path: path.into(), scale });
-        }
-        Ok(LoraFile { path: text.into(), scale: 1.0 })
-    }
-}
-
-/// One module's update.
-struct Update {
-    /// Module as the file spells it.
-    spelling: String,
-    /// Part it is for; any when the file does not say.
-    part: Option<&'static str>,
-    /// Module path in the common spelling.
-    module: String,
-    /// `[rank, in]`, or `[rank, in, h, w]` for a convolution.
-    down: Tensor,
-    /// `[out, rank]`, or `[out, rank, 1, 1]`.
-    up: Tensor,
-    /// Scale times alpha over rank.
-    factor: f32,
-    matched: bool,
-}
+pub use error::LoraError;
+pub use file::LoraFile;
 
 /// The updates of all LoRA files of a conversion.
 pub(crate) struct Loras {
@@ -77,19 +35,14 @@ impl Loras {
     /// A file cannot be read, is no LoRA, or has half of an update.
     pub fn open(files: &[LoraFile]) -> Result<Self, ConvertError> {
         let open = |file: &LoraFile| {
-            let fail = |problem: LoraError| ConvertError::Lora { path: file.path.clone(), problem };
-            let updates =
-                updates(read_safetensors(&file.path)?, &Alphas::beside(&file.path)?, file.scale)
-                    .map_err(fail)?;
-            if updates.is_empty() {
-                return Err(fail(LoraError::None));
-            }
-            Ok((file.clone(), updates))
+            let updates = read(file, Contents::open(&file.path)?)?;
+            Ok::<_, ConvertError>((file.clone(), updates))
         };
         Ok(Loras { files: files.iter().map(open).collect::<Result<_, _>>()? })
     }
 
-    /// Refuse a file of which nothing fits any of the parts: graphs as imported, by part name (`None` as in [`Loras::fuse`]).
+    /// Refuse a file of which nothing fits any of the parts, or something does not fit the weight that it names: graphs as imported, by part
+    /// name (`None` as in [`Loras::fuse`]).
     ///
     /// # Errors
     /// There is one, or a part gives its error.
@@ -97,21 +50,24 @@ impl Loras {
         &self,
         parts: impl Iterator<Item = Result<(Option<&'a str>, Graph), ConvertError>>,
     ) -> Result<(), ConvertError> {
-        let modules = parts
-            .map(|p| p.map(|(part, graph)| (part, module_weights(&graph))))
-            .collect::<Result<Vec<_>, _>>()?;
-        for (file, updates) in &self.files {
-            let fits = |u: &Update| {
-                modules
-                    .iter()
-                    .any(|(part, weights)| u.is_for(*part) && weights.contains_key(&u.module))
-            };
-            if !updates.iter().any(fits) {
-                let problem = LoraError::NoMatch(updates[0].spelling.clone());
-                return Err(ConvertError::Lora { path: file.path.clone(), problem });
+        let mut found = vec![false; self.files.len()];
+        for part in parts {
+            let (part, graph) = part?;
+            let weights = module_weights(&graph);
+            for ((file, updates), found) in self.files.iter().zip(&mut found) {
+                for update in updates.iter().filter(|u| u.is_for(part)) {
+                    let Some(&weight) = weights.get(&update.module) else { continue };
+                    let Some(tensor) = graph.constant(weight) else { continue };
+                    let checked = update.check(&graph.value(weight).name, tensor.shape());
+                    checked.map_err(failed(&file.path))?;
+                    *found = true;
+                }
             }
         }
-        Ok(())
+        let mut without = self.files.iter().zip(found).filter(|(_, found)| !found);
+        without.next().map_or(Ok(()), |((file, updates), _)| {
+            Err(failed(&file.path)(LoraError::NoMatch(updates[0].spelling.clone())))
+        })
     }
 
     /// Fuse what belongs to a part into its graph; to a file that stands alone (`None`), whatever fits it. The new weights go to a file
@@ -146,16 +102,7 @@ impl Loras {
         let mut end = 0;
         for (weight, updates) in chosen {
             let Some(old) = graph.constant(weight) else { continue };
-            let mut values =
-                old.to_f32().map_err(ConvertError::tensor(&graph.value(weight).name))?.into_owned();
-            for (file, update) in updates {
-                let fail = |problem| ConvertError::Lora { path: file.to_owned(), problem };
-                update.add_to(&mut values, old.shape()).map_err(fail)?;
-                update.matched = true;
-            }
-            let new = Tensor::from_f32(old.shape(), values)
-                .to_float(old.dtype())
-                .map_err(ConvertError::tensor(&graph.value(weight).name))?;
+            let new = fused(graph, weight, old, updates)?;
             out.write_all(new.bytes()).map_err(ConvertError::io(&path))?;
             // Only type and shape are needed from here on.
             places.push((weight, end, old.clone()));
@@ -207,81 +154,49 @@ fn module_weights(graph: &Graph) -> BTreeMap<String, ValueId> {
     weighted.filter_map(weight).collect()
 }
 
-fn updates(
-    tensors: BTreeMap<String, Tensor>,
-    alphas: &Alphas,
-    scale: f32,
-) -> Result<Vec<Update>, LoraError> {
-    let mut modules: BTreeMap<String, BTreeMap<Half, Tensor>> = BTreeMap::new();
-    for (key, tensor) in tensors {
-        let (module, half) = split_key(&key)?;
-        modules.entry(module).or_default().insert(half, tensor);
+/// A weight with updates added.
+fn fused(
+    graph: &Graph,
+    weight: ValueId,
+    old: &Tensor,
+    updates: Vec<(&Path, &mut Update)>,
+) -> Result<Tensor, ConvertError> {
+    let name = &graph.value(weight).name;
+    let mut values = old.to_f32().map_err(ConvertError::tensor(name))?.into_owned();
+    for (file, update) in updates {
+        update.add_to(&mut values, name, old.shape()).map_err(failed(file))?;
+        update.matched = true;
     }
-    let update = |(spelling, mut halves): (String, BTreeMap<Half, Tensor>)| {
-        let (down, up) = match (halves.remove(&Half::Down), halves.remove(&Half::Up)) {
-            (Some(down), Some(up)) => (down, up),
-            (down, _) => {
-                return Err(LoraError::Half {
-                    module: spelling,
-                    missing: if down.is_none() { "down" } else { "up" },
-                });
-            }
-        };
-        let rank = down.shape().first().copied().unwrap_or(0);
-        if down.shape().len() < 2 || up.shape().len() < 2 || up.shape()[1] != rank || rank == 0 {
-            return Err(LoraError::Shape {
-                module: spelling,
-                down: down.shape().to_vec(),
-                up: up.shape().to_vec(),
-                weight: Vec::new(),
-            });
-        }
-        let (part, module) = keys::part_and_module(&spelling);
-        let stored = halves
-            .remove(&Half::Alpha)
-            .and_then(|t| t.to_f32().ok().and_then(|v| v.first().copied()));
-        let factor =
-            scale * stored.map_or_else(|| alphas.factor(part, rank), |alpha| alpha / rank as f32);
-        Ok(Update { spelling, part, module, down, up, factor, matched: false })
-    };
-    modules.into_iter().map(update).collect()
+    let new = Tensor::from_f32(old.shape(), values).to_float(old.dtype());
+    new.map_err(ConvertError::tensor(name))
 }
 
-impl Update {
-    /// Whether the file leaves this update for a part; a part without a name takes any.
-    fn is_for(&self, part: Option<&str>) -> bool {
-        self.part.is_none() || part.is_none() || self.part == part
+/// The updates of a file, at least one.
+fn read(file: &LoraFile, contents: Contents) -> Result<Vec<Update>, ConvertError> {
+    let updates = updates(contents, file.scale).map_err(failed(&file.path))?;
+    if updates.is_empty() {
+        return Err(failed(&file.path)(LoraError::None));
     }
+    Ok(updates)
+}
 
-    /// Add the update to a weight: `[in, out]` of a product, `[out, in, h, w]` of a convolution.
-    fn add_to(&self, values: &mut [f32], shape: &[usize]) -> Result<(), LoraError> {
-        let wrong = || LoraError::Shape {
-            module: self.spelling.clone(),
-            down: self.down.shape().to_vec(),
-            up: self.up.shape().to_vec(),
-            weight: shape.to_vec(),
-        };
-        let (rank, out) = (self.down.shape()[0], self.up.shape()[0]);
-        let inner = self.down.len() / rank;
-        let transposed = shape.len() == 2;
-        let expected = if transposed { vec![inner, out] } else { vec![out, inner] };
-        let flat =
-            if transposed { shape.to_vec() } else { vec![shape[0], shape[1..].iter().product()] };
-        // A convolution's update has the kernel's extents on `down`, or is of 1x1 kernels throughout.
-        let kernels =
-            self.down.shape()[1..] == shape[1..] || self.down.shape().len() == 2 || transposed;
-        if flat != expected || self.up.len() != out * rank || !kernels {
-            return Err(wrong());
-        }
-        let (up, down) = (self.up.reshape([out, rank]), self.down.reshape([rank, inner]));
-        let (Ok(up), Ok(down)) = (up, down) else { return Err(wrong()) };
-        let product = evaluate(&Op::MatMul, &[&up, &down], Precision::F32).map_err(|_| wrong())?;
-        let product = product.to_f32().map_err(|_| wrong())?;
-        for (o, row) in product.chunks_exact(inner).enumerate() {
-            for (i, delta) in row.iter().enumerate() {
-                values[if transposed { i * out + o } else { o * inner + i }] += self.factor * delta;
-            }
-        }
-        Ok(())
+fn failed(path: &Path) -> impl FnOnce(LoraError) -> ConvertError {
+    let path = path.to_owned();
+    move |problem| ConvertError::Lora { path, problem }
+}
+
+/// Fuse the bytes of a LoRA file into a graph's weights, in memory; `file` names it in errors. Gives how many of its modules the graph has.
+///
+/// # Errors
+/// It is no LoRA file, or an update does not fit its weight.
+pub fn fuse_lora(bytes: &Bytes, file: &LoraFile, graph: &mut Graph) -> Result<usize, ConvertError> {
+    let mut updates = read(file, Contents::decode(bytes, None, &file.path)?)?;
+    let weights = module_weights(graph);
+    for update in &mut updates {
+        let Some(&weight) = weights.get(&update.module) else { continue };
+        let Some(old) = graph.constant(weight) else { continue };
+        let new = fused(graph, weight, old, vec![(&file.path, update)])?;
+        graph.value_mut(weight).constant = Some(new);
     }
+    Ok(updates.iter().filter(|update| update.matched).count())
 }

@@ -6,10 +6,14 @@ use std::path::Path;
 
 /// What a git-lfs pointer begins with.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+const IS_POINTER: &str =
+    "is a git-lfs pointer, not the file itself; run `git lfs pull` where it came from";
 /// What a compiled model of rknn-toolkit2 begins with.
 const RKNN: &[u8] = b"RKNN";
 /// A zip archive, as PyTorch writes checkpoints.
 const ZIP: &[u8] = b"PK\x03\x04";
+/// Pickles of protocols 2 to 4, as older PyTorch writes them.
+const PICKLES: [&[u8]; 3] = [b"\x80\x02", b"\x80\x03", b"\x80\x04"];
 /// Names of networks' weights in a PyTorch directory.
 const WEIGHTS: [&str; 6] = [
     "unet/diffusion_pytorch_model.safetensors",
@@ -29,10 +33,7 @@ pub(super) fn file(path: &Path) -> Option<String> {
     File::open(path).ok()?.take(64).read_to_end(&mut begin).ok()?;
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     if begin.starts_with(POINTER) {
-        return Some(
-            "is a git-lfs pointer, not the file itself; run `git lfs pull` where it came from"
-                .into(),
-        );
+        return Some(IS_POINTER.into());
     }
     if begin.starts_with(RKNN) {
         return Some("is a compiled model of rknn-toolkit2, which cannot be taken apart again; convert the ONNX file that it was made from".into());
@@ -44,6 +45,32 @@ pub(super) fn file(path: &Path) -> Option<String> {
     }
     if begin.starts_with(ZIP) || ["ckpt", "pt", "pth", "bin"].contains(&ending) {
         return Some(format!("is a PyTorch checkpoint: weights without a graph; {EXPORT}"));
+    }
+    None
+}
+
+/// What a file of weights is, if it is no safetensors file, with what to do.
+pub(crate) fn weights(bytes: &[u8], path: &Path) -> Option<String> {
+    let begins = |tag: &[u8]| {
+        let text = bytes.trim_ascii_start();
+        text.get(..tag.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(tag))
+    };
+    if bytes.is_empty() {
+        return Some("is empty (0 bytes); download it again".into());
+    }
+    if bytes.starts_with(POINTER) {
+        return Some(IS_POINTER.into());
+    }
+    if begins(b"<!doctype") || begins(b"<html") {
+        return Some("is a web page; the site may want a login before it gives the file".into());
+    }
+    if bytes.starts_with(ZIP) || PICKLES.iter().any(|pickle| bytes.starts_with(pickle)) {
+        let (from, to) = (path.display(), path.with_extension("safetensors"));
+        return Some(format!(
+            "is a PyTorch checkpoint (a pickle): loading one may run any program, so it is not read; if you trust it, make it a safetensors file with \
+             python3 -c \"import torch, safetensors.torch as s; s.save_file(torch.load('{from}', weights_only=True), '{}')\"",
+            to.display()
+        ));
     }
     None
 }

@@ -1,50 +1,7 @@
 //! The spellings of LoRA keys, and where a file says how its updates are scaled.
 
-use crate::ConvertError;
-use rockshard_tensor::safetensors_metadata;
+use super::LoraError;
 use serde_json::Value as Json;
-use std::path::Path;
-
-/// Why a LoRA file cannot be fused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LoraError {
-    /// A key of an unknown form.
-    #[error(
-        "key {0:?} is not a LoRA key that is known (kohya, PEFT and diffusers spellings are; LoHa, LoKr and DoRA are not)"
-    )]
-    Key(String),
-    /// One half of an update.
-    #[error("module {module:?} has no {missing} weight")]
-    Half {
-        /// Module as spelled.
-        module: String,
-        /// `down` or `up`.
-        missing: &'static str,
-    },
-    /// Extents that do not fit each other or the weight.
-    #[error("module {module:?}: down {down:?} and up {up:?} do not fit a weight of {weight:?}")]
-    Shape {
-        /// Module as spelled.
-        module: String,
-        /// Extents of the down half.
-        down: Vec<usize>,
-        /// Extents of the up half.
-        up: Vec<usize>,
-        /// Extents of the weight in the graph; empty where the halves disagree already.
-        weight: Vec<usize>,
-    },
-    /// No update in the file.
-    #[error("has no LoRA weights")]
-    None,
-    /// No module of the file is in the model.
-    #[error(
-        "none of its modules is in this model (the first is {0:?}); it was made for another architecture"
-    )]
-    NoMatch(String),
-    /// A configuration beside or in the file that is not understood.
-    #[error("its configuration has {0}, which is not supported")]
-    Configuration(String),
-}
 
 /// What a tensor of an update is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,18 +82,11 @@ pub(super) struct Alphas {
 }
 
 impl Alphas {
-    /// Read what there is for a LoRA file.
-    pub fn beside(file: &Path) -> Result<Self, ConvertError> {
-        let fail = |what: &str| ConvertError::Lora {
-            path: file.to_owned(),
-            problem: LoraError::Configuration(what.to_owned()),
-        };
-        let beside = std::fs::read(file.with_file_name("adapter_config.json")).ok();
-        let inside =
-            safetensors_metadata(file)?.remove("lora_adapter_metadata").map(String::into_bytes);
-        let Some(text) = inside.or(beside) else { return Ok(Alphas::default()) };
+    /// Read a configuration, where there is one.
+    pub fn read(text: Option<Vec<u8>>) -> Result<Self, LoraError> {
+        let Some(text) = text else { return Ok(Alphas::default()) };
         let Ok(Json::Object(config)) = serde_json::from_slice(&text) else {
-            return Err(fail("no JSON object"));
+            return Err(LoraError::Configuration("no JSON object".to_owned()));
         };
         for (name, value) in &config {
             let last = name.rsplit('.').next().unwrap_or(name);
@@ -144,7 +94,7 @@ impl Alphas {
                 && value.as_object().is_some_and(|o| !o.is_empty());
             let dora = last == "use_dora" && value.as_bool() == Some(true);
             if pattern || dora {
-                return Err(fail(name));
+                return Err(LoraError::Configuration(name.clone()));
             }
         }
         Ok(Alphas { config })

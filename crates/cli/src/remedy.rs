@@ -34,6 +34,7 @@ pub fn remedy(error: &anyhow::Error) -> Option<String> {
         let found = found.or_else(|| cause.downcast_ref().and_then(packs::runtime));
         let found = found.or_else(|| cause.downcast_ref().and_then(packs::validation));
         let found = found.or_else(|| cause.downcast_ref().and_then(drawing::drawing));
+        let found = found.or_else(|| cause.downcast_ref().and_then(drawing::prompt));
         found.or_else(|| cause.downcast_ref().and_then(converter::convert))
     })
 }

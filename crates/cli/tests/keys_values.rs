@@ -23,15 +23,12 @@ fn converted(work: &Work, name: &str, options: &[&str]) -> Json {
     serde_json::from_slice(&std::fs::read(pack.join("manifest.json")).unwrap()).unwrap()
 }
 
-fn drawn(pack: &Path) -> Vec<u8> {
+const PROMPT: &str = "a small yellow ring on a black background";
+const WEIGHTED: &str = "a small (yellow:1.6) ring on a [[[black]]] background";
+
+fn drawn(pack: &Path, prompt: &str) -> Vec<u8> {
     let picture = pack.with_extension("png");
-    let args = [
-        "generate",
-        pack.to_str().unwrap(),
-        "--prompt",
-        "a small yellow ring on a black background",
-        "--out",
-    ];
+    let args = ["generate", pack.to_str().unwrap(), "--prompt", prompt, "--out"];
     rockshard(&[&args[..], &[picture.to_str().unwrap(), "--quiet"]].concat()).success();
     rockshard_diffusion::Picture::from_bytes(&std::fs::read(&picture).unwrap()).unwrap().rgb
 }
@@ -58,9 +55,13 @@ fn keys_and_values_are_computed_once_a_prompt() {
     assert_eq!(names.len(), 3 + 14);
     assert!(!names.contains(&"encoder_hidden_states"));
     assert_eq!(weights(unets[0]), weights(unets[1]) + weights(keys_values));
-    let (a, b) = (drawn(&work.path("whole")), drawn(&work.path("apart")));
-    let largest = a.iter().zip(&b).map(|(a, b)| a.abs_diff(*b)).max();
-    assert!(largest <= Some(2), "{largest:?} of 255");
+    let most = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
+    for prompt in [PROMPT, WEIGHTED] {
+        let [a, b] = ["whole", "apart"].map(|pack| drawn(&work.path(pack), prompt));
+        assert!(most(&a, &b) <= Some(2), "{:?} of 255", most(&a, &b));
+    }
+    let [plain, weighted] = [PROMPT, WEIGHTED].map(|prompt| drawn(&work.path("apart"), prompt));
+    assert!(most(&plain, &weighted) > Some(2), "weights have no effect");
     // Every layer still passes, with the inputs of a run that made keys and values.
     let pack = work.path("apart");
     rockshard(&["validate", pack.to_str().unwrap(), "--quiet"]).success();
@@ -94,7 +95,8 @@ fn a_lora_reaches_keys_and_values() {
     let manifest = converted(&work, "apart", &apart);
     let mut said = manifest.as_object().unwrap().values().filter_map(|v| v.get("loras"));
     assert!(said.any(|l| l[0]["fused"] == 3));
-    let [plain, whole, apart] = ["plain", "whole", "apart"].map(|pack| drawn(&work.path(pack)));
+    let [plain, whole, apart] =
+        ["plain", "whole", "apart"].map(|pack| drawn(&work.path(pack), PROMPT));
     let most = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(most(&plain, &whole) > Some(20), "{:?}", most(&plain, &whole));
     assert!(most(&whole, &apart) <= Some(2), "{:?}", most(&whole, &apart));

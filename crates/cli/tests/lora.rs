@@ -4,7 +4,7 @@ mod common;
 
 use common::{Work, npy, relative_l2, rockshard};
 use rockshard_manifest::Manifest;
-use rockshard_tensor::Tensor;
+use rockshard_tensor::{DType, Tensor};
 use std::path::{Path, PathBuf};
 
 /// Modules that the recorded LoRA changes.
@@ -81,6 +81,50 @@ fn the_scale_is_the_fraction_of_the_update() {
         "merged-1.npy",
         1e-5,
     );
+}
+
+/// The bytes of a number in a type of safetensors.
+fn number(kind: &str, value: f32) -> Vec<u8> {
+    match kind {
+        "F64" => f64::from(value).to_le_bytes().to_vec(),
+        // The upper half of a float32.
+        "BF16" => value.to_le_bytes()[2..].to_vec(),
+        "F16" => Tensor::from_f32([1], vec![value]).to_float(DType::F16).unwrap().bytes().to_vec(),
+        "I64" => (value as i64).to_le_bytes().to_vec(),
+        "I32" => (value as i32).to_le_bytes().to_vec(),
+        _ => value.to_le_bytes().to_vec(),
+    }
+}
+
+/// Trainers store alpha in whatever type they compute with, as a scalar or as a vector of one number.
+#[test]
+fn an_alpha_of_any_type_is_the_same() {
+    const KINDS: [&str; 6] = ["F32", "F64", "BF16", "F16", "I64", "I32"];
+    let tensors = rockshard_tensor::read_safetensors(&data("kohya.safetensors")).unwrap();
+    let (mut header, mut contents, mut alphas) = (serde_json::Map::new(), Vec::new(), 0);
+    for (key, tensor) in &tensors {
+        let start = contents.len();
+        let (mut kind, mut shape) = ("F32", tensor.shape().to_vec());
+        if key.ends_with(".alpha") {
+            kind = KINDS[alphas % KINDS.len()];
+            shape = vec![1; alphas / KINDS.len() % 2];
+            alphas += 1;
+            contents.extend(number(kind, tensor.to_f32().unwrap()[0]));
+        } else {
+            contents.extend_from_slice(tensor.bytes());
+        }
+        let place = [start, contents.len()];
+        let entry = serde_json::json!({"dtype": kind, "shape": shape, "data_offsets": place});
+        header.insert(key.clone(), entry);
+    }
+    assert_eq!(alphas, MODULES);
+    let header = serde_json::to_vec(&header).unwrap();
+    let length = (header.len() as u64).to_le_bytes();
+    let work = Work::new();
+    let file = work.path("alphas.safetensors");
+    std::fs::write(&file, [&length[..], &header, &contents].concat()).unwrap();
+    let manifest = judge("unet.onnx", &[file.display().to_string()], "merged-1.npy", 1e-5);
+    assert_eq!(manifest.conversion.loras[0].fused, MODULES);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! From a prompt to what steers the U-Net: token ids, the text encoder's hidden states, and where the pack has a network for them, the
-//! keys and values that the U-Net's cross-attentions make of those.
+//! keys and values that the U-Net's cross-attentions make of those. Weights in a prompt act on the hidden states.
 //!
 //! Prompts that were encoded lately are kept by their text, so that a driver may ask for the same prompt with every picture. Negative
 //! prompts are prompts like any other.
 
 use crate::call::{elements, first_output, input, integers, interface, spec, start, start_all};
-use crate::{ClipTokenizer, Error, Networks, TensorMap};
+use crate::weighting::weighted;
+use crate::{ClipTokenizer, Error, Networks, TensorMap, WeightedPrompt};
 use lru::LruCache;
 use rockshard_manifest::{Role, TensorSpec};
 use rockshard_tensor::{Tensor, TensorError};
@@ -75,7 +76,7 @@ impl Conditioner {
     /// Encode prompts, in their order. Those that are not kept run together, each text once.
     ///
     /// # Errors
-    /// A prompt cannot be tokenised, or the text encoder fails.
+    /// A prompt has what is not supported or cannot be tokenised, or the text encoder fails.
     pub fn encode(&self, prompts: &[&str]) -> Result<Vec<Conditioning>, Error> {
         let mut known: Vec<Option<Conditioning>> = {
             let mut kept = self.kept();
@@ -107,13 +108,22 @@ impl Conditioner {
     }
 
     fn run(&self, prompts: &[&str]) -> Result<Vec<Conditioning>, Error> {
-        let tokens = prompts.iter().map(|prompt| self.tokenizer.encode(prompt));
-        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        let tokens = prompts.iter().map(|prompt| {
+            let prompt = WeightedPrompt::parse(prompt)?;
+            Ok(self.tokenizer.encode_weighted(&prompt)?)
+        });
+        let (tokens, weights): (Vec<_>, Vec<_>) =
+            tokens.collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
         let dropped: Vec<usize> = tokens.iter().map(|t| t.dropped).collect();
         let item = |ids| TensorMap::from([(self.ids.name.clone(), integers(&self.ids, ids))]);
         let items = tokens.into_iter().map(|t| item(t.ids)).collect();
         let hidden = start(&*self.networks, ROLE, items, self.output.clone())?.wait()?;
-        let items = hidden.into_iter().map(|h| TensorMap::from([(HIDDEN.to_owned(), h)])).collect();
+        let item = |(hidden, weights): (Tensor, Vec<f32>)| {
+            let failed = |source| Error::Tensor { role: ROLE, source };
+            let hidden = weighted(hidden, &weights).map_err(failed)?;
+            Ok(TensorMap::from([(HIDDEN.to_owned(), hidden)]))
+        };
+        let items = hidden.into_iter().zip(weights).map(item).collect::<Result<Vec<_>, Error>>()?;
         let prompts: Vec<TensorMap> = if self.keys_values {
             start_all(&*self.networks, Role::KeysValues, items)?.wait()?
         } else {

@@ -1,6 +1,6 @@
 //! Why pictures cannot be made: the facts, without advice that depends on how the caller is used.
 
-use crate::{NetworkError, SamplerError, TokenizerError};
+use crate::{NetworkError, PromptSyntaxError, SamplerError, TokenizerError};
 use rockshard_manifest::Role;
 use rockshard_tensor::TensorError;
 
@@ -86,6 +86,9 @@ pub enum Error {
         /// Index of the item: a picture, or a row of the U-Net.
         item: usize,
     },
+    /// The prompt has what is not supported.
+    #[error(transparent)]
+    Prompt(#[from] PromptSyntaxError),
     /// The prompt cannot be tokenised.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

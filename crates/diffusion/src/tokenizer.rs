@@ -2,6 +2,7 @@
 
 mod files;
 
+use crate::WeightedPrompt;
 use files::Special;
 use std::path::{Path, PathBuf};
 use tokenizers::{
@@ -133,19 +134,43 @@ impl ClipTokenizer {
     /// # Errors
     /// The vocabulary has no ids for the prompt's bytes.
     pub fn encode(&self, prompt: &str) -> Result<Tokens, TokenizerError> {
-        let encoding = self
-            .inner
-            .encode_fast(prompt, false)
-            .map_err(|e| TokenizerError::Encode(e.to_string()))?;
-        let room = self.length - 2;
-        let found = encoding.get_ids();
-        let kept = &found[..found.len().min(room)];
+        Ok(self.framed(&self.found(prompt)?))
+    }
+
+    /// Tokenise a prompt with weights, each of its pieces for itself, and give each id its weight. Marks and padding have weight 1.
+    ///
+    /// # Errors
+    /// As [`ClipTokenizer::encode`].
+    pub fn encode_weighted(
+        &self,
+        prompt: &WeightedPrompt,
+    ) -> Result<(Tokens, Vec<f32>), TokenizerError> {
+        let (mut found, mut weights) = (Vec::new(), vec![1.0]);
+        for piece in prompt.pieces() {
+            found.extend(self.found(&piece.text)?);
+            weights.resize(1 + found.len(), piece.weight as f32);
+        }
+        weights.truncate(self.length - 1);
+        weights.resize(self.length, 1.0);
+        Ok((self.framed(&found), weights))
+    }
+
+    /// The ids of a text, without marks.
+    fn found(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| TokenizerError::Encode(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Ids between the marks, with padding; those that there is no room for are dropped.
+    fn framed(&self, found: &[u32]) -> Tokens {
+        let kept = &found[..found.len().min(self.length - 2)];
         let mut ids = Vec::with_capacity(self.length);
         ids.push(self.begin.into());
         ids.extend(kept.iter().map(|&id| i64::from(id)));
         ids.push(self.end.into());
         ids.resize(self.length, self.pad.into());
-        Ok(Tokens { ids, dropped: found.len() - kept.len() })
+        Tokens { ids, dropped: found.len() - kept.len() }
     }
 }
 

@@ -98,7 +98,8 @@ pub use rockshard_cost::Rk3588;
 pub use rockshard_devices::{DeviceDefaults, DeviceName, open as open_devices};
 pub use rockshard_diffusion::stream::{CfgType, FrameSource, Settings, Similarity, StreamConfig};
 pub use rockshard_diffusion::{
-    DrawProgress, InitialPicture, Parameters, Picture, PictureError, Request, SamplerName,
+    DrawProgress, InitialPicture, Parameters, Picture, PictureError, PromptSyntaxError, Request,
+    SamplerName, WeightedPrompt,
 };
 pub use rockshard_manifest::{
     AttentionTiling, Companion, CoreId, Family, ImportCheck, LanguageConversion, Manifest, Model,

@@ -49,6 +49,19 @@ fn j_streams_beside_each_other_give_what_each_gives_alone() {
     assert!(alone[0] != alone[1]);
 }
 
+/// Weights reach a stream's frames; a prompt that cannot be read changes nothing.
+#[test]
+fn prompts_of_a_stream_have_weights() {
+    let drawn = |prompt: &str| all(&prepare(settings(prompt), QueueOptions::default()), 0..3);
+    let plain = drawn("a large red circle");
+    assert!(plain == drawn("a large (red:1) circle"));
+    assert!(plain != drawn("a large (red:1.5) circle"));
+    let stream = prepare(settings("a large red circle"), QueueOptions::default());
+    let said = stream.update_prompt("a [red|blue] circle").unwrap_err().to_string();
+    assert!(said.contains("alternating words"), "{said}");
+    assert!(plain == all(&stream, 0..3));
+}
+
 /// A frame is drawn with the settings of one generation, whatever changes beside it.
 #[test]
 fn each_frame_is_of_one_generation() {

@@ -29,7 +29,7 @@ pub enum ArchiveError {
     },
     /// A tensor of a type without a counterpart here.
     #[error(
-        "{path}: tensor {tensor:?} has element type {found}; float32, float16, bfloat16, int64, int32 and bool are read"
+        "{path}: tensor {tensor:?} has element type {found}; float64, float32, float16, bfloat16, int64, int32 and bool are read"
     )]
     Type {
         /// File.
@@ -41,14 +41,22 @@ pub enum ArchiveError {
     },
 }
 
-/// Read all tensors of a safetensors file. They share its mapped bytes, but for bfloat16, which becomes float32.
+/// Read all tensors of a safetensors file. They share its mapped bytes, but for bfloat16 and float64, which become float32.
 ///
 /// # Errors
 /// The file cannot be read, is malformed, or holds an element type that is not supported.
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>, ArchiveError> {
-    let file = MappedFile::open(path)
-        .map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
-    let bytes = file.bytes();
+    decode_safetensors(&mapped(path)?, path)
+}
+
+/// Read all tensors of a safetensors file's bytes, as [`read_safetensors`]; errors name it by `path`.
+///
+/// # Errors
+/// They are malformed, or hold an element type that is not supported.
+pub fn decode_safetensors(
+    bytes: &Bytes,
+    path: &Path,
+) -> Result<BTreeMap<String, Tensor>, ArchiveError> {
     let archive = SafeTensors::deserialize(bytes)
         .map_err(|source| ArchiveError::Format { path: path.to_owned(), source })?;
     archive
@@ -62,11 +70,26 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Archive
 /// # Errors
 /// The file cannot be read or is malformed.
 pub fn safetensors_metadata(path: &Path) -> Result<HashMap<String, String>, ArchiveError> {
-    let file = MappedFile::open(path)
-        .map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
-    let read = SafeTensors::read_metadata(file.bytes())
+    decode_safetensors_metadata(&mapped(path)?, path)
+}
+
+/// The free-form metadata of a safetensors file's bytes; errors name it by `path`.
+///
+/// # Errors
+/// They are malformed.
+pub fn decode_safetensors_metadata(
+    bytes: &Bytes,
+    path: &Path,
+) -> Result<HashMap<String, String>, ArchiveError> {
+    let read = SafeTensors::read_metadata(bytes)
         .map_err(|source| ArchiveError::Format { path: path.to_owned(), source })?;
     Ok(read.1.metadata().clone().unwrap_or_default())
+}
+
+fn mapped(path: &Path) -> Result<Bytes, ArchiveError> {
+    let file = MappedFile::open(path);
+    let file = file.map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
+    Ok(file.bytes().clone())
 }
 
 fn tensor(
@@ -82,13 +105,13 @@ fn tensor(
         Dtype::I32 => DType::I32,
         Dtype::BOOL => DType::Bool,
         Dtype::BF16 => {
-            let values = view
-                .data()
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| bf16::from_le_bytes(*b).to_f32())
-                .collect();
+            let values = view.data().as_chunks::<2>().0.iter();
+            let values = values.map(|b| bf16::from_le_bytes(*b).to_f32()).collect();
+            return Ok(Tensor::from_f32(view.shape(), values));
+        }
+        Dtype::F64 => {
+            let values = view.data().as_chunks::<8>().0.iter();
+            let values = values.map(|b| f64::from_le_bytes(*b) as f32).collect();
             return Ok(Tensor::from_f32(view.shape(), values));
         }
         other => {

@@ -10,7 +10,10 @@ mod npy;
 mod path;
 mod tensor;
 
-pub use archive::{ArchiveError, read_safetensors, safetensors_metadata, write_safetensors};
+pub use archive::{
+    ArchiveError, decode_safetensors, decode_safetensors_metadata, read_safetensors,
+    safetensors_metadata, write_safetensors,
+};
 pub use dtype::DType;
 pub use file::{MappedFile, map_file};
 pub use npy::{NpyError, read_npy, write_npy};

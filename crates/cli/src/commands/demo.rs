@@ -30,6 +30,7 @@ const PICTURES: u32 = 3;
 
 /// `demo`.
 pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
+    generate::check_prompts([&args.prompt])?;
     let start = Instant::now();
     let model = match &args.model {
         Some(model) => model.clone(),

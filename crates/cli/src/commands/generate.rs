@@ -9,6 +9,7 @@ use crate::progress::Progress;
 use anyhow::{Context, Result};
 use rockshard::{
     DrawProgress, Drawing, InitialPicture, Pack, Painter, PainterOptions, Picture, Request,
+    WeightedPrompt,
 };
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 /// `generate`.
 pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
+    check_prompts([&args.prompt].into_iter().chain(&args.negative))?;
     let pack = Pack::open(&args.pack)?;
     let initial = match &args.init_image {
         Some(path) => {
@@ -73,6 +75,14 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
         lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuse prompts that cannot be read, before models are loaded for them.
+pub fn check_prompts<'a>(prompts: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    for prompt in prompts {
+        WeightedPrompt::parse(prompt)?;
+    }
+    Ok(())
 }
 
 /// Draw, showing progress and warning about a prompt that is too long.

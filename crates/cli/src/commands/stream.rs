@@ -29,8 +29,9 @@ const STALL: Duration = Duration::from_secs(10);
 
 /// `stream`.
 pub fn run(args: &StreamArgs, out: &Output) -> Result<ExitCode> {
-    let pack = Pack::open(&args.pack)?;
     let first = prompt(args)?;
+    super::generate::check_prompts([&first, &args.negative])?;
+    let pack = Pack::open(&args.pack)?;
     let cores = devices::cores(&args.device)?;
     let options = StreamOptions {
         size: args.size,

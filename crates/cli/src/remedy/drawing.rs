@@ -1,6 +1,7 @@
 //! Remedies for drawings.
 
-use rockshard_diffusion::{Error, SamplerError};
+use super::converter::word;
+use rockshard_diffusion::{Error, PromptSyntaxError, SamplerError};
 
 pub fn drawing(error: &Error) -> Option<String> {
     match error {
@@ -15,7 +16,17 @@ pub fn drawing(error: &Error) -> Option<String> {
         Error::Sampler(SamplerError::Unknown { .. }) => {
             Some("choose one of these with --sampler".into())
         }
+        Error::Prompt(error) => prompt(error),
         Error::Network { source, .. } => source.downcast_ref().and_then(super::packs::runtime),
         _ => None,
     }
+}
+
+pub fn prompt(error: &PromptSyntaxError) -> Option<String> {
+    let PromptSyntaxError::Lora { name, scale, .. } = error else { return None };
+    let scale = scale.as_ref().map(|scale| format!(":{scale}")).unwrap_or_default();
+    let file = word(&format!("{name}.safetensors{scale}"));
+    Some(format!(
+        "convert the model with it (`rockshard convert MODEL --out PACK --lora {file}`), draw with that pack, and leave it out of the prompt"
+    ))
 }

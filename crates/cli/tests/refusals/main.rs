@@ -5,8 +5,10 @@
 mod conversions;
 mod files;
 mod interruptions;
+mod loras;
 mod models;
 mod packs;
+mod prompts;
 mod scratch;
 mod terminal;
 
