@@ -41,7 +41,7 @@ pub fn remedy(error: &anyhow::Error) -> Option<String> {
 
 /// A name as it is typed in a shell.
 pub fn word(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
     if !name.is_empty() && name.chars().all(plain) {
         name.to_owned()
     } else {

@@ -1,6 +1,6 @@
 //! Remedies for drawings.
 
-use super::converter::word;
+use super::word;
 use rockshard_diffusion::{Error, PromptSyntaxError, SamplerError};
 
 pub fn drawing(error: &Error) -> Option<String> {
