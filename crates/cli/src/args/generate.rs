@@ -39,7 +39,7 @@ pub struct GenerateArgs {
     /// Picture size in pixels; one the pack was converted for. Default: its first.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     pub size: Option<[u32; 2]>,
-    /// Picture to start from: PNG, JPEG or WebP. It is cut to the picture's proportions and scaled.
+    /// Picture to start from: PNG, JPEG or WebP, scaled to the size that is drawn.
     #[arg(long, value_name = "IMAGE")]
     pub init_image: Option<PathBuf>,
     /// How much of the starting picture may change, above 0 up to 1.
