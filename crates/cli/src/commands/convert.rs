@@ -62,7 +62,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
     }
     let mut files = Files::default();
     files.add("pack", &args.out);
-    let result = Written { value: &manifest, files: &files };
+    let result = Written { value: &manifest, written_files: &files };
     out.result(&result, || files.below(fold(&summary(&manifest, &chip))));
     let wrong = |m: &Model| matches!(m.import, Some(ImportCheck::Fail { .. }));
     Ok(if manifest.models.iter().any(wrong) {
