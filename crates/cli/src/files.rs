@@ -51,5 +51,5 @@ impl Files {
 pub struct Written<'a, T> {
     #[serde(flatten)]
     pub value: &'a T,
-    pub files: &'a Files,
+    pub written_files: &'a Files,
 }

@@ -94,7 +94,7 @@ fn check(commands: &[&str]) {
             assert_eq!(written.is_empty(), command.starts_with("caption"), "{command}");
             let named: Vec<PathBuf> = if json {
                 let value = last(&run.stdout());
-                let list = value["files"].as_array().cloned().unwrap_or_default();
+                let list = value["written_files"].as_array().cloned().unwrap_or_default();
                 list.iter().map(|f| f["path"].as_str().unwrap().into()).collect()
             } else {
                 let text = run.stdout();

@@ -95,6 +95,13 @@ fn timelines_name_the_tasks_and_say_modelled() {
         "{svg}"
     );
     assert!(svg.contains("core 1") && svg.contains("host"));
+    // Nothing has a place that a narrower or wider page would cut.
+    assert!(!svg.contains("viewBox") && svg.contains("x=\"99.50%\"") && svg.contains("\"end\""));
+    for drawn in
+        svg.split('<').filter(|d| d.starts_with("rect class=\"bar") || d.starts_with("text"))
+    {
+        assert!(drawn.contains("%\"") || drawn.contains("x=\"18\""), "{drawn}");
+    }
     let trace = chrome_trace(&tasks, &schedule);
     let events = trace["traceEvents"].as_array().unwrap();
     assert_eq!(events.iter().filter(|e| e["ph"] == "X").count(), 3);

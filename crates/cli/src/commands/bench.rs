@@ -113,7 +113,9 @@ pub fn run(args: &BenchArgs, out: &Output) -> Result<ExitCode> {
         let svg = chart::svg(&report).with_context(|| path.display().to_string())?;
         files.write("chart", path, svg)?;
     }
-    out.result(&Written { value: &report, files: &files }, || files.below(fold(&report.text())));
+    out.result(&Written { value: &report, written_files: &files }, || {
+        files.below(fold(&report.text()))
+    });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -65,7 +65,7 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
     warn_of_no_pictures(args, &manifest)?;
     let mut files = Files::default();
     files.add("pack", &args.out);
-    let result = Written { value: &manifest, files: &files };
+    let result = Written { value: &manifest, written_files: &files };
     out.result(&result, || files.below(fold(&summary(&manifest, &chip))));
     let wrong = |m: &Model| matches!(m.import, Some(ImportCheck::Fail { .. }));
     Ok(if manifest.models.iter().any(wrong) {

@@ -120,7 +120,7 @@ pub fn run(args: &DemoArgs, out: &Output) -> Result<ExitCode> {
     let micros = |d: std::time::Duration| d.as_secs_f64() * 1e6;
     let value = json!({
         "prompt": args.prompt, "picture": picture_path, "pack": pack_path, "shards": shards,
-        "timeline": timeline_path, "report": report_path, "layers_passed": report.passed(), "files": files,
+        "timeline": timeline_path, "report": report_path, "layers_passed": report.passed(), "written_files": files,
         "caption": described.as_ref().map(|d| &d.text), "caption_agrees": described.as_ref().and_then(|d| d.agrees),
         "modelled_device_us": modelled, "pictures": PICTURES, "mode": mode.to_string(),
         "measured_host_us": { "convert": micros(converted), "draw": micros(drawn), "validate": micros(validated), "total": micros(start.elapsed()) },

@@ -63,7 +63,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
-        "pictures": pictures, "files": files, "dropped_tokens": drawing.dropped_tokens, "mode": painter.mode().to_string(),
+        "pictures": pictures, "written_files": files, "dropped_tokens": drawing.dropped_tokens, "mode": painter.mode().to_string(),
         "modelled_device_us": modelled, "measured_host_us": host,
         "shard_runs": drawing.trace.shard_runs.len(),
         "modelled_resident_peak_bytes": cores.resident_peak(), "incidents": drawing.trace.incidents,

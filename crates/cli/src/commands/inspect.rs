@@ -18,7 +18,7 @@ pub fn run(args: &InspectArgs, out: &Output) -> Result<ExitCode> {
     if let Some(path) = &args.graph {
         files.write("graph", path, dot(manifest))?;
     }
-    out.result(&Written { value: manifest, files: &files }, || {
+    out.result(&Written { value: manifest, written_files: &files }, || {
         let mut text = String::new();
         let c = &manifest.conversion;
         let _ = writeln!(

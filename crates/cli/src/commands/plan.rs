@@ -58,7 +58,7 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<ExitCode> {
     let value = json!({
         "time": "modelled", "optimise": plan.optimise, "models": plan.models, "steps": args.steps,
         "pictures_us": modelled.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-        "apply": apply, "files": files,
+        "apply": apply, "written_files": files,
     });
     out.result(&value, || {
         let mut lines = vec!["All times are modelled.".to_owned()];

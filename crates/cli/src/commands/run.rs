@@ -68,7 +68,7 @@ pub fn run(args: &RunArgs, out: &Output) -> Result<ExitCode> {
     }
     let modelled = trace.is_modelled().then(|| trace.modelled_total_us());
     let value = json!({
-        "model": model, "outputs": paths, "files": files, "modelled_device_us": modelled, "measured_host_us": host,
+        "model": model, "outputs": paths, "written_files": files, "modelled_device_us": modelled, "measured_host_us": host,
         "modelled_resident_peak_bytes": cores.resident_peak(), "incidents": trace.incidents,
     });
     out.result(&value, || {

@@ -61,7 +61,7 @@ pub fn run(args: &StreamArgs, out: &Output) -> Result<ExitCode> {
     let reading = Reading::start(source, stream.clone(), args);
     let mut summary = deliver(&stream, &mut sink, &reading, out)?;
     let files = files(&args.to);
-    summary["files"] = json!(files);
+    summary["written_files"] = json!(files);
     let finished = sink.finish();
     // What broke off is an error when all that came before it is written.
     let broken = reading.broken();

@@ -100,7 +100,7 @@ fn finish(args: &ValidateArgs, pack: &Pack, report: Report, out: &Output) -> Res
         files.add("report", path);
         files.add("report as JSON", &path.with_extension("json"));
     }
-    let written = Written { value: &report, files: &files };
+    let written = Written { value: &report, written_files: &files };
     let found = Found { report: written, next_steps: &next_steps };
     out.result(&found, || {
         let mut lines: Vec<String> = report.summary().iter().map(|line| fold(line)).collect();
