@@ -19,6 +19,8 @@ enum Told {
 pub(super) struct Seeing {
     ticket: Option<Ticket>,
     told: Receiver<Told>,
+    /// Whether the run is over: nothing more is told then.
+    ended: bool,
     output: String,
     /// Features of each view, as far as they are there.
     features: Vec<Option<Vec<f32>>>,
@@ -50,13 +52,13 @@ impl Seeing {
         } else {
             Some(captioner.loaded.submit(&captioner.vision.name, items, &options)?)
         };
-        Ok(Seeing { ticket, told, output, features, trace: Trace::default() })
+        Ok(Seeing { ticket, told, ended: false, output, features, trace: Trace::default() })
     }
 
     /// The features of a view, if they are there.
     pub fn ready(&mut self, view: usize) -> Option<&[f32]> {
-        while let Ok(Told::View(item, outputs)) = self.told.try_recv() {
-            self.keep(item, &outputs);
+        while let Ok(told) = self.told.try_recv() {
+            self.hear(Some(told));
         }
         self.features[view].as_deref()
     }
@@ -64,25 +66,28 @@ impl Seeing {
     /// The features of a view, waiting for them.
     pub fn wait(&mut self, view: usize) -> Result<&[f32], Error> {
         while self.features[view].is_none() {
-            match self.told.recv() {
-                Ok(Told::View(item, outputs)) => self.keep(item, &outputs),
-                // Over without this view: the outcome says why.
-                Ok(Told::Ended) | Err(_) => {
-                    let outputs = self.outcome()?.unwrap_or_default();
-                    let missing = || rockshard_runtime::RuntimeError::Executor("the views".into());
-                    if outputs.is_empty() {
-                        return Err(missing().into());
-                    }
-                    for (item, outputs) in outputs.iter().enumerate() {
-                        self.keep(item, outputs);
-                    }
-                    if self.features[view].is_none() {
-                        return Err(missing().into());
-                    }
-                }
+            if !self.ended {
+                let told = self.told.recv().ok();
+                self.hear(told);
+                continue;
+            }
+            // Over without this view: the outcome says why.
+            let outputs = self.outcome()?.unwrap_or_default();
+            for (item, outputs) in outputs.iter().enumerate() {
+                self.keep(item, outputs);
+            }
+            if self.features[view].is_none() {
+                return Err(rockshard_runtime::RuntimeError::Executor("the views".into()).into());
             }
         }
         Ok(self.features[view].as_deref().unwrap_or_default())
+    }
+
+    fn hear(&mut self, told: Option<Told>) {
+        match told {
+            Some(Told::View(item, outputs)) => self.keep(item, &outputs),
+            Some(Told::Ended) | None => self.ended = true,
+        }
     }
 
     fn keep(&mut self, item: usize, outputs: &TensorMap) {
