@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Largest mean difference of what is drawn from files with loss: two decoders round differently, and JPEG changes the picture.
-const LOSS: f64 = 4.0;
+const LOSS: f64 = 1.5;
 /// What is drawn from a picture that is not turned differs at least by this.
 const NOT_TURNED: f64 = 20.0;
 

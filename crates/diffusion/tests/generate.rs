@@ -121,6 +121,9 @@ fn guidance_without_an_input_takes_the_negative_prompt() {
     // Guided towards and away from the same prompt nothing is left of the guidance.
     assert_eq!(with(3.0, Some("a red circle")).unwrap().pictures[0].rgb, plain[0].rgb);
     assert!(matches!(with(1.0, Some("blurry")), Err(Error::NegativePromptUnused(_))));
+    // Weights are read in both; equal ones of all words change nothing here, where a mean is all that counts.
+    assert_eq!(with(3.0, Some("(a red circle:1.3)")).unwrap().pictures[0].rgb, plain[0].rgb);
+    assert!(matches!(with(3.0, Some("[a|b]")), Err(Error::Prompt(_))));
     let refused =
         run(&lcm_networks(), &Request { negative_prompt: Some("blurry".into()), ..request() })
             .unwrap_err();

@@ -1,6 +1,7 @@
 //! Reading image files that people bring: PNG, JPEG and WebP, upright, whole, and not too large.
 
 mod jpeg;
+mod webp;
 
 pub use image::DynamicImage;
 use image::metadata::Orientation;
@@ -21,6 +22,9 @@ pub enum ImageFileError {
     /// A JPEG without its end, which decoders fill with grey.
     #[error("the JPEG is cut off: its {0} bytes do not reach the end of the image")]
     CutOff(usize),
+    /// A WebP with a chunk that reaches beyond the file.
+    #[error("the WebP is cut off or damaged: a chunk reaches beyond its {0} bytes")]
+    WebPCutOff(usize),
     /// Damaged, cut off, or of another format.
     #[error("{0}")]
     Decode(String),
@@ -43,6 +47,9 @@ pub enum ImageFileError {
 pub fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageFileError> {
     if bytes.is_empty() {
         return Err(ImageFileError::Empty);
+    }
+    if webp::is_cut_off(bytes) {
+        return Err(ImageFileError::WebPCutOff(bytes.len()));
     }
     let failed = |e: image::ImageError| ImageFileError::Decode(e.to_string());
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();

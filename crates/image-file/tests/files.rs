@@ -87,3 +87,17 @@ fn what_is_not_whole_is_refused() {
     let cut = decode(&jpeg[..jpeg.len() - 2]).unwrap_err();
     assert!(matches!(cut, ImageFileError::CutOff(bytes) if bytes == jpeg.len() - 2));
 }
+
+/// Room for metadata is not made by what a chunk claims.
+#[test]
+fn a_webp_chunk_is_as_long_as_the_file_at_most() {
+    let mut bytes = encoded(ImageFormat::WebP);
+    let chunk = [&b"EXIF"[..], &u32::MAX.to_le_bytes(), b"II*\0"].concat();
+    bytes.extend(chunk);
+    // Bytes after the file's own end are no chunks.
+    assert!(decode(&bytes).is_ok());
+    let length = bytes.len();
+    bytes[4..8].copy_from_slice(&(length as u32 - 8).to_le_bytes());
+    let refused = decode(&bytes).unwrap_err();
+    assert!(matches!(refused, ImageFileError::WebPCutOff(found) if found == length), "{refused}");
+}

@@ -1,6 +1,7 @@
 //! Mutations of the tensors of a safetensors file.
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeSet;
 
 const TYPES: [Dtype; 9] = [
     Dtype::F32,
@@ -76,6 +77,10 @@ pub fn tensors(data: &[u8], seed: u32) -> Option<Vec<u8>> {
 }
 
 fn encode(entries: Vec<(String, Dtype, Vec<usize>)>) -> Option<Vec<u8>> {
+    let keys: BTreeSet<&String> = entries.iter().map(|(key, ..)| key).collect();
+    if keys.len() < entries.len() {
+        return None;
+    }
     let bytes = |dtype: Dtype, shape: &[usize]| {
         let count =
             shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))?;

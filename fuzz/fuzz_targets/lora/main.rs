@@ -57,8 +57,7 @@ fuzz_target!(|data: &[u8]| {
     let (mut graph, weights) = model();
     let file = LoraFile { path: "lora.safetensors".into(), scale: 0.5 };
     match fuse_lora(&data.to_vec().into(), &file, &mut graph) {
-        Ok(fused) => {
-            assert!(fused <= MODULES.len() * 8);
+        Ok(_) => {
             for ((_, shape), weight) in MODULES.iter().zip(weights) {
                 assert_eq!(graph.constant(weight).map(Tensor::shape), Some(*shape));
             }
