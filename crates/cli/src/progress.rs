@@ -76,16 +76,20 @@ impl Progress {
         match &mut self.form {
             Form::Quiet => {}
             Form::Line(line) => {
+                let both = if one.is_empty() { what.to_owned() } else { format!("{what}: {one}") };
+                // It may be drawn between two of these: never as a bar for what has no total.
                 match count {
                     Some((done, total)) => {
-                        line.set_style(style(BAR));
+                        line.set_message(both);
                         line.set_length(total as u64);
                         line.set_position(done as u64);
+                        line.set_style(style(BAR));
                     }
-                    None => line.set_style(style(SPINNER)),
+                    None => {
+                        line.set_style(style(SPINNER));
+                        line.set_message(both);
+                    }
                 }
-                let both = if one.is_empty() { what.to_owned() } else { format!("{what}: {one}") };
-                line.set_message(both);
             }
             Form::Lines { group, said } if what != group || said.elapsed() > AGAIN => {
                 let count = count.filter(|_| what == group);

@@ -5,6 +5,7 @@ use crate::devices;
 use crate::interrupt;
 use crate::output::{Output, time};
 use crate::progress;
+use crate::text::fold;
 use anyhow::{Context, Result};
 use rockshard::{Answer, Captioner, End, Pack, Rgb, Times};
 use serde_json::json;
@@ -33,7 +34,7 @@ pub fn run(args: &CaptionArgs, out: &Output) -> Result<ExitCode> {
     });
     out.result(&value, String::new);
     if !out.json && !out.quiet {
-        progress::line(&summary(&answer));
+        progress::line(&fold(&summary(&answer)));
     }
     if answer.end == End::Interrupted {
         return Ok(ExitCode::from(interrupt::EXIT_CODE));

@@ -6,6 +6,7 @@ use crate::devices;
 use crate::interrupt;
 use crate::output::Output;
 use crate::progress;
+use crate::text::fold;
 use anyhow::Result;
 use rockshard::{Captioner, Pack, Rgb};
 use serde_json::json;
@@ -58,7 +59,7 @@ pub fn run(args: &ChatArgs, out: &Output) -> Result<ExitCode> {
                             say("\n");
                         }
                         if !out.quiet && !out.json {
-                            progress::line(&summary(&answer));
+                            progress::line(&fold(&summary(&answer)));
                         }
                     }
                     // The conversation is as it was; the images wait for another question.
