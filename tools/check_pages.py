@@ -89,12 +89,12 @@ class Reader:
         (self.board / "rockshard").symlink_to(self.place)
         for name, environment in (("exporter", arguments.exporter), ("toolkit", arguments.toolkit)):
             (self.place / "out" / name).symlink_to(environment.absolute())
-        # ssh HOST COMMAND, as rsync calls it: what the host would run is run in the board's directory.
+        # ssh [-l USER] HOST COMMAND, as rsync calls it: what the host would run is run in the board's directory.
         remote = shims / "ssh"
-        remote.write_text(f'#!/bin/bash\nshift\ncd "{self.board}" && exec bash -c "$*"\n')
+        remote.write_text(f'#!/bin/bash\n[[ $1 == -l ]] && shift 2\nshift\ncd "{self.board}" && exec bash -c "$*"\n')
         remote.chmod(0o755)
         self.environment = os.environ | {
-            "PATH": f"{shims}:{ROOT / 'target/release'}:{os.environ['PATH']}", "CARGO_INSTALL_ROOT": str(scratch / "installed"),
+            "CARGO_TARGET_DIR": str(ROOT / "target"), "PATH": f"{shims}:{scratch / 'installed/bin'}:{ROOT / 'target/release'}:{os.environ['PATH']}", "CARGO_INSTALL_ROOT": str(scratch / "installed"),
             "ROCKSHARD_RKNNRT": str(ROOT / "target/release/librknnrt.so"), "RSYNC_RSH": str(remote), "MODEL": str(scratch / "small/diffusers")}
         self.words = {"TOOLKIT": str(arguments.toolkit.absolute()), "MODEL": str(scratch / "small-onnx")}
         self.environment.pop("BOARD", None)
@@ -139,9 +139,9 @@ class Reader:
             self.packs += 1
         words = self.words | {"PACK": str(self.scratch / f"pack-{self.packs}")}
         typed = re.sub(r"(?<![\w$])(MODEL|PACK|TOOLKIT)(?!\w)", lambda m: words[m[1]], command)
-        # cargo tells packages by their path.
+        # By the path of the checkout, cargo knows what it has built.
         if command.startswith("cargo install"):
-            folder = ROOT
+            typed = re.sub(r"--path \S*crates/cli", f"--path '{ROOT}/crates/cli'", typed)
         start = time.time()
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", typed], cwd=folder, env=self.environment, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
@@ -156,13 +156,13 @@ def main():
     parser.add_argument("--exporter", type=Path, required=True)
     parser.add_argument("--toolkit", type=Path, required=True)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        reader = Reader(Path(scratch), arguments)
-        for page in ("README.md", "docs/first-picture.md"):
+    for page in ("README.md", "docs/first-picture.md"):
+        with tempfile.TemporaryDirectory() as scratch:
+            reader = Reader(Path(scratch), arguments)
             reader.type(page)
             if not reader.run:
                 sys.exit(f"{page} has no line")
-        print(f"{reader.run} lines run")
+            print(f"{page}: {reader.run} lines run")
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ impl Toolkit {
         let threads =
             (std::thread::available_parallelism().map_or(1, usize::from) / workers).max(1);
         // The toolkit writes its own temporary files to the working directory and to TMPDIR.
-        let mut child = Command::new(&self.python)
+        let mut child = Command::new(self.interpreter()?)
             .arg(script)
             .arg(&order)
             .current_dir(folder)
@@ -236,6 +236,14 @@ impl Toolkit {
         let answer =
             fs::read(&result).ok().and_then(|text| serde_json::from_slice::<Answer>(&text).ok());
         Ok((status, text, answer, rknn))
+    }
+
+    /// The interpreter as it is started in another directory: a name is looked for in PATH, a path is where it is from here.
+    fn interpreter(&self) -> std::io::Result<PathBuf> {
+        match self.python.components().count() {
+            0 | 1 => Ok(self.python.clone()),
+            _ => std::path::absolute(&self.python),
+        }
     }
 
     fn judge(

@@ -4,6 +4,7 @@ mod common;
 
 use common::Work;
 use rockshard_manifest::{CoreId, Manifest};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -111,6 +112,18 @@ fn a_toolkit_that_hangs_or_raises_is_named() {
     let left: Vec<_> =
         std::fs::read_dir(work.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["count"], "nothing but the double's own file is left");
+}
+
+#[test]
+fn the_interpreter_is_where_its_path_says_from_here() {
+    let work = Work::new();
+    std::fs::create_dir(work.path("env")).unwrap();
+    std::fs::write(work.path("env/python"), "#!/bin/sh\nexec python3 \"$@\"\n").unwrap();
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(work.path("env/python"), executable).unwrap();
+    let output = convert(&work, "", &["--rknn-python", "env/python"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(compiled(&work), 3);
 }
 
 #[test]
