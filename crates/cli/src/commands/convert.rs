@@ -78,10 +78,12 @@ pub fn run(args: &ConvertArgs, out: &Output) -> Result<ExitCode> {
 /// Say of networks of Stable Diffusion that `generate` will not draw with, and why. A batch is for streams.
 fn warn_of_no_pictures(args: &ConvertArgs, manifest: &Manifest) -> Result<()> {
     let draws = |m: &Model| matches!(m.role, Role::TextEncoder | Role::Unet | Role::VaeDecoder);
-    if args.model.is_dir() && args.batch == 1 && manifest.models.iter().any(draws) {
-        if let Some(problem) = drawing_problem(&Pack::open(&args.out)?) {
-            tracing::warn!("`generate` will refuse this pack: {problem}");
-        }
+    if args.model.is_dir()
+        && args.batch == 1
+        && manifest.models.iter().any(draws)
+        && let Some(problem) = drawing_problem(&Pack::open(&args.out)?)
+    {
+        tracing::warn!("`generate` will refuse this pack: {problem}");
     }
     Ok(())
 }
