@@ -34,31 +34,38 @@ fn type_it(work: &Path, command: &str, model: &Path) {
     assert!(output.status.success(), "{line}\n{error}");
 }
 
-#[test]
-fn commands_of_a_plan_work_when_they_are_typed() {
+/// Convert a model, type all that the plans for these aims say, and plan the packs that were made so.
+fn commands_work(model: &Path, options: &[&str], aims: &[&str], made: &[&str]) {
     let work = Work::new();
-    let root = work.path("");
-    for (i, (model, options, aims)) in [
-        (model(), &[][..], &["latency", "throughput", "memory"][..]),
-        (model(), &["--placement", "split"], &["latency", "throughput"]),
-        (captioner(), &["--shards", "block"], &["latency", "throughput", "memory"]),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        // A name that a shell takes apart if it is not quoted.
-        let pack = work.path(&format!("my pack {i}"));
-        let args = ["convert", model.to_str().unwrap(), "--out", pack.to_str().unwrap(), "--quiet"];
-        rockshard(&[&args[..], options].concat()).success();
-        for aim in aims {
-            for command in apply(&pack, aim) {
-                type_it(&root, &command, &model);
-            }
+    // A name that a shell takes apart if it is not quoted.
+    let pack = work.path("my pack");
+    let args = ["convert", model.to_str().unwrap(), "--out", pack.to_str().unwrap(), "--quiet"];
+    rockshard(&[&args[..], options].concat()).success();
+    for aim in aims {
+        for command in apply(&pack, aim) {
+            type_it(&work.path(""), &command, model);
         }
     }
-    for made in ["my pack 0-split", "my pack 0-replicate", "my pack 0-small", "my pack 2-split"] {
+    for made in made {
         rockshard(&["plan", work.path(made).to_str().unwrap()]).success();
     }
+}
+
+#[test]
+fn commands_of_a_plan_work_when_they_are_typed() {
+    let made = ["my pack-split", "my pack-replicate", "my pack-small"];
+    commands_work(&model(), &[], &["latency", "throughput", "memory"], &made);
+}
+
+#[test]
+fn commands_for_a_divided_pack_work_when_they_are_typed() {
+    commands_work(&model(), &["--placement", "split"], &["latency", "throughput"], &[]);
+}
+
+#[test]
+fn commands_for_a_captioner_work_when_they_are_typed() {
+    let aims = ["latency", "throughput", "memory"];
+    commands_work(&captioner(), &["--shards", "block"], &aims, &["my pack-split"]);
 }
 
 /// A pack that has what the aim asks for is not to be converted again.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const PACKS: u64 = 16;
 const ROUNDS: u64 = 500;
 /// Rounds at once; they divide a tenth of all.
-const TOGETHER: u64 = 5;
+const TOGETHER: u64 = 10;
 const THREADS: u64 = 4;
 const RUNS_PER_THREAD: u64 = 5;
 const RUNS: u64 = ROUNDS * THREADS * RUNS_PER_THREAD;

@@ -10,7 +10,7 @@ use rockshard_tensor::DType;
 use serde_json::{Value, json};
 
 fn schema() -> Value {
-    serde_json::from_str(include_str!("../../../shards/manifest.schema.json")).unwrap()
+    serde_json::from_str(include_str!("../../shards/manifest.schema.json")).unwrap()
 }
 
 fn fits(manifest: &Value) -> bool {
