@@ -38,6 +38,7 @@ fn measure(work: &Path, args: &[&str], codes: &[i32]) {
 }
 
 #[test]
+#[ignore = "a quarter of a minute and more: .ci/run asks for it"]
 fn lines_about_a_diffusion_model_fit() {
     let work = Work::new();
     for (i, options) in CONVERSIONS.iter().enumerate() {
@@ -75,6 +76,7 @@ fn lines_of_bench_fit() {
 }
 
 #[test]
+#[ignore = "a quarter of a minute and more: .ci/run asks for it"]
 fn lines_about_a_vision_language_model_fit() {
     let work = Work::new();
     let (root, image) = (work.path(""), picture());
