@@ -1,6 +1,7 @@
 //! Reading image files that people bring: PNG, JPEG and WebP, upright, whole, and not too large.
 
 mod jpeg;
+mod png;
 mod webp;
 
 pub use image::DynamicImage;
@@ -25,6 +26,9 @@ pub enum ImageFileError {
     /// A WebP with a chunk that reaches beyond the file.
     #[error("the WebP is cut off or damaged: a chunk reaches beyond its {0} bytes")]
     WebPCutOff(usize),
+    /// A PNG whose palette is damaged.
+    #[error("the PNG's palette is damaged: it ends within a colour, or has more than 256")]
+    Palette,
     /// Damaged, cut off, or of another format.
     #[error("{0}")]
     Decode(String),
@@ -50,6 +54,9 @@ pub fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageFileError> {
     }
     if webp::is_cut_off(bytes) {
         return Err(ImageFileError::WebPCutOff(bytes.len()));
+    }
+    if png::has_damaged_palette(bytes) {
+        return Err(ImageFileError::Palette);
     }
     let failed = |e: image::ImageError| ImageFileError::Decode(e.to_string());
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();

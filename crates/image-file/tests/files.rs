@@ -4,6 +4,7 @@ use image::codecs::webp::WebPEncoder;
 use image::{DynamicImage, ExtendedColorType, ImageFormat, RgbImage};
 use rockshard_image_file::{ImageFileError, decode};
 use std::io::Cursor;
+use std::path::Path;
 
 const RED: [u8; 3] = [200, 30, 40];
 const BLUE: [u8; 3] = [20, 40, 220];
@@ -100,4 +101,21 @@ fn a_webp_chunk_is_as_long_as_the_file_at_most() {
     bytes[4..8].copy_from_slice(&(length as u32 - 8).to_le_bytes());
     let refused = decode(&bytes).unwrap_err();
     assert!(matches!(refused, ImageFileError::WebPCutOff(found) if found == length), "{refused}");
+}
+
+/// A palette of half a colour, and one of more colours than there are indices.
+#[test]
+fn a_damaged_palette_is_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/picture");
+    let half = std::fs::read(folder.join("half_a_colour.png")).unwrap();
+    let whole = std::fs::read(folder.join("palette.png")).unwrap();
+    let at = whole.windows(4).position(|w| w == b"PLTE").unwrap();
+    let mut large = whole.clone();
+    large.splice(at - 4..at, (257 * 3u32).to_be_bytes());
+    large.splice(at + 4..at + 4, [0; 257 * 3]);
+    for bytes in [half, large] {
+        let refused = decode(&bytes).unwrap_err();
+        assert!(matches!(refused, ImageFileError::Palette), "{refused}");
+    }
+    assert!(decode(&whole).is_ok());
 }
