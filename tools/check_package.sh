@@ -8,10 +8,9 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git ls-files -z | xargs -0 cp --parents -t "$copy"
 sed -i 's/^publish = false$/publish = ["crates-io"]/' "$copy/Cargo.toml"
-target=$PWD/target/package-check
-# What cargo has kept of packages of before has the same versions, and would be taken for these.
+# What cargo has kept, or built, of packages of before has the same versions, and would be taken for these.
 rm -rf "${CARGO_HOME:-$HOME/.cargo}"/registry/{src,cache}/*/rockshard-[0-9a-z]*
 cd "$copy"
 # The command, the benches and the check through rknn-rs are no libraries that anybody needs.
-CARGO_TARGET_DIR=$target cargo package --locked --allow-dirty --workspace --exclude rockshard-cli --exclude rockshard-benches \
+CARGO_TARGET_DIR=$copy/target cargo package --locked --allow-dirty --workspace --exclude rockshard-cli --exclude rockshard-benches \
   --exclude rockshard-rknn-rs-check "$@"
