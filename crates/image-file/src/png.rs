@@ -13,7 +13,7 @@ pub(super) fn has_damaged_palette(bytes: &[u8]) -> bool {
     let Some(mut rest) = bytes.strip_prefix(SIGNATURE) else { return false };
     while let Some((&[a, b, c, d, ref name @ ..], after)) = rest.split_first_chunk::<HEADER>() {
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if name == b"PLTE" && (length % COLOUR != 0 || length > MOST_COLOURS * COLOUR) {
+        if name == b"PLTE" && (!length.is_multiple_of(COLOUR) || length > MOST_COLOURS * COLOUR) {
             return true;
         }
         let Some(next) = length.checked_add(CHECK).and_then(|end| after.get(end..)) else {
