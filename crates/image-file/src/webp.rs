@@ -4,6 +4,10 @@
 const HEADER: usize = 8;
 /// Where the chunks begin: behind "RIFF", the file's length and "WEBP".
 const CHUNKS: usize = 12;
+/// The first chunk of files that have metadata.
+const EXTENDED: &[u8] = b"VP8X";
+/// Bytes behind the file's own end in which the decoder still looks for chunks of such a file.
+const BEYOND: usize = 10;
 
 /// Whether bytes begin like a WebP file and one of its chunks reaches beyond them (RFC 9649, section 2.3). What follows the length that the
 /// file says of itself is none of its chunks.
@@ -13,7 +17,8 @@ pub(super) fn is_cut_off(bytes: &[u8]) -> bool {
     else {
         return false;
     };
-    let end = (u32::from_le_bytes([a, b, c, d]) as usize).saturating_add(HEADER);
+    let beyond = if bytes[CHUNKS..].starts_with(EXTENDED) { BEYOND } else { 0 };
+    let end = (u32::from_le_bytes([a, b, c, d]) as usize).saturating_add(HEADER + beyond);
     let mut at = CHUNKS;
     while at < end
         && let Some(&[_, _, _, _, a, b, c, d]) = bytes.get(at..).and_then(<[u8]>::first_chunk)

@@ -119,3 +119,12 @@ fn a_damaged_palette_is_refused() {
     }
     assert!(decode(&whole).is_ok());
 }
+
+/// The decoder looks for metadata a little behind the file's own end.
+#[test]
+fn a_webp_chunk_behind_the_end_is_as_long_as_the_file_at_most() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/picture");
+    let bytes = std::fs::read(seeds.join("chunk_behind_the_end.webp")).unwrap();
+    let refused = decode(&bytes).unwrap_err();
+    assert!(matches!(refused, ImageFileError::WebPCutOff(_)), "{refused}");
+}
