@@ -10,7 +10,7 @@ const EXTENDED: &[u8] = b"VP8X";
 const BEYOND: usize = 10;
 
 /// Whether bytes begin like a WebP file and one of its chunks reaches beyond them (RFC 9649, section 2.3). What follows the length that the
-/// file says of itself is none of its chunks.
+/// file says of itself is none of its chunks, but where its decoder takes it for one.
 pub(super) fn is_cut_off(bytes: &[u8]) -> bool {
     let Some(&[b'R', b'I', b'F', b'F', a, b, c, d, b'W', b'E', b'B', b'P']) =
         bytes.first_chunk::<CHUNKS>()
