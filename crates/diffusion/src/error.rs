@@ -115,6 +115,14 @@ pub enum Error {
         /// Bytes it has.
         found: usize,
     },
+    /// A mask of another size than its picture.
+    #[error("the mask is {}x{}, its picture {}x{}; both must have the same size", mask[0], mask[1], picture[0], picture[1])]
+    Mask {
+        /// Width and height of the mask.
+        mask: [u32; 2],
+        /// Width and height of the picture.
+        picture: [u32; 2],
+    },
     /// Settings of a stream that cannot be.
     #[error("{0}")]
     Settings(String),

@@ -1,7 +1,10 @@
 //! Finished pictures.
 
+mod exif;
 mod jpeg;
 mod png;
+mod readable;
+mod webp;
 
 use ::image::{RgbImage, imageops};
 use rockshard_image_file::ImageFileError;
@@ -74,6 +77,9 @@ pub enum PictureError {
     /// JPEG encoding failed.
     #[error("the picture cannot be encoded as JPEG: {0}")]
     EncodeJpeg(String),
+    /// WebP encoding failed.
+    #[error("the picture cannot be encoded as WebP: {0}")]
+    EncodeWebP(String),
     /// The bytes are not a picture in a supported format.
     #[error("not a picture that can be read: {0}")]
     Decode(#[from] ImageFileError),
@@ -100,6 +106,16 @@ impl Picture {
         let expected = self.bytes_of_size();
         if expected == 0 || found != expected {
             return Err(crate::Error::InitialPicture { width, height, expected, found });
+        }
+        Ok(())
+    }
+
+    /// Check that it has pixels, and the bytes they take.
+    fn check_size(&self) -> Result<(), PictureError> {
+        let (width, height, found) = (self.width, self.height, self.rgb.len());
+        let expected = self.bytes_of_size();
+        if expected == 0 || found != expected {
+            return Err(PictureError::Size { width, height, expected, found });
         }
         Ok(())
     }
@@ -149,7 +165,15 @@ impl Picture {
         png::encode(self)
     }
 
-    /// As a JPEG file, of a quality from 1 to 100.
+    /// As a WebP file, without loss; the parameters to read are in its EXIF `UserComment`.
+    ///
+    /// # Errors
+    /// A picture that has not the bytes its size takes.
+    pub fn to_webp(&self) -> Result<Vec<u8>, PictureError> {
+        webp::encode(self)
+    }
+
+    /// As a JPEG file, of a quality from 1 to 100; the parameters to read are in its EXIF `UserComment`.
     ///
     /// # Errors
     /// A picture that has not the bytes its size takes.
@@ -163,7 +187,15 @@ impl Picture {
     /// # Errors
     /// Bytes that are damaged, cut off, of an unsupported format, or too large to decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PictureError> {
-        let image = rockshard_image_file::decode(bytes)?;
+        Picture::from_bytes_within(bytes, rockshard_image_file::MOST_PIXELS)
+    }
+
+    /// Decode a file as [`Picture::from_bytes`] does, of at most `most` pixels.
+    ///
+    /// # Errors
+    /// As [`Picture::from_bytes`].
+    pub fn from_bytes_within(bytes: &[u8], most: u64) -> Result<Self, PictureError> {
+        let image = rockshard_image_file::decode_within(bytes, most)?;
         let rgb = image.into_rgb8();
         let parameters = png::parameters(bytes);
         Ok(Picture { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw(), parameters })

@@ -1,6 +1,6 @@
 //! What is asked of a pipeline, and what it tells and gives.
 
-use crate::{Picture, SamplerName};
+use crate::{Mask, Picture, SamplerName};
 
 /// Most pictures one request may ask for.
 pub const MAX_COUNT: u32 = 256;
@@ -28,6 +28,8 @@ pub struct Request {
     pub initial: Option<InitialPicture>,
     /// Sampler; `None` is the one that the model's scheduler names.
     pub sampler: Option<SamplerName>,
+    /// How often unfinished pictures are shown on the way: decoded as the model guesses them then. Each time costs a decoding.
+    pub previews: u32,
 }
 
 impl Default for Request {
@@ -43,6 +45,7 @@ impl Default for Request {
             count: 1,
             initial: None,
             sampler: None,
+            previews: 0,
         }
     }
 }
@@ -54,10 +57,12 @@ pub struct InitialPicture {
     pub picture: Picture,
     /// How much may change: above 0, and 1 leaves least of the picture.
     pub strength: f64,
+    /// Where it may change; `None` is everywhere.
+    pub mask: Option<Mask>,
 }
 
 /// How far a request has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DrawProgress {
     /// The prompt is encoded.
     Prompt {
@@ -70,6 +75,13 @@ pub enum DrawProgress {
         done: usize,
         /// Steps in all.
         total: usize,
+    },
+    /// Unfinished pictures, as many as were asked for.
+    Preview {
+        /// How often they were shown before.
+        index: u32,
+        /// By ascending seed.
+        pictures: Vec<Picture>,
     },
     /// The pictures are decoded.
     Decoded,

@@ -113,24 +113,63 @@ impl Sampler {
         }
     }
 
-    /// A clean latent with noise of the level that a run starts from.
+    /// A clean latent with noise of the level that a run has before step `index`; behind its last step there is none.
     ///
     /// # Errors
     /// Noise of another length.
     pub fn noised(
         &self,
         run: &Run,
+        index: usize,
         clean: &[f32],
         noise: &[f32],
     ) -> Result<Vec<f32>, SamplerError> {
-        let (signal, sigma) = match &run.steps {
-            Steps::Lcm(timesteps) => return self.lcm.add_noise(timesteps[0], clean, noise),
-            Steps::Euler(sigmas, _) => (1.0, sigmas[0]),
-            Steps::Dpm(steps) => steps.levels(0),
-            Steps::Tcd(_) | Steps::Ddim(_) | Steps::Pndm(_) => self.levels(run.timesteps[0] as i64),
-        };
         lcm::same_length("the noise", clean, noise)?;
+        if index >= run.timesteps.len() {
+            return Ok(clean.to_vec());
+        }
+        if let Steps::Lcm(timesteps) = &run.steps {
+            return self.lcm.add_noise(timesteps[index], clean, noise);
+        }
+        let (signal, sigma) = self.levels_of(run, index);
         Ok(combined([(signal, clean), (sigma, noise)]))
+    }
+
+    /// The clean latent that the U-Net's output at a step stands for.
+    ///
+    /// # Errors
+    /// An index out of range, or an output of another length.
+    pub fn guess(
+        &self,
+        run: &Run,
+        index: usize,
+        output: &[f32],
+        latent: &[f32],
+    ) -> Result<Vec<f32>, SamplerError> {
+        let steps = run.timesteps.len();
+        if index >= steps {
+            return Err(SamplerError::Index { index, steps });
+        }
+        lcm::same_length("the U-Net's output", latent, output)?;
+        if let Steps::Lcm(timesteps) = &run.steps {
+            return Ok(self.lcm.step(timesteps, index, output, latent, latent)?.denoised);
+        }
+        let (signal, sigma) = self.levels_of(run, index);
+        // Latents whose signal is whole are scaled to those of a share first.
+        let norm = (signal * signal + sigma * sigma).sqrt();
+        let [of_latent, of_output] = self.clean((signal / norm, sigma / norm));
+        Ok(combined([(of_latent / norm, latent), (of_output, output)]))
+    }
+
+    /// Factors of signal and noise in a latent before a step.
+    fn levels_of(&self, run: &Run, index: usize) -> (f64, f64) {
+        match &run.steps {
+            Steps::Euler(sigmas, _) => (1.0, sigmas[index]),
+            Steps::Dpm(steps) => steps.levels(index),
+            Steps::Lcm(_) | Steps::Tcd(_) | Steps::Ddim(_) | Steps::Pndm(_) => {
+                self.levels(run.timesteps[index] as i64)
+            }
+        }
     }
 
     /// A latent as the U-Net takes it at a step.

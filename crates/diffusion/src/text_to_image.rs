@@ -2,9 +2,10 @@
 
 use crate::noise::{START, standard_normal};
 use crate::{
-    ClipTokenizer, Conditioner, Conditioning, DrawProgress, Error, Generated, History, MAX_COUNT,
-    Networks, Parameters, Picture, PictureCodec, PipelineConfig, Request, Row, Rows, Sampler,
-    SamplerConfig, SamplerError, SamplerName, TensorMap, classifier_free,
+    ClipTokenizer, Conditioner, Conditioning, DrawProgress, Error, Generated, History,
+    InitialPicture, MAX_COUNT, Networks, Parameters, Picture, PictureCodec, PipelineConfig,
+    Request, Row, Rows, Sampler, SamplerConfig, SamplerError, SamplerName, TensorMap,
+    classifier_free,
 };
 use rockshard_tensor::Tensor;
 use std::ops::ControlFlow;
@@ -26,6 +27,15 @@ enum Guide {
     Direct { prompt: TensorMap, guidance: Option<Tensor> },
     /// Classifier-free guidance: a row with the negative prompt and one with the prompt for each picture.
     ClassifierFree { prompt: TensorMap, negative: TensorMap, scale: f32 },
+}
+
+/// What stays of a picture that only part of changes.
+struct Kept {
+    /// For each latent value, how much of it may change, 0 to 1.
+    change: Vec<f32>,
+    clean: Vec<f32>,
+    /// Of each picture.
+    noise: Vec<Vec<f32>>,
 }
 
 impl TextToImage {
@@ -76,7 +86,7 @@ impl TextToImage {
         progress: &mut dyn FnMut(DrawProgress) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
         self.check(request)?;
-        let mut report = |p| {
+        let mut report = |p: DrawProgress| {
             if progress(p).is_break() { Err(Error::Cancelled) } else { Ok(()) }
         };
         let strength = request.initial.as_ref().map_or(1.0, |initial| initial.strength);
@@ -90,19 +100,36 @@ impl TextToImage {
         let values = self.rows.latent_shape().iter().product();
         let noise = |seed: u64, step: u32| standard_normal(seed, 0, step, values);
         let mut latents: Vec<Vec<f32>> = seeds.iter().map(|&seed| noise(seed, START)).collect();
-        match &request.initial {
+        let kept = match &request.initial {
             Some(initial) => {
                 let clean = self.pictures.encode(&initial.picture)?;
+                let kept = initial.mask.as_ref().map(|mask| {
+                    let (clean, noise) = (clean.clone(), latents.clone());
+                    Kept { change: mask.of_latent(self.rows.latent_shape()), clean, noise }
+                });
                 for latent in &mut latents {
-                    *latent = sampler.noised(&run, &clean, latent)?;
+                    *latent = sampler.noised(&run, 0, &clean, latent)?;
                 }
+                kept
             }
-            None => latents.iter_mut().flatten().for_each(|v| *v *= run.start as f32),
-        }
+            None => {
+                latents.iter_mut().flatten().for_each(|v| *v *= run.start as f32);
+                None
+            }
+        };
+        let shown = preview_steps(run.timesteps.len(), request.previews);
         let mut histories = vec![History::default(); latents.len()];
         for (index, &timestep) in run.timesteps.iter().enumerate() {
             let scaled: Vec<_> = latents.iter().map(|l| sampler.scaled(&run, index, l)).collect();
             let predictions = self.predict(&scaled, timestep, &guide)?;
+            if let Some(at) = shown.iter().position(|&step| step == index) {
+                let guess = |(latent, output): (&Vec<f32>, &Vec<f32>)| {
+                    sampler.guess(&run, index, output, latent)
+                };
+                let guesses = latents.iter().zip(&predictions).map(guess);
+                let pictures = self.pictures.decode(guesses.collect::<Result<_, _>>()?)?;
+                report(DrawProgress::Preview { index: at as u32, pictures })?;
+            }
             let runs = latents.iter_mut().zip(&mut histories).zip(&predictions).zip(&seeds);
             for (((latent, history), output), &seed) in runs {
                 let fresh = match sampler.needs_noise(&run, index) {
@@ -111,9 +138,18 @@ impl TextToImage {
                 };
                 *latent = sampler.step(&run, index, history, output, latent, &fresh)?;
             }
+            if let Some(kept) = &kept {
+                for (latent, noise) in latents.iter_mut().zip(&kept.noise) {
+                    let own = sampler.noised(&run, index + 1, &kept.clean, noise)?;
+                    blend(latent, &own, &kept.change);
+                }
+            }
             report(DrawProgress::Step { done: index + 1, total: run.timesteps.len() })?;
         }
-        let pictures = self.pictures.decode(latents)?;
+        let mut pictures = self.pictures.decode(latents)?;
+        if let Some(InitialPicture { picture, mask: Some(mask), .. }) = &request.initial {
+            pictures.iter_mut().for_each(|drawn| mask.compose(picture, drawn));
+        }
         report(DrawProgress::Decoded)?;
         let signed = |(picture, &seed)| {
             let parameters = Some(self.parameters(request, seed, sampler.name()));
@@ -131,7 +167,7 @@ impl TextToImage {
             return Err(Error::Guidance(request.guidance));
         }
         self.pictures.check_size(request.width, request.height)?;
-        request.initial.as_ref().map_or(Ok(()), |initial| initial.picture.check())
+        request.initial.as_ref().map_or(Ok(()), InitialPicture::check)
     }
 
     fn guide(&self, request: &Request) -> Result<(Guide, usize), Error> {
@@ -204,5 +240,33 @@ impl TextToImage {
             strength: request.initial.as_ref().map(|initial| initial.strength),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+/// Take a latent where it may change, and what it was elsewhere.
+fn blend(latent: &mut [f32], own: &[f32], change: &[f32]) {
+    for ((value, own), change) in latent.iter_mut().zip(own).zip(change) {
+        *value = own + (*value - own) * change;
+    }
+}
+
+/// Steps at which unfinished pictures are shown, ascending: spread evenly over those that are not the last one.
+fn preview_steps(steps: usize, previews: u32) -> Vec<usize> {
+    let before_last = steps.saturating_sub(1);
+    let previews = (previews as usize).min(before_last);
+    (0..previews).map(|i| (i + 1) * before_last / previews - 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::preview_steps;
+
+    #[test]
+    fn previews_are_spread_over_the_steps_before_the_last() {
+        assert_eq!(preview_steps(4, 3), [0, 1, 2]);
+        assert_eq!(preview_steps(20, 3), [5, 11, 18]);
+        assert_eq!(preview_steps(4, 1), [2]);
+        assert_eq!(preview_steps(1, 3), [0usize; 0]);
+        assert_eq!(preview_steps(3, 9), [0, 1]);
     }
 }

@@ -5,9 +5,9 @@ mod fake;
 use fake::{Fake, mean};
 use rockshard_diffusion::noise::{START, standard_normal};
 use rockshard_diffusion::{
-    ClipTokenizer, Conditioner, DrawProgress, Error, Generated, InitialPicture, LcmSampler,
-    Networks, Picture, PictureCodec, PipelineConfig, Request, Row, Rows, SamplerConfig, TensorMap,
-    TextToImage, guidance_embedding, mix,
+    ClipTokenizer, Conditioner, DrawProgress, Error, Generated, InitialPicture, LcmSampler, Mask,
+    Networks, Picture, PictureCodec, PipelineConfig, Request, Row, Rows, SamplerConfig,
+    SamplerName, TensorMap, TextToImage, guidance_embedding, mix,
 };
 use rockshard_manifest::Role;
 use rockshard_tensor::Tensor;
@@ -137,7 +137,11 @@ fn guidance_without_an_input_takes_the_negative_prompt() {
 fn a_picture_can_be_the_start() {
     let initial = |value: u8, strength| {
         let picture = Picture { width: 10, height: 20, rgb: vec![value; 600], parameters: None };
-        Request { initial: Some(InitialPicture { picture, strength }), steps: 2, ..request() }
+        Request {
+            initial: Some(InitialPicture { picture, strength, mask: None }),
+            steps: 2,
+            ..request()
+        }
     };
     let dark = run(&lcm_networks(), &initial(0, 0.2)).unwrap().pictures.remove(0);
     let light = run(&lcm_networks(), &initial(255, 0.2)).unwrap().pictures.remove(0);
@@ -288,4 +292,64 @@ fn the_configuration_must_fit_the_network() {
         error.to_string(),
         "unet: timestep_cond has 64 values, but sampler.json has time_cond_proj_dim 256"
     );
+}
+
+#[test]
+fn what_a_mask_keeps_stays_as_it_was() {
+    let picture = Picture {
+        width: 32,
+        height: 32,
+        rgb: (0..32 * 32 * 3).map(|i| (i % 251) as u8).collect(),
+        parameters: None,
+    };
+    let right = |i: usize| i % 32 >= 16;
+    let mask = |change: fn(usize) -> bool| {
+        Mask::new(32, 32, (0..32 * 32).map(|i| if change(i) { 255 } else { 0 }).collect())
+    };
+    let draw = |mask: Option<Mask>, sampler| {
+        let initial = InitialPicture { picture: picture.clone(), strength: 1.0, mask };
+        let request = Request { initial: Some(initial), sampler, ..request() };
+        run(&lcm_networks(), &request).unwrap().pictures.remove(0).rgb
+    };
+    for sampler in [None, Some(SamplerName::Euler), Some(SamplerName::DpmKarras)] {
+        let all = draw(None, sampler);
+        assert_eq!(draw(mask(|_| true), sampler), all, "{sampler:?}: everything may change");
+        assert_eq!(draw(mask(|_| false), sampler), picture.rgb, "{sampler:?}: nothing may");
+        let half = draw(mask(|i| i % 32 >= 16), sampler);
+        for (i, (new, old)) in half.iter().zip(&picture.rgb).enumerate() {
+            assert!(right(i / 3) || new == old, "{sampler:?}: byte {i} of the left half changed");
+        }
+        assert!((0..half.len()).any(|i| right(i / 3) && half[i] != picture.rgb[i]));
+    }
+    let small = Mask::new(16, 32, vec![255; 16 * 32]);
+    let initial = InitialPicture { picture: picture.clone(), strength: 1.0, mask: small };
+    let refused = run(&lcm_networks(), &Request { initial: Some(initial), ..request() });
+    let said = refused.unwrap_err().to_string();
+    assert_eq!(said, "the mask is 16x32, its picture 32x32; both must have the same size");
+    assert!(Mask::new(2, 2, vec![0; 3]).is_none() && Mask::new(0, 2, vec![]).is_none());
+}
+
+#[test]
+fn unfinished_pictures_are_shown_and_cost_nothing_else() {
+    for sampler in [None, Some(SamplerName::Euler), Some(SamplerName::Ddim)] {
+        let request = Request { previews: 3, count: 2, sampler, ..request() };
+        let mut shown = Vec::new();
+        let mut tell = |progress| {
+            if let DrawProgress::Preview { index, pictures } = progress {
+                shown.push((index, pictures));
+            }
+            ControlFlow::Continue(())
+        };
+        let drawn = driver(&lcm_networks()).unwrap().generate(&request, &mut tell).unwrap();
+        let plain = run(&lcm_networks(), &Request { previews: 0, ..request }).unwrap();
+        assert_eq!(drawn, plain, "{sampler:?}");
+        assert_eq!(shown.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(shown.iter().all(|s| s.1.len() == 2));
+        // They come nearer to what is drawn.
+        let far = |pictures: &[Picture]| {
+            let pairs = pictures[0].rgb.iter().zip(&drawn.pictures[0].rgb);
+            pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+        };
+        assert!(far(&shown[2].1) <= far(&shown[0].1), "{sampler:?}");
+    }
 }

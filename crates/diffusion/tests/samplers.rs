@@ -59,7 +59,7 @@ fn runs_equal_diffusers() {
             assert!((found - expected).abs() < 2e-3, "{}: {:?}", label(), run.timesteps);
         }
         assert!((run.start / case.start - 1.0).abs() < 1e-5, "{}: {}", label(), run.start);
-        let mut latent = sampler.noised(&run, &case.clean, &case.noise).unwrap();
+        let mut latent = sampler.noised(&run, 0, &case.clean, &case.noise).unwrap();
         let mut worst = difference(&latent, &case.noised);
         let mut history = History::default();
         // Our own latent is carried on, so that the difference of the last step is that of a whole run.

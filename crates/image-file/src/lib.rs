@@ -34,13 +34,15 @@ pub enum ImageFileError {
     Decode(String),
     /// More pixels than are taken.
     #[error(
-        "it is {width}x{height}; at most {LONGEST_SIDE} pixels a side and {MOST_PIXELS} in all are read: make it smaller"
+        "it is {width}x{height}; at most {LONGEST_SIDE} pixels a side and {most} in all are read: make it smaller"
     )]
     TooLarge {
         /// Pixels in a row.
         width: u32,
         /// Rows.
         height: u32,
+        /// The most pixels that are read.
+        most: u64,
     },
 }
 
@@ -49,6 +51,15 @@ pub enum ImageFileError {
 /// # Errors
 /// Bytes that are damaged, cut off or of another format, and images that are too large.
 pub fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageFileError> {
+    decode_within(bytes, MOST_PIXELS)
+}
+
+/// Read a file as [`decode`] does, of at most `most` pixels, and never more than [`MOST_PIXELS`].
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within(bytes: &[u8], most: u64) -> Result<DynamicImage, ImageFileError> {
+    let most = most.min(MOST_PIXELS);
     if bytes.is_empty() {
         return Err(ImageFileError::Empty);
     }
@@ -64,8 +75,8 @@ pub fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageFileError> {
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
-    if width.max(height) > LONGEST_SIDE || pixels > MOST_PIXELS {
-        return Err(ImageFileError::TooLarge { width, height });
+    if width.max(height) > LONGEST_SIDE || pixels > most {
+        return Err(ImageFileError::TooLarge { width, height, most });
     }
     if jpeg::is_cut_off(bytes) {
         return Err(ImageFileError::CutOff(bytes.len()));

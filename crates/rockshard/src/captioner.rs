@@ -9,7 +9,7 @@ mod words;
 use crate::{Error, pick_mode};
 pub use conversation::{Answer, Conversation, Times};
 use rockshard_manifest::{Companion, Family, Model, Role};
-use rockshard_pack::{Mode, Pack};
+use rockshard_pack::{Footprint, Mode, Pack};
 use rockshard_runtime::{Cores, Incident, LoadedPack};
 use rockshard_vlm::{ImageProcessor, LanguageModel, Prompter};
 pub use seeing::picture_inputs;
@@ -96,6 +96,11 @@ impl Captioner {
     /// The language model.
     pub(crate) fn language(&self) -> &Arc<LanguageModel> {
         &self.language
+    }
+
+    /// The modelled device memory that it takes.
+    pub fn footprint(&self) -> Footprint {
+        self.loaded.footprint()
     }
 
     /// Faults that were met while the pack was loaded, and what was done about each.

@@ -98,8 +98,8 @@ pub use rockshard_cost::Rk3588;
 pub use rockshard_devices::{DeviceDefaults, DeviceName, open as open_devices};
 pub use rockshard_diffusion::stream::{CfgType, FrameSource, Settings, Similarity, StreamConfig};
 pub use rockshard_diffusion::{
-    DrawProgress, InitialPicture, Parameters, Picture, PictureError, PromptSyntaxError, Request,
-    SamplerName, WeightedPrompt,
+    DrawProgress, Error as DrawingError, InitialPicture, MAX_COUNT, Mask, NetworkError, Parameters,
+    Picture, PictureError, PromptSyntaxError, Request, SamplerError, SamplerName, WeightedPrompt,
 };
 pub use rockshard_manifest::{
     AttentionTiling, Companion, CoreId, Family, ImportCheck, LanguageConversion, Manifest, Model,
@@ -108,7 +108,7 @@ pub use rockshard_manifest::{
 pub use rockshard_pack::{Devices, Footprint, Mode, Pack, PackError, Variant};
 pub use rockshard_runtime::{
     Action, Cancel, Client, Cores, CoresOptions, Event, Incident, LoadedPack, Observer, Outcome,
-    Priority, RunOptions, RuntimeError, Ticket, Trace,
+    Priority, RunOptions, RuntimeError, ShardRun, Ticket, Trace,
 };
 pub use rockshard_tensor::{DType, Tensor};
 pub use rockshard_validation::{
@@ -116,7 +116,9 @@ pub use rockshard_validation::{
     RecordedLogits, Remedy, Report, ReportExtras, TensorReport, ValidateProgress, ValidationError,
     Verdict, Words, random_inputs, validate_golden, write_report,
 };
-pub use rockshard_vlm::{End, ImageError, LanguageError, Rgb, Sampling, WeightBits};
+pub use rockshard_vlm::{
+    End, ImageError, LanguageError, PromptError, Rgb, Sampling, SamplingError, Speaker, WeightBits,
+};
 pub use stream::{
     GROUPS_BESIDE_CORES, QueueOptions, Stream, StreamFrame, StreamModel, StreamOptions,
     StreamStats, Vae,

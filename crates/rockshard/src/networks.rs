@@ -6,6 +6,7 @@ mod batched;
 pub(crate) use batched::Batched;
 use rockshard_diffusion::{NetworkError, NetworkSpec, Networks, PendingRun};
 use rockshard_manifest::{Model, Role};
+use rockshard_pack::Footprint;
 use rockshard_runtime::{LoadedPack, RunOptions, Ticket, Trace};
 use rockshard_tensor::Tensor;
 use std::collections::BTreeMap;
@@ -31,6 +32,11 @@ impl PackNetworks {
     /// The same networks for another caller.
     pub fn for_caller(&self, options: RunOptions) -> Self {
         Self::new(self.loaded.clone(), self.sizes.clone(), options)
+    }
+
+    /// The modelled device memory of all networks.
+    pub fn footprint(&self) -> Footprint {
+        self.loaded.footprint()
     }
 
     /// What ran for this caller since this was asked last.

@@ -7,7 +7,7 @@ use rockshard_diffusion::{
     ClipTokenizer, DrawProgress, Generated, Networks, Picture, PipelineConfig, Request,
     SamplerName, TextToImage,
 };
-use rockshard_pack::{Mode, Pack};
+use rockshard_pack::{Footprint, Mode, Pack};
 use rockshard_runtime::{Cores, Incident, RunOptions, Trace};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -87,6 +87,11 @@ impl Painter {
     /// How several items go through the cores.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The modelled device memory that it takes.
+    pub fn footprint(&self) -> Footprint {
+        self.networks.footprint()
     }
 
     /// Faults that were met while the pack was loaded, and what was done about each.

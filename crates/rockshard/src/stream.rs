@@ -16,7 +16,7 @@ use rockshard_diffusion::stream::{
 };
 use rockshard_diffusion::{Conditioner, LcmSampler, Networks, Picture, PictureCodec, Rows};
 use rockshard_manifest::Role;
-use rockshard_pack::{Mode, Pack};
+use rockshard_pack::{Footprint, Mode, Pack};
 use rockshard_runtime::{Cancel, Client, Cores, Incident, RunOptions};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -147,12 +147,17 @@ impl StreamModel {
         self.tiny
     }
 
+    /// The modelled device memory that it takes.
+    pub fn footprint(&self) -> Footprint {
+        self.networks.footprint()
+    }
+
     /// Faults that were met while the pack was loaded, and what was done about each.
     pub fn incidents(&self) -> &[Incident] {
         &self.incidents
     }
 
-    /// Start a stream.
+    /// Start a stream, as a client of its own.
     ///
     /// # Errors
     /// Settings that the model cannot do, a prompt that cannot be encoded, or threads that cannot be started.
@@ -162,9 +167,22 @@ impl StreamModel {
         settings: Settings,
         queue: QueueOptions,
     ) -> Result<Stream, Error> {
-        let cancel = Cancel::default();
-        let options =
-            RunOptions { cancel: cancel.clone(), client: Client::new(), ..RunOptions::default() };
+        let options = RunOptions { client: Client::new(), ..RunOptions::default() };
+        self.prepare_with(config, settings, queue, options)
+    }
+
+    /// Start a stream whose runs have these options. When it is dropped, what they are cancelled by is used.
+    ///
+    /// # Errors
+    /// As [`StreamModel::prepare`].
+    pub fn prepare_with(
+        &self,
+        config: StreamConfig,
+        settings: Settings,
+        queue: QueueOptions,
+        options: RunOptions,
+    ) -> Result<Stream, Error> {
+        let cancel = options.cancel.clone();
         let networks = Arc::new(self.networks.for_caller(options));
         let over = single(networks.clone(), self.batch);
         let frames = Frames::prepare(self.parts.over(&over), config, settings)?;

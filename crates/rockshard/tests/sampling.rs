@@ -70,7 +70,7 @@ fn ten_steps_are_diffusers() {
         let mut fresh = noises.iter();
         let start = fresh.next().unwrap();
         let mut latent = match image {
-            true => sampler.noised(&levels, &clean, start).unwrap(),
+            true => sampler.noised(&levels, 0, &clean, start).unwrap(),
             false => start.iter().map(|v| v * levels.start as f32).collect(),
         };
         let mut history = History::default();

@@ -10,7 +10,7 @@ use crate::shared::Shared;
 use crate::{CoresOptions, Incident, RunOptions, RuntimeError, TensorMap};
 use crossbeam_channel::bounded;
 use rockshard_manifest::Model;
-use rockshard_pack::{Devices, Mode, Pack, Variant};
+use rockshard_pack::{Devices, Footprint, Mode, Pack, Variant};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -123,6 +123,13 @@ impl LoadedPack {
     /// The models.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
         self.models.iter().map(|loaded| &loaded.model)
+    }
+
+    /// The modelled device memory that they take when all of them are open.
+    pub fn footprint(&self) -> Footprint {
+        let cores = self.cores.shared().lanes.cores();
+        let each = self.models.iter().map(|m| Footprint::of(&m.model, cores, m.mode));
+        Footprint::together(&each.collect::<Vec<_>>())
     }
 
     /// The cores they run on.

@@ -26,7 +26,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<ExitCode> {
             let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
             let picture =
                 Picture::from_bytes(&bytes).with_context(|| path.display().to_string())?;
-            Some(InitialPicture { picture, strength: args.strength })
+            Some(InitialPicture { picture, strength: args.strength, mask: None })
         }
         None => None,
     };
@@ -101,6 +101,7 @@ pub fn shown(out: &Output, steps: usize) -> impl FnMut(DrawProgress) -> ControlF
                 shown.at_of("prompt encoded", 1, total);
             }
             DrawProgress::Step { done, .. } => shown.at_of("sampling", done + 1, total),
+            DrawProgress::Preview { .. } => {}
             DrawProgress::Decoded => shown.at_of("decoded", total, total),
         }
         ControlFlow::Continue(())

@@ -25,7 +25,7 @@ pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, PictureError> {
     if let Some(parameters) = &picture.parameters {
         let json =
             serde_json::to_string(parameters).map_err(|e| PictureError::Encode(e.to_string()))?;
-        for (keyword, text) in [(READABLE, readable(parameters)), (JSON, json)] {
+        for (keyword, text) in [(READABLE, parameters.readable()), (JSON, json)] {
             // tEXt is Latin-1 only, and readers disagree about its upper half.
             if text.is_ascii() {
                 writer.write_text_chunk(&TEXtChunk::new(keyword, text)).map_err(failed)?;
@@ -50,21 +50,4 @@ pub(super) fn parameters(bytes: &[u8]) -> Option<Parameters> {
         .map(|chunk| chunk.text.clone());
     let utf8 = || info.utf8_text.iter().find(|chunk| chunk.keyword == JSON)?.get_text().ok();
     serde_json::from_str(&latin.or_else(utf8)?).ok()
-}
-
-/// The parameters as people read them; control characters but line breaks become spaces.
-fn readable(p: &Parameters) -> String {
-    let mut text = p.prompt.clone();
-    if let Some(negative) = &p.negative_prompt {
-        text += &format!("\nNegative prompt: {negative}");
-    }
-    text += &format!(
-        "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
-        p.steps, p.sampler, p.guidance, p.seed, p.width, p.height, p.model
-    );
-    if let Some(strength) = p.strength {
-        text += &format!(", Denoising strength: {strength}");
-    }
-    text += &format!(", Version: rockshard {}", p.version);
-    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }

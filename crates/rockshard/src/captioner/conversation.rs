@@ -18,6 +18,8 @@ pub struct Conversation<'a> {
     options: RunOptions,
     messages: Vec<Message>,
     views: Vec<Views>,
+    /// Views of what was recalled, which the next question looks at.
+    unseen: Vec<Views>,
     /// Features of all views so far.
     features: Vec<Vec<f32>>,
     session: Session,
@@ -76,6 +78,7 @@ impl Captioner {
             options,
             messages: Vec::new(),
             views: Vec::new(),
+            unseen: Vec::new(),
             features: Vec::new(),
             session: Session::new(self.language.clone()),
             fed: Vec::new(),
@@ -85,6 +88,16 @@ impl Captioner {
 }
 
 impl Conversation<'_> {
+    /// Take in what was said elsewhere before: a message with its images. It costs time with the next question.
+    pub fn recall(&mut self, speaker: Speaker, text: &str, images: &[Rgb]) {
+        self.unseen.extend(images.iter().map(|i| self.captioner.processor.views(i)));
+        let message = match speaker {
+            Speaker::User => Message::about(images.len(), text),
+            Speaker::System | Speaker::Assistant => Message::text(speaker, text),
+        };
+        self.messages.push(message);
+    }
+
     /// Ask something about new images and all those before; `tell` is given words as they come. Only what is new costs time. Where it fails, the conversation is
     /// as it was.
     ///
@@ -99,10 +112,12 @@ impl Conversation<'_> {
     ) -> Result<Answer, Error> {
         let (messages, views) = (self.messages.len(), self.views.len());
         let seen = self.features.len();
+        let unseen = self.unseen.clone();
         let answered = self.answer(question, images, most, tell);
         if answered.is_err() {
             self.messages.truncate(messages);
             self.views.truncate(views);
+            self.unseen = unseen;
             self.features.truncate(seen);
             let kept = self.fed.len().min(self.session.tokens());
             self.forget(kept);
@@ -119,7 +134,8 @@ impl Conversation<'_> {
     ) -> Result<Answer, Error> {
         let captioner = self.captioner;
         let start = Instant::now();
-        let new: Vec<Views> = images.iter().map(|i| captioner.processor.views(i)).collect();
+        let mut new: Vec<Views> = std::mem::take(&mut self.unseen);
+        new.extend(images.iter().map(|i| captioner.processor.views(i)));
         let measured_images_us = micros(start);
         self.messages.push(Message::about(images.len(), question));
         self.views.extend(new.iter().cloned());

@@ -49,7 +49,15 @@ impl Rgb {
     /// # Errors
     /// Bytes that are damaged, cut off or of another format, and images that are too large; their size is looked at before their pixels.
     pub fn from_file(bytes: &[u8]) -> Result<Self, ImageError> {
-        let image = rockshard_image_file::decode(bytes)?;
+        Rgb::from_file_within(bytes, rockshard_image_file::MOST_PIXELS)
+    }
+
+    /// Read a file as [`Rgb::from_file`] does, of at most `most` pixels.
+    ///
+    /// # Errors
+    /// As [`Rgb::from_file`].
+    pub fn from_file_within(bytes: &[u8], most: u64) -> Result<Self, ImageError> {
+        let image = rockshard_image_file::decode_within(bytes, most)?;
         let (width, height) = (image.width() as usize, image.height() as usize);
         let bytes = if image.color().has_alpha() {
             before_white(&image)
