@@ -10,6 +10,7 @@ mod generate;
 mod inspect;
 mod plan;
 mod run;
+mod serve;
 mod stream;
 mod validate;
 mod values;
@@ -25,6 +26,7 @@ pub use generate::GenerateArgs;
 pub use inspect::InspectArgs;
 pub use plan::PlanArgs;
 pub use run::RunArgs;
+pub use serve::ServeArgs;
 pub use stream::StreamArgs;
 pub use validate::ValidateArgs;
 
@@ -94,6 +96,8 @@ pub enum Command {
     Caption(CaptionArgs),
     /// Ask a vision-language model about images, one question after the other.
     Chat(ChatArgs),
+    /// Serve pictures, streams and captions over HTTP, and a page.
+    Serve(ServeArgs),
     /// Run any pack on named inputs.
     Run(RunArgs),
     /// Compare every layer with the CPU reference; exit code 3 when one falls below the threshold.

@@ -10,5 +10,6 @@ pub mod generate;
 pub mod inspect;
 pub mod plan;
 pub mod run;
+pub mod serve;
 pub mod stream;
 pub mod validate;

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Bench(a) => commands::bench::run(a, &out),
         Command::Caption(a) => commands::caption::run(a, &out),
         Command::Chat(a) => commands::chat::run(a, &out),
+        Command::Serve(a) => commands::serve::run(a, &out),
         Command::Run(a) => commands::run::run(a, &out),
         Command::Validate(a) => commands::validate::run(a, &out),
         Command::Doctor(a) => commands::doctor::run(a, &out),

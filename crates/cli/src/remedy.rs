@@ -4,6 +4,7 @@ mod converter;
 mod drawing;
 pub mod layers;
 mod packs;
+mod serving;
 
 use rockshard::Error;
 
@@ -29,7 +30,8 @@ pub fn remedy(error: &anyhow::Error) -> Option<String> {
                 _ => None,
             };
         }
-        let found = cause.downcast_ref().and_then(packs::pack);
+        let found = cause.downcast_ref().and_then(serving::serving);
+        let found = found.or_else(|| cause.downcast_ref().and_then(packs::pack));
         let found = found.or_else(|| cause.downcast_ref().and_then(packs::open));
         let found = found.or_else(|| cause.downcast_ref().and_then(packs::runtime));
         let found = found.or_else(|| cause.downcast_ref().and_then(packs::validation));

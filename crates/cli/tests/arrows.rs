@@ -34,6 +34,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "rockshard",
         "converter cost device device-cpu devices diffusion manifest pack plan runtime tensor validation vlm",
     ),
+    ("server", "rockshard"),
     ("cli", ANY),
     ("benches", ANY),
     ("rknn-rs-check", "device device-sim manifest pack tensor"),

@@ -37,6 +37,7 @@ pub use picture::{Parameters, Picture, PictureError};
 pub use pictures::PictureCodec;
 pub use prompt::{LARGEST_WEIGHT, Piece, PromptSyntaxError, WeightedPrompt};
 pub use request::{DrawProgress, Generated, InitialPicture, MAX_COUNT, Request};
+pub use rockshard_image_file::ImageFileError;
 pub use rows::{Row, Rows};
 pub use sampler::{History, LcmSampler, Run, Sampler, SamplerName, Step};
 pub use schedule::{SamplerConfig, SamplerError};

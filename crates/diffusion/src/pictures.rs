@@ -87,6 +87,14 @@ impl PictureCodec {
         Err(Error::Size { width, height, available })
     }
 
+    /// Whether there is an encoder.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn check_encoder(&self) -> Result<(), Error> {
+        spec(&*self.networks, self.encoder).map(drop)
+    }
+
     /// The latent of a picture, which is resized to [`PictureCodec::size`]: the mean where the encoder gives mean and log-variance.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use crate::{
     ClipTokenizer, Conditioner, Conditioning, DrawProgress, Error, Generated, History,
     InitialPicture, MAX_COUNT, Networks, Parameters, Picture, PictureCodec, PipelineConfig,
     Request, Row, Rows, Sampler, SamplerConfig, SamplerError, SamplerName, TensorMap,
-    classifier_free,
+    WeightedPrompt, classifier_free,
 };
 use rockshard_tensor::Tensor;
 use std::ops::ControlFlow;
@@ -74,6 +74,29 @@ impl TextToImage {
     /// A scheduler that is not there.
     pub fn usual_sampler(&self) -> Result<SamplerName, SamplerError> {
         SamplerName::of(&self.sampler)
+    }
+
+    /// Width and height of the pictures, in pixels.
+    pub fn size(&self) -> [u32; 2] {
+        self.pictures.size()
+    }
+
+    /// A request for one picture of a prompt, by a sampler (`None`: the one that the model's scheduler names), with the steps and the guidance that are usual with it.
+    ///
+    /// # Errors
+    /// The model's scheduler is one that is not there, and no other was asked for.
+    pub fn request(&self, prompt: &str, sampler: Option<SamplerName>) -> Result<Request, Error> {
+        let name = sampler.map_or_else(|| self.usual_sampler(), Ok)?;
+        let [width, height] = self.size();
+        Ok(Request {
+            prompt: prompt.to_owned(),
+            width,
+            height,
+            steps: name.usual_steps(),
+            guidance: name.usual_guidance(),
+            sampler: Some(name),
+            ..Request::default()
+        })
     }
 
     /// Generate pictures. `progress` is told of every stage and stops the request by breaking.
@@ -159,7 +182,11 @@ impl TextToImage {
         Ok(Generated { pictures, dropped_tokens })
     }
 
-    fn check(&self, request: &Request) -> Result<(), Error> {
+    /// Whether the model can do a request, as far as that is known without running it.
+    ///
+    /// # Errors
+    /// What [`TextToImage::generate`] would refuse.
+    pub fn check(&self, request: &Request) -> Result<(), Error> {
         if !(1..=MAX_COUNT).contains(&request.count) {
             return Err(Error::Count { count: request.count });
         }
@@ -167,19 +194,38 @@ impl TextToImage {
             return Err(Error::Guidance(request.guidance));
         }
         self.pictures.check_size(request.width, request.height)?;
-        request.initial.as_ref().map_or(Ok(()), InitialPicture::check)
+        if let Some(initial) = &request.initial {
+            initial.check()?;
+            self.pictures.check_encoder()?;
+        }
+        let strength = request.initial.as_ref().map_or(1.0, |initial| initial.strength);
+        Sampler::new(&self.sampler, request.sampler)?.run(request.steps, strength)?;
+        let negative = request.negative_prompt.as_deref().filter(|text| !text.is_empty());
+        if negative.is_some() && self.takes_guidance() {
+            return Err(Error::NegativePrompt);
+        }
+        if negative.is_some() && request.guidance <= 1.0 {
+            return Err(Error::NegativePromptUnused(request.guidance));
+        }
+        for prompt in [Some(request.prompt.as_str()), negative].into_iter().flatten() {
+            WeightedPrompt::parse(prompt)?;
+        }
+        Ok(())
+    }
+
+    /// Whether guidance is an input of the model, which has no use for a negative prompt then.
+    pub fn takes_guidance(&self) -> bool {
+        self.rows.takes_guidance()
+    }
+
+    /// Whether it can start from pictures.
+    pub fn takes_pictures(&self) -> bool {
+        self.pictures.check_encoder().is_ok()
     }
 
     fn guide(&self, request: &Request) -> Result<(Guide, usize), Error> {
         let negative = request.negative_prompt.as_deref().filter(|text| !text.is_empty());
-        let embedded = self.rows.takes_guidance();
-        if embedded && negative.is_some() {
-            return Err(Error::NegativePrompt);
-        }
-        if embedded || request.guidance <= 1.0 {
-            if negative.is_some() {
-                return Err(Error::NegativePromptUnused(request.guidance));
-            }
+        if self.takes_guidance() || request.guidance <= 1.0 {
             let [prompt] = self.encode([&request.prompt])?;
             let guidance = self.rows.embed_guidance(request.guidance)?;
             return Ok((Guide::Direct { prompt: prompt.prompt, guidance }, prompt.dropped_tokens));

@@ -3,29 +3,83 @@
 use crate::Error;
 use crate::loading::{config, tokenizer};
 use rockshard_diffusion::{
-    NetworkError, NetworkSpec, Networks, PendingRun, TensorMap, TextToImage,
+    NetworkError, NetworkSpec, Networks, PendingRun, Request, SamplerName, TensorMap, TextToImage,
 };
 use rockshard_manifest::{Family, Model, Role};
 use rockshard_pack::Pack;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// A pack at one of its sizes, as far as it is known without running it.
+pub struct Drawable {
+    drawing: TextToImage,
+    size: [u32; 2],
+}
+
+impl Drawable {
+    /// A text-to-image pack at each of its sizes, the first one first.
+    ///
+    /// # Errors
+    /// What keeps a [`Painter`](crate::Painter) from drawing with it.
+    pub fn all(pack: &Pack) -> Result<Vec<Self>, Error> {
+        let unet = unet(pack)?;
+        let config = config(pack)?;
+        let tokenizer = Arc::new(tokenizer(pack)?);
+        let mut sizes = vec![unet.resolution];
+        sizes.extend(pack.manifest().resolutions().into_iter().filter(|r| *r != unet.resolution));
+        let at = |resolution: Option<[u32; 2]>| {
+            let described = pack.manifest().models.iter();
+            let described =
+                described.filter(|m| m.resolution.is_none() || m.resolution == resolution);
+            let spec =
+                |m: &Model| NetworkSpec { inputs: m.inputs.clone(), outputs: m.outputs.clone() };
+            let networks = Described(described.map(|m| (m.role, spec(m))).collect());
+            let drawing = TextToImage::new(Arc::new(networks), tokenizer.clone(), &config)?;
+            Ok(Drawable { size: drawing.size(), drawing })
+        };
+        sizes
+            .into_iter()
+            .filter(|size| size.is_some() || unet.resolution.is_none())
+            .map(at)
+            .collect()
+    }
+
+    /// Width and height of its pictures, in pixels.
+    pub fn size(&self) -> [u32; 2] {
+        self.size
+    }
+
+    /// Whether it has a use for a negative prompt.
+    pub fn takes_negative_prompt(&self) -> bool {
+        !self.drawing.takes_guidance()
+    }
+
+    /// Whether it can start from pictures.
+    pub fn takes_pictures(&self) -> bool {
+        self.drawing.takes_pictures()
+    }
+
+    /// As [`Painter::request`](crate::Painter::request).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn request(&self, prompt: &str, sampler: Option<SamplerName>) -> Result<Request, Error> {
+        Ok(self.drawing.request(prompt, sampler)?)
+    }
+
+    /// Whether a request can be done.
+    ///
+    /// # Errors
+    /// What drawing it would refuse.
+    pub fn check(&self, request: &Request) -> Result<(), Error> {
+        Ok(self.drawing.check(request)?)
+    }
+}
+
 /// What keeps a [`Painter`](crate::Painter) from drawing with a pack, at the size of its first U-Net. `None`: nothing that can be known without running it. A sampler
 /// that is not there is told when the pack is converted.
 pub fn drawing_problem(pack: &Pack) -> Option<Error> {
-    check(pack).err()
-}
-
-fn check(pack: &Pack) -> Result<(), Error> {
-    let unet = unet(pack)?;
-    let config = config(pack)?;
-    let tokenizer = Arc::new(tokenizer(pack)?);
-    let fits = |m: &&Model| m.resolution.is_none() || m.resolution == unet.resolution;
-    let described = pack.manifest().models.iter().filter(fits);
-    let spec = |m: &Model| NetworkSpec { inputs: m.inputs.clone(), outputs: m.outputs.clone() };
-    let networks = Described(described.map(|m| (m.role, spec(m))).collect());
-    TextToImage::new(Arc::new(networks), tokenizer, &config)?;
-    Ok(())
+    Drawable::all(pack).err()
 }
 
 /// The U-Net of a text-to-image pack.

@@ -85,7 +85,7 @@ mod validating;
 pub use captioner::{Answer, Captioner, CaptionerOptions, Conversation, Times, picture_inputs};
 pub use converting::{convert, list_graph};
 pub use cores::{take_cores, take_cores_with};
-pub use drawable::drawing_problem;
+pub use drawable::{Drawable, drawing_problem};
 pub use error::Error;
 pub use mode::pick_mode;
 pub use painter::{Drawing, Painter, PainterOptions};
@@ -98,8 +98,9 @@ pub use rockshard_cost::Rk3588;
 pub use rockshard_devices::{DeviceDefaults, DeviceName, open as open_devices};
 pub use rockshard_diffusion::stream::{CfgType, FrameSource, Settings, Similarity, StreamConfig};
 pub use rockshard_diffusion::{
-    DrawProgress, Error as DrawingError, InitialPicture, MAX_COUNT, Mask, NetworkError, Parameters,
-    Picture, PictureError, PromptSyntaxError, Request, SamplerError, SamplerName, WeightedPrompt,
+    DrawProgress, Error as DrawingError, ImageFileError, InitialPicture, MAX_COUNT, Mask,
+    NetworkError, Parameters, Picture, PictureError, PromptSyntaxError, Request, SamplerError,
+    SamplerName, WeightedPrompt,
 };
 pub use rockshard_manifest::{
     AttentionTiling, Companion, CoreId, Family, ImportCheck, LanguageConversion, Manifest, Model,

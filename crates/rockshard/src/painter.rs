@@ -105,18 +105,7 @@ impl Painter {
     /// # Errors
     /// The model's scheduler is one that is not there, and no other was asked for.
     pub fn request(&self, prompt: &str, sampler: Option<SamplerName>) -> Result<Request, Error> {
-        let usual = || self.drawing.usual_sampler().map_err(rockshard_diffusion::Error::from);
-        let name = sampler.map_or_else(usual, Ok)?;
-        let [width, height] = self.size;
-        Ok(Request {
-            prompt: prompt.to_owned(),
-            width,
-            height,
-            steps: name.usual_steps(),
-            guidance: name.usual_guidance(),
-            sampler: Some(name),
-            ..Request::default()
-        })
+        Ok(self.drawing.request(prompt, sampler)?)
     }
 
     /// Draw. Every run of it has these options; `progress` is told of every stage and stops the request by breaking.

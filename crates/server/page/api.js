@@ -34,6 +34,7 @@ export function takeToken() {
 export const accessToken = () => token;
 
 function setToken(word) {
+  if (!/^[\x21-\x7e]+$/.test(word)) return; // no header can hold others
   token = word;
   try { localStorage.setItem(KEPT_AS, word); } catch { /* asked again next time */ }
 }

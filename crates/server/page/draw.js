@@ -17,6 +17,8 @@ let pausing = 0, leaving = 0;
 let composing = false;
 let visible = false;
 let sent = ''; // the fields that are drawn or being drawn
+let finished = false; // whether their picture is there
+let refused = false; // whether the board did not take them
 let pending = null, painting = false;
 let keeping = null, posting = null;
 let writeGuidance, writeSteps;
@@ -79,37 +81,44 @@ function stayAWhile() {
 }
 
 function connect(of) {
-  leave();
-  const started = { source: 'text', strength: null, format: Math.max(...Object.values(extent(of.size))) < 128 ? 'png' : 'jpeg', ...of };
+  socket?.close();
+  const started = { source: 'text', strength: 0.5, format: Math.max(...Object.values(extent(of.size))) < 128 ? 'png' : 'jpeg', ...of };
   const mine = new LiveSocket(started, {
     state(name, detail) {
       if (socket !== mine) return;
-      if (name === 'queued') mark('drawing', `You are number ${detail.position} in line${detail.wait_s ? `, about ${Math.ceil(detail.wait_s)} s` : ''}.`);
-      if (name === 'connecting') mark('drawing', 'Asking the board...');
+      const still = finished ? 'done' : 'drawing';
+      if (name === 'queued') mark(still, `You are number ${detail.position} in line${detail.wait_s ? `, about ${Math.ceil(detail.wait_s)} s` : ''}.`);
+      if (name === 'connecting') mark(still, 'Asking the board...');
       if (name === 'live') {
-        mark('drawing', 'Drawing...');
+        mark(still, finished ? '' : 'Drawing...');
         hush('draw');
-        if (detail.resumed) mine.settings({ prompt: mine.first.prompt }); // the picture may have been lost with the connection
+        if (detail.resumed && !finished) mine.settings({ prompt: mine.first.prompt }); // the picture may have been lost with the connection
       }
-      if (name === 'lost') mark('drawing', 'The connection was lost. Trying again...');
-      if (name === 'busy') mark('drawing', 'The board is busy. Trying again...');
+      if (name === 'lost') mark(still, 'The connection was lost. Trying again...');
+      if (name === 'busy') mark(still, 'The board is busy. Trying again...');
       if (name === 'blocked') { leave(); post(); }
       if (name === 'refused') { socket = null; sent = ''; mark('error', ''); say('draw', detail.message); }
     },
     picture(got) {
       if (socket !== mine || got.stale || !got.blob) return;
       const prompt = mine.first.prompt;
-      const whole = !got.preview && !mine.unsettled;
+      const whole = !got.preview && !refused && !mine.unsettled;
       paint({ ...got, prompt, after: () => {
-        if (got.preview || socket !== mine || mine.unsettled || got.generation < mine.generation) return;
-        mark('done', `Drawn in ${duration(got.latencyUs / 1000)}.`);
+        if (got.preview || refused || socket !== mine || mine.unsettled || got.generation < mine.generation) return;
+        finished = true;
+        if (!pausing) mark('done', `Drawn in ${duration(got.latencyUs / 1000)}.`);
       } });
       if (whole) { hush('draw'); showFacts(JSON.parse(sent || JSON.stringify(of)), mine.first.seed, { measured_ms: got.latencyUs / 1000 }); }
     },
     confirmed(generation, { dropped_tokens: cut }) {
       if (cut > 0) say('long', 'That is more than the model can read at once; the end was left out.', { seconds: 8 });
     },
-    problem({ message }) { mark('error', ''); say('draw', `The board says: ${message}`); },
+    problem({ message }) {
+      if (mine.changed) return; // newer words go out now
+      refused = true;
+      mark('error', '');
+      say('draw', `The board says: ${message}`);
+    },
   });
   socket = mine;
   mine.open();
@@ -124,7 +133,7 @@ async function post() {
   try {
     const { pictures: [first], timings } = await generate({ ...of, n: 1 }, mine.signal);
     if (posting !== mine) return;
-    paint({ blob: first.blob, prompt: of.prompt, generation: Number(picture().dataset.generation) + 1, after: () => mark('done', `Drawn in ${duration(timings?.measured_ms ?? 0)}.`) });
+    paint({ blob: first.blob, prompt: of.prompt, generation: Number(picture().dataset.generation) + 1, after: () => { finished = true; if (!pausing) mark('done', `Drawn in ${duration(timings?.measured_ms ?? 0)}.`); } });
     showFacts(of, first.seed, timings);
   } catch (error) {
     if (!wasStopped(error)) { mark('error', ''); say('draw', error.message); }
@@ -133,14 +142,18 @@ async function post() {
 
 /** Sends what is typed and set, if it is new or `again` is true. */
 function drawNow(again = false) {
-  clearTimeout(pausing);
+  stopPause();
   if (!model || !visible) return;
   const of = fields();
-  if (!of.prompt) { if (picture().dataset.state !== 'done') mark('idle', ''); return; }
+  if (!of.prompt) { mark('idle', ''); return; }
   const text = JSON.stringify(of);
-  if (text === sent && !again && picture().dataset.state !== 'error') return;
+  if (text === sent && !again && picture().dataset.state !== 'error') {
+    mark(finished ? 'done' : 'drawing');
+    return;
+  }
   const before = sent ? JSON.parse(sent) : {};
   sent = text;
+  finished = refused = false;
   stayAWhile();
   mark('drawing', 'Drawing...');
   if (posting) { post(); return; }
@@ -149,8 +162,16 @@ function drawNow(again = false) {
   socket.settings(changed);
 }
 
-function changed() {
+function stopPause() {
   clearTimeout(pausing);
+  pausing = 0;
+}
+
+/** Something was typed or set: what is shown is not that any more, and a pause draws it. */
+function changed() {
+  stopPause();
+  if (!model) return;
+  if ($('prompt').value.trim()) picture().dataset.state = 'drawing';
   if (!composing) pausing = setTimeout(drawNow, PAUSE_MS);
 }
 
@@ -222,10 +243,10 @@ async function keep() {
 }
 
 /** Fills a slider's range for a model. */
-export function ranges(of, guidance, steps) {
-  const most = of.guidance_scale > 4 ? 15 : 8;
-  Object.assign(guidance, { max: String(Math.max(most, of.guidance_scale)), min: String(Math.min(1, of.guidance_scale)), value: String(of.guidance_scale) });
-  Object.assign(steps, { max: String(Math.max(12, of.steps * 2)), value: String(of.steps) });
+export function ranges({ guidance_scale: usual, steps: count }, guidance, steps) {
+  const scale = usual ?? 2, most = scale > 4 ? 15 : 8;
+  Object.assign(guidance, { max: String(Math.max(most, scale)), min: String(Math.min(1, scale)), value: String(scale) });
+  Object.assign(steps, { max: String(Math.max(12, (count ?? 4) * 2)), value: String(count ?? 4) });
 }
 
 /** Fills a list of sizes. */
@@ -281,7 +302,7 @@ export function again(params) {
 /** Tells that this tab is shown or not; the live connection is only held while it is. */
 export function show(yes) {
   visible = yes;
-  if (!yes) { clearTimeout(pausing); leave(); if (picture().dataset.state === 'drawing') { sent = ''; mark('idle', ''); } }
+  if (!yes) { stopPause(); leave(); if (picture().dataset.state === 'drawing') { sent = ''; mark('idle', ''); } }
   else if (model && $('prompt').value.trim() && JSON.stringify(fields()) !== sent) changed();
 }
 
@@ -294,7 +315,7 @@ export function cancel() {
 
 export function setup() {
   const prompt = $('prompt');
-  prompt.addEventListener('compositionstart', () => { composing = true; clearTimeout(pausing); });
+  prompt.addEventListener('compositionstart', () => { composing = true; stopPause(); });
   prompt.addEventListener('compositionend', () => { composing = false; changed(); });
   for (const id of ['prompt', 'avoid', 'seed']) $(id).addEventListener('input', changed);
   $('draw-form').addEventListener('keydown', (event) => {

@@ -3,7 +3,7 @@
 
 import { accessToken, address, request } from './api.js';
 
-const CONFIRM_MS = 3000; // a change that is not confirmed by then is no longer waited for
+const CONFIRM_MS = 3000; // newer changes wait this long for one that is not confirmed
 const FRAME_HEADER = 16, PICTURE_HEADER = 24;
 
 /** This page's clock in microseconds. */
@@ -18,7 +18,7 @@ function imageType(data) {
  * Handlers, all optional:
  *   state(name, detail): connecting | queued {position, wait_s} | live (hello) | lost | busy | blocked | refused {message} | closed
  *   picture({blob|null, seq, generation, latencyUs, clientUs, skipped, preview})  `stale` if a newer change is confirmed
- *   dropped(seq), stats(message), problem(message), sent()  a change went out, confirmed(generation)
+ *   dropped(seq), stats(message), problem(message), confirmed(generation, message)
  */
 export class LiveSocket {
   /** @param {object} first  the fields of the start message; changes are kept in it, so that a reconnect starts with them. */
@@ -33,12 +33,13 @@ export class LiveSocket {
     this.failures = 0;
     this.changed = null; // fields that are still to be sent
     this.fatal = null; // the message of an error after which the server closes
-    this.confirming = 0; // a timer while a change is not confirmed
+    this.confirming = 0; // a timer while newer changes wait for one that is not confirmed
+    this.awaited = false; // whether a change is not confirmed, however long ago it was sent
     this.stop = new AbortController();
   }
 
   /** True if the newest settings are not confirmed by the server yet. */
-  get unsettled() { return Boolean(this.changed || this.confirming || !this.ready); }
+  get unsettled() { return Boolean(this.changed || this.awaited || !this.ready); }
 
   open() {
     if (this.closed) return;
@@ -74,11 +75,16 @@ export class LiveSocket {
     if (!this.ready || this.confirming || !this.changed) return;
     this.socket.send(JSON.stringify({ type: 'settings', ...this.changed }));
     this.changed = null;
-    this.confirming = setTimeout(() => this.confirm(), CONFIRM_MS);
-    this.on.sent?.();
+    this.awaited = true;
+    this.confirming = setTimeout(() => this.goOn(), CONFIRM_MS);
   }
 
   confirm() {
+    this.awaited = false;
+    this.goOn();
+  }
+
+  goOn() {
     clearTimeout(this.confirming);
     this.confirming = 0;
     this.flush();
@@ -149,6 +155,7 @@ export class LiveSocket {
     this.ready = false;
     clearTimeout(this.confirming);
     this.confirming = 0;
+    this.awaited = false;
     const fatal = this.fatal;
     this.fatal = null;
     if (code === 1008 || (fatal && code !== 1001 && code !== 1013)) { this.refuse(fatal || reason || 'The board ended the connection.'); return; }

@@ -1,0 +1,13 @@
+//! HTTP without the routes: connections, who asks, what is let in, bodies, errors.
+
+pub mod admit;
+pub mod body;
+pub mod caller;
+pub mod connection;
+pub mod error;
+pub mod listen;
+pub mod tls;
+pub mod token;
+
+pub use caller::Caller;
+pub use error::ApiError;

@@ -1,0 +1,125 @@
+//! Bodies of requests: bounded in size and time before anything looks at them.
+
+use super::ApiError;
+use crate::app::App;
+use axum::body::Body;
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::header;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// Most parts of a multipart body.
+const MOST_PARTS: usize = 64;
+
+/// A JSON body.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        if !is_type(&request, "application/json") {
+            return Err(ApiError::media_type("application/json"));
+        }
+        let bytes = read(request.into_body(), app).await?;
+        parse(&bytes).map(Json)
+    }
+}
+
+/// A value of JSON text.
+///
+/// # Errors
+/// Text that is not JSON, or not of this type; where, is named.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer);
+    let value = value.map_err(|error| {
+        let place = error.path().to_string();
+        let inner = error.into_inner();
+        let what = if inner.is_data() { "not what is taken here" } else { "not JSON" };
+        let place = if place == "." { String::new() } else { format!("{place}: ") };
+        ApiError::invalid(None, format!("{place}{what}: {inner}"))
+    })?;
+    deserializer.end().map_err(|e| ApiError::invalid(None, format!("not JSON: {e}")))?;
+    Ok(value)
+}
+
+/// Fields of a form: text, and files.
+pub struct Form(pub Vec<(String, Bytes)>);
+
+impl FromRequest<Arc<App>> for Form {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        if !is_type(&request, "multipart/form-data") {
+            return Err(ApiError::media_type("multipart/form-data"));
+        }
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, app).await?;
+        let request = Request::from_parts(parts, Body::from(bytes));
+        let refuse = |problem: String| ApiError::invalid(None, format!("the form: {problem}"));
+        let mut form = Multipart::from_request(request, &()).await;
+        let form = form.as_mut().map_err(|e| refuse(e.body_text()))?;
+        let mut fields = Vec::new();
+        while let Some(field) = form.next_field().await.map_err(|e| refuse(e.body_text()))? {
+            if fields.len() == MOST_PARTS {
+                return Err(refuse(format!("more than {MOST_PARTS} parts")));
+            }
+            let name = field.name().map(str::to_owned);
+            let name = name.ok_or_else(|| refuse("a part has no name".into()))?;
+            let bytes = field.bytes().await.map_err(|e| refuse(e.body_text()))?;
+            fields.push((name, bytes));
+        }
+        Ok(Form(fields))
+    }
+}
+
+impl Form {
+    /// The text of a field.
+    ///
+    /// # Errors
+    /// It is there more than once, or is not UTF-8.
+    pub fn text(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
+        let mut values = self.0.iter().filter(|(n, _)| n == name).map(|(_, bytes)| bytes);
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(ApiError::invalid(Some(name), format!("{name} is there more than once")));
+        }
+        let text = std::str::from_utf8(value);
+        text.map(Some).map_err(|_| ApiError::invalid(Some(name), format!("{name} is not UTF-8")))
+    }
+
+    /// A field that is written as JSON writes it: a number, `true`, `null`.
+    ///
+    /// # Errors
+    /// As [`Form::text`], and text of another kind.
+    pub fn value<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let value = serde_json::from_str(text);
+        value.map_err(|e| ApiError::invalid(Some(name), format!("{name} is {text:?}: {e}")))
+    }
+
+    /// Files of these names.
+    pub fn files<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a Bytes> {
+        self.0.iter().filter(|(n, _)| names.contains(&n.as_str())).map(|(_, bytes)| bytes)
+    }
+}
+
+fn is_type(request: &Request, expected: &str) -> bool {
+    let given = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let given = given.and_then(|v| v.split(';').next()).unwrap_or_default();
+    given.trim().eq_ignore_ascii_case(expected)
+}
+
+async fn read(body: Body, app: &App) -> Result<Bytes, ApiError> {
+    let limits = &app.options.limits;
+    let limited = Limited::new(body, limits.body);
+    let collected = tokio::time::timeout(limits.body_time, limited.collect()).await;
+    match collected.map_err(|_| ApiError::too_slow())? {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limits.body)),
+        Err(_) => Err(ApiError::invalid(None, "the body was cut off")),
+    }
+}

@@ -1,0 +1,338 @@
+//! `POST /v1/chat/completions`: words about images.
+
+use super::asked::{self, AskedTerms, Urgency};
+use super::edits::decode;
+use super::pictures::{ALIVE, seconds};
+use super::waiting::Waiting;
+use crate::app::App;
+use crate::http::body::Json;
+use crate::http::{ApiError, Caller};
+use crate::queue::{Job, JobState, Phase};
+use crate::work::{Describe, Output, Said, Work};
+use axum::Extension;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::stream;
+use rockshard::{ImageError, Rgb, Sampling, Speaker};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Tokens that are said at most where a request does not say.
+const USUAL_MOST: usize = 128;
+/// The most that may be asked for.
+pub const MOST_TOKENS: usize = 2048;
+/// Most messages of a conversation.
+pub const MOST_MESSAGES: usize = 64;
+
+/// The request.
+#[derive(Debug, Deserialize)]
+pub struct Chat {
+    messages: Vec<Message>,
+    model: Option<String>,
+    max_tokens: Option<usize>,
+    max_completion_tokens: Option<usize>,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    seed: Option<i64>,
+    n: Option<u32>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    user: Option<String>,
+    priority: Option<Urgency>,
+    deadline_s: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    role: Role,
+    content: Content,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Part {
+    Text { text: String },
+    ImageUrl { image_url: ImageUrl },
+}
+
+/// An address, in an object or bare.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ImageUrl {
+    Object { url: String },
+    Bare(String),
+}
+
+/// `POST /v1/chat/completions`.
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Json(request): Json<Chat>,
+) -> Result<Response, ApiError> {
+    let terms = request.terms(false).of(&app, &caller)?;
+    let stream = request.stream.unwrap_or(false);
+    let usage = request.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false);
+    let waiting = Waiting::submit(&app, request.work(&app).await?, terms)?;
+    if stream {
+        return Ok(streamed(waiting, usage));
+    }
+    let output = waiting.outcome().await?;
+    Ok(axum::Json(response(waiting.job(), &output)?).into_response())
+}
+
+/// A response with words.
+///
+/// # Errors
+/// The job was not about words.
+pub fn response(job: &Job, output: &Output) -> Result<Value, ApiError> {
+    let Output::Words { text, cut_off, tokens, times } = output else {
+        return Err(ApiError::failed("the job gave no words"));
+    };
+    Ok(json!({
+        "id": name(job), "object": "chat.completion", "created": seconds(job.created), "model": job.pack,
+        "choices": [{
+            "index": 0, "finish_reason": reason(*cut_off), "logprobs": null,
+            "message": { "role": "assistant", "content": text, "refusal": null },
+        }],
+        "usage": usage(*tokens), "timings": times,
+    }))
+}
+
+fn name(job: &Job) -> String {
+    format!("chatcmpl-{}", job.id.as_str())
+}
+
+fn reason(cut_off: bool) -> &'static str {
+    if cut_off { "length" } else { "stop" }
+}
+
+fn usage([prompt, said]: [usize; 2]) -> Value {
+    json!({ "prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said })
+}
+
+impl Chat {
+    /// Its terms.
+    pub fn terms(&self, keep: bool) -> AskedTerms<'_> {
+        let (priority, deadline_s) = (self.priority, self.deadline_s);
+        AskedTerms { user: self.user.as_deref(), priority, deadline_s, keep }
+    }
+
+    /// The work.
+    ///
+    /// # Errors
+    /// What is not taken, and images that cannot be read.
+    pub async fn work(self, app: &Arc<App>) -> Result<Work, ApiError> {
+        let pack = asked::pack(app, self.model.as_deref(), false)?.name.clone();
+        let refuse = |param, message: String| Err(ApiError::invalid(Some(param), message));
+        if self.n.is_some_and(|n| n != 1) {
+            return refuse("n", "one answer is given: n must be 1".into());
+        }
+        let most = self.max_completion_tokens.or(self.max_tokens).unwrap_or(USUAL_MOST);
+        if !(1..=MOST_TOKENS).contains(&most) {
+            return refuse("max_tokens", format!("max_tokens must be 1 to {MOST_TOKENS}"));
+        }
+        if !(1..=MOST_MESSAGES).contains(&self.messages.len()) {
+            return refuse("messages", format!("there must be 1 to {MOST_MESSAGES} messages"));
+        }
+        let temperature = self.temperature.unwrap_or(0.0);
+        if !(0.0..=2.0).contains(&temperature) {
+            return refuse("temperature", "temperature must be 0 to 2".into());
+        }
+        let top_p = self.top_p.unwrap_or(1.0);
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return refuse("top_p", "top_p must be above 0, and at most 1".into());
+        }
+        let seed = match self.seed {
+            None | Some(-1) => crate::random::seed(),
+            Some(seed @ 0..=asked::LARGEST_SEED) => seed as u64,
+            Some(_) => return refuse("seed", "seed must be -1 to 2^53 - 1".into()),
+        };
+        let sampling = Sampling { temperature, top_p, seed, ..Sampling::default() };
+        if !matches!(self.messages.last(), Some(Message { role: Role::User, .. })) {
+            return Err(ApiError::impossible(
+                Some("messages"),
+                "the last message must be the user's: it is the one that is answered",
+            ));
+        }
+        let mut said = Vec::new();
+        let mut images = 0;
+        for message in self.messages {
+            said.push(message.said(app, &mut images).await?);
+        }
+        Ok(Work::Describe(Describe { pack, said, most, sampling }))
+    }
+}
+
+impl Message {
+    async fn said(self, app: &Arc<App>, count: &mut usize) -> Result<Said, ApiError> {
+        let limits = &app.options.limits;
+        let speaker = match self.role {
+            Role::System | Role::Developer => Speaker::System,
+            Role::User => Speaker::User,
+            Role::Assistant => Speaker::Assistant,
+        };
+        let parts = match self.content {
+            Content::Text(text) => vec![Part::Text { text }],
+            Content::Parts(parts) => parts,
+        };
+        let (mut text, mut images) = (String::new(), Vec::new());
+        for part in parts {
+            match part {
+                Part::Text { text: more } => {
+                    if !text.is_empty() {
+                        text.push('\n');
+                    }
+                    text += &more;
+                }
+                Part::ImageUrl { image_url } => {
+                    *count += 1;
+                    if *count > limits.images {
+                        let message = format!("at most {} images are taken", limits.images);
+                        return Err(ApiError::invalid(Some("messages"), message));
+                    }
+                    let (ImageUrl::Object { url } | ImageUrl::Bare(url)) = image_url;
+                    images.push(image(app, &url).await?);
+                }
+            }
+        }
+        if text.chars().count() > limits.prompt {
+            let message = format!("a message has more than {} characters", limits.prompt);
+            return Err(ApiError::invalid(Some("messages"), message));
+        }
+        if speaker != Speaker::User && !images.is_empty() {
+            let message = "only the user's messages have images";
+            return Err(ApiError::impossible(Some("messages"), message));
+        }
+        if text.is_empty() && images.is_empty() {
+            return Err(ApiError::impossible(Some("messages"), "a message is empty"));
+        }
+        Ok(Said { speaker, text, images })
+    }
+}
+
+/// An image in a data URL. Other addresses are not followed: the server fetches nothing.
+async fn image(app: &Arc<App>, url: &str) -> Result<Rgb, ApiError> {
+    let refuse = |message: &str| ApiError::invalid(Some("messages"), message);
+    let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
+    let Some((_, text)) = data else {
+        return Err(refuse(
+            "image_url must be a data URL (data:image/png;base64,...): the server fetches nothing",
+        ));
+    };
+    let bytes = BASE64_STANDARD.decode(text.trim());
+    let bytes = bytes.map_err(|_| refuse("image_url is not base64"))?;
+    decode(app, bytes.into(), move |app, bytes| {
+        Rgb::from_file_within(bytes, app.options.limits.pixels).map_err(|error| match error {
+            ImageError::File(rockshard::ImageFileError::Decode(_)) => {
+                refuse("image_url: damaged, or not PNG, JPEG or WebP")
+            }
+            other => refuse(&other.to_string()),
+        })
+    })
+    .await
+}
+
+struct Streaming {
+    waiting: Waiting,
+    state: watch::Receiver<JobState>,
+    usage: bool,
+    said: usize,
+    ready: VecDeque<Event>,
+    over: bool,
+}
+
+fn streamed(waiting: Waiting, usage: bool) -> Response {
+    let state = waiting.job().watch();
+    let mut first =
+        Streaming { waiting, state, usage, said: 0, ready: VecDeque::new(), over: false };
+    first.chunk(&json!({ "role": "assistant", "content": "" }), None);
+    let events = stream::unfold(first, |mut s| async move {
+        loop {
+            if let Some(event) = s.ready.pop_front() {
+                return Some((Ok::<_, Infallible>(event), s));
+            }
+            if s.over {
+                return None;
+            }
+            let state = s.state.borrow_and_update().clone();
+            s.tell(&state);
+            if s.ready.is_empty() && !s.over && s.state.changed().await.is_err() {
+                return None;
+            }
+        }
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("alive")).into_response()
+}
+
+impl Streaming {
+    fn tell(&mut self, state: &JobState) {
+        if let Some(words) = state.words.get(self.said..).filter(|words| !words.is_empty()) {
+            self.chunk(&json!({ "content": words }), None);
+            self.said = state.words.len();
+        }
+        if state.phase != Phase::Over {
+            return;
+        }
+        self.over = true;
+        match &state.outcome {
+            Some(Ok(output)) => {
+                let Output::Words { cut_off, tokens, .. } = &**output else { return };
+                self.chunk(&json!({}), Some(reason(*cut_off)));
+                if self.usage {
+                    let mut last = self.head();
+                    last["choices"] = json!([]);
+                    last["usage"] = usage(*tokens);
+                    self.ready.push_back(Event::default().data(last.to_string()));
+                }
+            }
+            Some(Err(failure)) => {
+                let error = ApiError::from(failure.clone()).json();
+                self.ready.push_back(Event::default().data(error.to_string()));
+            }
+            None => {}
+        }
+        self.ready.push_back(Event::default().data("[DONE]"));
+    }
+
+    fn head(&self) -> Value {
+        let job = self.waiting.job();
+        json!({
+            "id": name(job), "object": "chat.completion.chunk",
+            "created": seconds(job.created), "model": job.pack,
+        })
+    }
+
+    fn chunk(&mut self, delta: &Value, reason: Option<&str>) {
+        let mut chunk = self.head();
+        chunk["choices"] = json!([{ "index": 0, "delta": delta, "finish_reason": reason }]);
+        self.ready.push_back(Event::default().data(chunk.to_string()));
+    }
+}
