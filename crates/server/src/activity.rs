@@ -126,7 +126,7 @@ impl Activity {
         let busy = |core: u8| {
             let own = recent.iter().filter(|run| run.core == core);
             let within = own.map(|run| (run.end_us - run.start_us.max(now - WINDOW_US)).max(0.0));
-            (within.sum::<f64>() / WINDOW_US).min(1.0)
+            (within.sum::<f64>() / WINDOW_US).clamp(0.0, 1.0) + 0.0
         };
         let cores = state.cores.iter().map(|c| CoreActivity { busy: busy(c.core), ..c.clone() });
         (cores.collect(), recent)

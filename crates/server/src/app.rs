@@ -47,11 +47,6 @@ impl App {
         *self.stopping.borrow()
     }
 
-    /// Whether everything that was taken is done, and fetched.
-    pub fn is_done(&self) -> bool {
-        self.queue.owed() == 0
-    }
-
     /// The packs.
     pub fn packs(&self) -> &[ServedPack] {
         self.studio.packs.all()

@@ -6,8 +6,11 @@ pub mod caller;
 pub mod connection;
 pub mod error;
 pub mod listen;
+pub mod segment;
 pub mod tls;
 pub mod token;
+pub mod whole;
 
 pub use caller::Caller;
 pub use error::ApiError;
+pub use segment::Segment;

@@ -23,6 +23,9 @@ pub trait Queue: Send + Sync {
     /// Give a job up, wherever it is.
     fn cancel(&self, id: &JobId);
 
+    /// Forget a job that is over.
+    fn forget(&self, id: &JobId);
+
     /// Jobs of a client that are not over.
     fn jobs_of(&self, client: &str) -> Vec<Arc<Job>>;
 
@@ -35,8 +38,17 @@ pub trait Queue: Send + Sync {
     /// Take no more work; what was taken is done.
     fn drain(&self);
 
-    /// Jobs that are not over, and those that are kept and that nobody has fetched.
-    fn owed(&self) -> usize;
+    /// What clients still wait for.
+    fn owed(&self) -> Owed;
+}
+
+/// What clients wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Jobs that are not over.
+    pub running: usize,
+    /// Jobs that are kept, and that nobody has fetched.
+    pub unfetched: usize,
 }
 
 /// Why a work is not taken.

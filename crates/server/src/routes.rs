@@ -1,15 +1,15 @@
 //! The routes: what clients of OpenAI's API, of A1111's web UI, of the minimal Stable Diffusion API and the page ask for.
 
 pub mod asked;
-mod chat;
+pub mod chat;
 mod edits;
-mod generations;
+pub mod generations;
 mod health;
 mod jobs;
 mod minimal;
 mod models;
 mod page;
-mod pictures;
+pub mod pictures;
 mod sdapi;
 mod waiting;
 
@@ -39,7 +39,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/v1/images/variations", post(edits::variations))
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/jobs", get(jobs::list).post(jobs::submit))
-        .route("/v1/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/v1/jobs/{id}", get(jobs::one).delete(jobs::delete))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/result", get(jobs::result))
         .route("/v1/jobs/{id}/pictures/{number}", get(jobs::picture))

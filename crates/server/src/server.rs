@@ -19,6 +19,9 @@ use tokio_rustls::TlsAcceptor;
 /// How often is looked whether everything that was taken is done.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long what came of jobs can be fetched when all of them are over and the server stops.
+const FETCHING: Duration = Duration::from_secs(10);
+
 /// Why a server cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -99,7 +102,11 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let studio = Arc::new(Studio::new(Packs::new(cores, mode, packs)));
         let queue = LocalQueue::start(options.queue, studio.clone(), metrics.clone())?;
-        let openapi = crate::openapi::document(studio.packs.all(), &options.limits);
+        let openapi = crate::openapi::document(
+            studio.packs.all(),
+            &options.limits,
+            !options.tokens.is_empty(),
+        );
         let app = App {
             live: crate::live::Sessions::new(options.limits.live),
             studio,
@@ -144,7 +151,11 @@ impl Server {
         app.queue.drain();
         app.live.close();
         let end = Instant::now() + app.options.grace;
-        while Instant::now() < end && !app.is_done() {
+        while Instant::now() < end && app.queue.owed().running > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+        let fetched = (Instant::now() + FETCHING).min(end);
+        while Instant::now() < fetched && app.queue.owed().unfetched > 0 {
             tokio::time::sleep(LOOK).await;
         }
         app.stopping.send_replace(true);

@@ -20,6 +20,9 @@ const READERS: usize = 4;
 /// Jobs that are done at a time beside one for each core: one is with the host (encoding, noise) while the cores are busy.
 const BESIDE_CORES: usize = 2;
 
+/// Shorter tokens can be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
 /// `serve`.
 pub fn run(args: &ServeArgs, out: &Output) -> Result<ExitCode> {
     let (tokens, made) = tokens(args)?;
@@ -68,6 +71,14 @@ fn tokens(args: &ServeArgs) -> Result<(Vec<String>, Option<String>)> {
         let tokens: Vec<String> =
             lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned).collect();
         ensure!(!tokens.is_empty(), "{}: it has no token; write one a line", path.display());
+        // Browsers can send these in every place where a token goes.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        let good = |token: &String| token.len() >= SHORTEST_TOKEN && token.chars().all(plain);
+        ensure!(
+            tokens.iter().all(good),
+            "{}: a token must have at least {SHORTEST_TOKEN} letters, digits or -._~, and nothing else; `openssl rand -hex 16` makes one",
+            path.display()
+        );
         return Ok((tokens, None));
     }
     if args.listen.iter().all(Listen::is_local) {

@@ -1,6 +1,6 @@
 //! Bodies of requests: bounded in size and time before anything looks at them.
 
-use super::ApiError;
+use super::{ApiError, whole};
 use crate::app::App;
 use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Request};
@@ -97,8 +97,22 @@ impl Form {
     /// As [`Form::text`], and text of another kind.
     pub fn value<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        let value = serde_json::from_str(text);
-        value.map_err(|e| ApiError::invalid(Some(name), format!("{name} is {text:?}: {e}")))
+        let value = serde_json::from_str::<T>(text);
+        value
+            .map(Some)
+            .map_err(|e| ApiError::invalid(Some(name), format!("{name} is {text:?}: {e}")))
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// As [`Form::value`], and a number that does not fit.
+    pub fn whole<T: TryFrom<i128>>(&self, name: &'static str) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let value = whole::optional(&mut serde_json::Deserializer::from_str(text));
+        let value: Option<T> =
+            value.map_err(|e| ApiError::invalid(Some(name), format!("{name} is {text:?}: {e}")))?;
+        value.map(Some).ok_or_else(|| ApiError::invalid(Some(name), format!("{name} is null")))
     }
 
     /// Files of these names.

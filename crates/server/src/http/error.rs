@@ -183,7 +183,7 @@ impl From<Failure> for ApiError {
             FailureKind::Refused => Self::impossible(None, message),
             FailureKind::Cancelled => Self::conflict(message),
             FailureKind::TooLate => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", "deadline", message)
+                Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "deadline", message)
             }
             FailureKind::Device => Self::failed(message),
         }
@@ -202,16 +202,14 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status.is_server_error() && self.retry_after.is_none() {
-            // The same request would fail the same way.
+        let timeout = self.status == StatusCode::REQUEST_TIMEOUT;
+        if self.retry_after.is_none() && (self.status.is_server_error() || timeout) {
+            // The same request would fail the same way, or nobody waits for it any more.
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
-        if self.status == StatusCode::REQUEST_TIMEOUT
-            || self.status == StatusCode::PAYLOAD_TOO_LARGE
-        {
+        if matches!(self.code, "too_slow" | "too_large") {
             // The rest of the body is not read.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         response
     }

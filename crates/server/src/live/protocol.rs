@@ -76,7 +76,7 @@ pub struct Change {
 pub enum Told {
     /// There is no place yet.
     Queued {
-        /// Sessions before this one.
+        /// Place in line, counted from 1.
         position: usize,
         /// About how many seconds that takes; `None` where nothing is known.
         wait_s: Option<f64>,

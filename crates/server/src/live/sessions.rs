@@ -131,7 +131,7 @@ impl State {
 }
 
 impl Place {
-    /// Sessions before this one; 0 once it draws.
+    /// Its place in line, counted from 1; 0 once it draws.
     pub fn position(&mut self) -> usize {
         if self.active {
             return 0;

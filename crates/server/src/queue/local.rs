@@ -1,7 +1,7 @@
 //! The queue of one process: threads that take work in fair order and do it on the cores.
 
 use super::fair::FairQueue;
-use super::{Job, JobId, Load, Phase, Position, Queue, Refusal};
+use super::{Job, JobId, Load, Owed, Phase, Position, Queue, Refusal};
 use crate::metrics::Metrics;
 use crate::studio::Studio;
 use crate::work::{Failure, FailureKind, Output, Terms, Work};
@@ -174,6 +174,14 @@ impl Queue for LocalQueue {
         removed.into_iter().for_each(|task| self.shared.over(&task, Err(cancelled())));
     }
 
+    fn forget(&self, id: &JobId) {
+        let mut state = self.shared.state();
+        if state.jobs.get(id).is_some_and(|job| job.is_over()) {
+            state.jobs.remove(id);
+            state.kept.retain(|(_, kept)| kept != id);
+        }
+    }
+
     fn jobs_of(&self, client: &str) -> Vec<Arc<Job>> {
         let state = self.shared.state();
         let own = state.jobs.values().filter(|job| job.client == client && !job.is_over());
@@ -204,9 +212,11 @@ impl Queue for LocalQueue {
         self.shared.state().draining = true;
     }
 
-    fn owed(&self) -> usize {
+    fn owed(&self) -> Owed {
         let state = self.shared.state();
-        state.jobs.values().filter(|job| !job.is_over() || !job.is_fetched()).count()
+        let running = state.jobs.values().filter(|job| !job.is_over()).count();
+        let unfetched = state.jobs.values().filter(|job| job.is_over() && !job.is_fetched());
+        Owed { running, unfetched: unfetched.count() }
     }
 }
 

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub const MOST_STEPS: usize = 150;
 /// Largest seed that is given back as it came: JSON's numbers are exact below 2^53.
 pub const LARGEST_SEED: i64 = (1 << 53) - 1;
+/// Largest guidance scale.
+pub const MOST_GUIDANCE: f64 = 100.0;
 /// Longest deadline, in seconds.
 pub const LONGEST_DEADLINE: u64 = 3600;
 /// Strength of changes where a request does not say.
@@ -190,6 +192,10 @@ impl Asked {
             let message = "strength must be above 0, and at most 1";
             return Err(ApiError::invalid(Some("strength"), message));
         }
+        if self.guidance.is_some_and(|guidance| !(0.0..=MOST_GUIDANCE).contains(&guidance)) {
+            let message = format!("the guidance scale must be 0 to {MOST_GUIDANCE}");
+            return Err(ApiError::invalid(Some("guidance_scale"), message));
+        }
         let drawable = drawable(sizes, self.size)?;
         let seed = match self.seed {
             None | Some(-1) => crate::random::seed(),
@@ -253,7 +259,7 @@ pub fn of_error(error: &Error) -> ApiError {
         E::Count { .. } => ApiError::invalid(Some("n"), message),
         E::Guidance(_) => ApiError::invalid(Some("guidance_scale"), message),
         E::Multiple { .. } | E::Size { .. } => ApiError::invalid(Some("size"), message),
-        E::Mask { .. } => ApiError::invalid(Some("mask"), message),
+        E::Mask { .. } => ApiError::impossible(Some("mask"), message),
         E::InitialPicture { .. } => ApiError::invalid(Some("image"), message),
         E::MissingNetwork { .. } => {
             ApiError::impossible(Some("image"), "this model cannot start from pictures")

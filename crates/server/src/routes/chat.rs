@@ -6,7 +6,7 @@ use super::pictures::{ALIVE, seconds};
 use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::Json;
-use crate::http::{ApiError, Caller};
+use crate::http::{ApiError, Caller, whole};
 use crate::queue::{Job, JobState, Phase};
 use crate::work::{Describe, Output, Said, Work};
 use axum::Extension;
@@ -36,16 +36,21 @@ pub const MOST_MESSAGES: usize = 64;
 pub struct Chat {
     messages: Vec<Message>,
     model: Option<String>,
+    #[serde(default, deserialize_with = "whole::optional")]
     max_tokens: Option<usize>,
+    #[serde(default, deserialize_with = "whole::optional")]
     max_completion_tokens: Option<usize>,
     temperature: Option<f64>,
     top_p: Option<f64>,
+    #[serde(default, deserialize_with = "whole::optional")]
     seed: Option<i64>,
+    #[serde(default, deserialize_with = "whole::optional")]
     n: Option<u32>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     user: Option<String>,
     priority: Option<Urgency>,
+    #[serde(default, deserialize_with = "whole::optional")]
     deadline_s: Option<u64>,
 }
 
@@ -156,7 +161,8 @@ impl Chat {
             return refuse("n", "one answer is given: n must be 1".into());
         }
         let most = self.max_completion_tokens.or(self.max_tokens).unwrap_or(USUAL_MOST);
-        if !(1..=MOST_TOKENS).contains(&most) {
+        let given = [self.max_completion_tokens, self.max_tokens].into_iter().flatten();
+        if given.chain([most]).any(|most| !(1..=MOST_TOKENS).contains(&most)) {
             return refuse("max_tokens", format!("max_tokens must be 1 to {MOST_TOKENS}"));
         }
         if !(1..=MOST_MESSAGES).contains(&self.messages.len()) {

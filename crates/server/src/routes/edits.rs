@@ -60,19 +60,19 @@ pub async fn variations(
 fn fields(app: &App, form: &Form) -> Result<(Asked, Delivery), ApiError> {
     let stream = form.value("stream")?;
     let place: Option<ResponseFormat> = word(form, "response_format")?;
-    let count = form.value("n")?;
+    let count = form.whole("n")?;
     let _: Option<Background> = word(form, "background")?;
-    let (delivery, previews) = Delivery::of(stream, form.value("partial_images")?, place, count)?;
+    let (delivery, previews) = Delivery::of(stream, form.whole("partial_images")?, place, count)?;
     let sampler = form.text("sampler")?.map(named_sampler).transpose();
     let sampler = sampler.map_err(|e| ApiError::invalid(Some("sampler"), e))?;
-    let (format, quality) = (word(form, "output_format")?, form.value("output_compression")?);
+    let (format, quality) = (word(form, "output_format")?, form.whole("output_compression")?);
     let asked = Asked {
         model: form.text("model")?.map(str::to_owned),
         negative: form.text("negative_prompt")?.map(str::to_owned),
         count,
         size: form.text("size")?.map_or(Ok(Size::Auto), Size::parse)?,
-        seed: form.value("seed")?,
-        steps: form.value("steps")?,
+        seed: form.whole("seed")?,
+        steps: form.whole("steps")?,
         guidance: form.value("guidance_scale")?,
         strength: form.value("strength")?,
         sampler,
@@ -120,7 +120,7 @@ async fn draw(
     let terms = AskedTerms {
         user: form.text("user")?,
         priority,
-        deadline_s: form.value("deadline_s")?,
+        deadline_s: form.whole("deadline_s")?,
         keep: delivery.urls,
     };
     let terms = terms.of(app, caller)?;

@@ -6,7 +6,7 @@ use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::Json;
 use crate::http::caller::Peer;
-use crate::http::{ApiError, Caller};
+use crate::http::{ApiError, Caller, whole};
 use crate::work::{PictureFormat, Terms, Work};
 use axum::Extension;
 use axum::extract::State;
@@ -29,18 +29,21 @@ pub struct Generations {
     /// The model.
     pub model: Option<String>,
     /// Pictures.
+    #[serde(default, deserialize_with = "whole::optional")]
     pub n: Option<u32>,
     /// `auto` or `WIDTHxHEIGHT`.
     pub size: Option<String>,
     /// File format.
     pub output_format: Option<FormatName>,
     /// Quality of JPEG, 0 to 100.
+    #[serde(default, deserialize_with = "whole::optional")]
     pub output_compression: Option<u8>,
     /// Where pictures are.
     pub response_format: Option<ResponseFormat>,
     /// Whether unfinished pictures are shown.
     pub stream: Option<bool>,
     /// How many.
+    #[serde(default, deserialize_with = "whole::optional")]
     pub partial_images: Option<u32>,
     /// `transparent` is refused.
     #[serde(rename = "background")]
@@ -50,9 +53,10 @@ pub struct Generations {
     /// The same, by its newer name.
     pub safety_identifier: Option<String>,
     /// Seed; -1 is a random one.
+    #[serde(default, deserialize_with = "whole::optional")]
     pub seed: Option<i64>,
     /// Steps.
-    #[serde(alias = "num_inference_steps")]
+    #[serde(alias = "num_inference_steps", default, deserialize_with = "whole::optional")]
     pub steps: Option<u32>,
     /// Guidance scale.
     #[serde(alias = "cfg_scale")]
@@ -65,6 +69,7 @@ pub struct Generations {
     /// How urgent it is.
     pub priority: Option<Urgency>,
     /// Seconds after which nobody waits any more.
+    #[serde(default, deserialize_with = "whole::optional")]
     pub deadline_s: Option<u64>,
 }
 

@@ -8,11 +8,11 @@ use super::pictures::{self, seconds};
 use super::waiting::log;
 use crate::app::App;
 use crate::http::body::Json;
-use crate::http::{ApiError, Caller};
+use crate::http::{ApiError, Caller, Segment};
 use crate::queue::{Job, JobId, Phase};
 use crate::work::{FailureKind, Output};
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -111,7 +111,7 @@ pub async fn list(
 /// How far a job is.
 pub async fn one(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<String>,
 ) -> Result<axum::Json<Value>, ApiError> {
     let job = find(&app, &id)?;
     let over = matches!(job.state().outcome, Some(Err(_)));
@@ -125,7 +125,7 @@ pub async fn one(
 /// Give a job up.
 pub async fn cancel(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<String>,
 ) -> Result<axum::Json<Value>, ApiError> {
     let job = find(&app, &id)?;
     if job.is_over() {
@@ -136,10 +136,23 @@ pub async fn cancel(
     Ok(axum::Json(described(&app, &job)))
 }
 
+/// Give a job up, and forget what came of it.
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Segment(id): Segment<String>,
+) -> Result<axum::Json<Value>, ApiError> {
+    let job = find(&app, &id)?;
+    app.queue.cancel(&job.id);
+    // One that runs is over as soon as the shards that are running are.
+    let _ = job.outcome().await;
+    app.queue.forget(&job.id);
+    Ok(axum::Json(described(&app, &job)))
+}
+
 /// What came of a job: what the route that it is for would have given.
 pub async fn result(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<String>,
 ) -> Result<Response, ApiError> {
     let job = find(&app, &id)?;
     let output = output(&job)?;
@@ -154,7 +167,7 @@ pub async fn result(
 /// A picture of a job, as a file.
 pub async fn picture(
     State(app): State<Arc<App>>,
-    Path((id, number)): Path<(String, usize)>,
+    Segment((id, number)): Segment<(String, usize)>,
 ) -> Result<Response, ApiError> {
     let job = find(&app, &id)?;
     let output = output(&job)?;

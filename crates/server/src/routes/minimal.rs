@@ -4,7 +4,7 @@ use super::asked::{Asked, AskedTerms, Size};
 use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::Json;
-use crate::http::{ApiError, Caller};
+use crate::http::{ApiError, Caller, whole};
 use crate::work::Output;
 use axum::Extension;
 use axum::extract::State;
@@ -22,9 +22,13 @@ const MULTIPLE: u32 = 8;
 #[derive(Debug, Deserialize)]
 pub struct Generate {
     prompt: String,
+    #[serde(default, deserialize_with = "whole::optional")]
     num_inference_steps: Option<u32>,
+    #[serde(default, deserialize_with = "whole::optional")]
     width: Option<u32>,
+    #[serde(default, deserialize_with = "whole::optional")]
     height: Option<u32>,
+    #[serde(default, deserialize_with = "whole::optional")]
     seed: Option<i64>,
     guidance_scale: Option<f64>,
     negative_prompt: Option<String>,

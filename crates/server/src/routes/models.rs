@@ -2,10 +2,10 @@
 
 use super::pictures::size_text;
 use crate::app::App;
-use crate::http::ApiError;
+use crate::http::{ApiError, Segment};
 use crate::packs::{Kind, ServedPack};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use rockshard::SamplerName;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<Value> {
 /// One model.
 pub async fn one(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<String>,
 ) -> Result<Json<Value>, ApiError> {
     let pack = app.studio.packs.find(&id);
     let pack =

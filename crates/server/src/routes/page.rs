@@ -1,8 +1,8 @@
 //! The page, which is part of the program.
 
 use crate::app::App;
-use crate::http::ApiError;
-use axum::extract::{Path, State};
+use crate::http::{ApiError, Segment};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub async fn docs(headers: HeaderMap) -> Response {
 }
 
 /// `GET /page/{name}`.
-pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+pub async fn asset(Segment(name): Segment<String>, headers: HeaderMap) -> Response {
     file(&name, &headers).into_response()
 }
 

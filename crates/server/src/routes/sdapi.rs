@@ -6,7 +6,7 @@ use super::generations::named_sampler;
 use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::Json;
-use crate::http::{ApiError, Caller};
+use crate::http::{ApiError, Caller, whole};
 use crate::packs::ServedPack;
 use crate::queue::Phase;
 use crate::work::{EncodedPicture, Output};
@@ -25,19 +25,26 @@ use std::sync::{Arc, PoisonError};
 pub struct Drawn {
     prompt: Option<String>,
     negative_prompt: Option<String>,
+    #[serde(default, deserialize_with = "whole::optional")]
     seed: Option<i64>,
     sampler_name: Option<String>,
     sampler_index: Option<String>,
     scheduler: Option<String>,
+    #[serde(default, deserialize_with = "whole::optional")]
     batch_size: Option<u32>,
+    #[serde(default, deserialize_with = "whole::optional")]
     n_iter: Option<u32>,
+    #[serde(default, deserialize_with = "whole::optional")]
     steps: Option<u32>,
     cfg_scale: Option<f64>,
+    #[serde(default, deserialize_with = "whole::optional")]
     width: Option<u32>,
+    #[serde(default, deserialize_with = "whole::optional")]
     height: Option<u32>,
     denoising_strength: Option<f64>,
     init_images: Option<Vec<String>>,
     mask: Option<String>,
+    #[serde(default, deserialize_with = "whole::optional")]
     inpainting_mask_invert: Option<i64>,
     override_settings: Option<Override>,
     #[serde(flatten)]
@@ -111,7 +118,16 @@ fn asked(app: &App, request: &Drawn) -> Result<Asked, ApiError> {
         (Some(width), Some(height)) => Size::Of([width, height]),
         (Some(side), None) | (None, Some(side)) => Size::Of([side, side]),
     };
-    let count = u64::from(request.batch_size.unwrap_or(1)) * u64::from(request.n_iter.unwrap_or(1));
+    let most = app.options.limits.pictures;
+    let [batch, rounds] = [request.batch_size, request.n_iter].map(|n| n.unwrap_or(1));
+    if ![batch, rounds].iter().all(|n| (1..=most).contains(n)) {
+        let message = format!("batch_size and n_iter must be 1 to {most}");
+        return Err(ApiError::invalid(Some("batch_size"), message));
+    }
+    if batch * rounds > most {
+        let message = format!("batch_size times n_iter must be at most {most}");
+        return Err(ApiError::impossible(Some("batch_size"), message));
+    }
     let name = request.sampler_name.as_deref().or(request.sampler_index.as_deref());
     let name = name.filter(|name| !name.is_empty() && *name != "Automatic");
     let karras = request.scheduler.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("karras"));
@@ -125,7 +141,7 @@ fn asked(app: &App, request: &Drawn) -> Result<Asked, ApiError> {
         model: own.or_else(|| chosen(app)),
         prompt: request.prompt.clone().unwrap_or_default(),
         negative: request.negative_prompt.clone(),
-        count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
+        count: Some(batch * rounds),
         size,
         seed: request.seed,
         steps: request.steps,

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Drive `rockshard serve` with the programs that people have: OpenAI's client, curl, Open WebUI's calls, A1111's scripts, Chromium, nginx.
+
+    python tools/check_server.py --binary target/release/rockshard --packs DIR --out DIR [CHECK...]
+
+The program is started as users start it, with the packs that `rockshard demo --out DIR` makes: one that draws, one that describes. Each check prints `ok NAME` or
+`FAILED NAME: why`; the exit code is 1 if one failed. Pictures that were asked for are put into OUT/served, each beside the scene that it is to show, for the
+shape checker; screenshots of the page into OUT. CHECK names some of the checks, by their beginning. Python packages: tools/server_requirements.txt.
+"""
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from server_checks import curl_lines, deployment, live, metadata, openai_errors, openai_pictures, openai_words, page, web_ui
+from server_checks.harness import Bench, Failure, Server, scratch_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = (openai_pictures, openai_words, openai_errors, curl_lines, web_ui, metadata, live, page, deployment)
+
+
+def logs_are_quiet(bench):
+    """No server met a defect of its own."""
+    for log in bench.logs:
+        text = log.read_text()
+        if "panicked" in text:
+            raise Failure(f"a server panicked: {text[text.index('panicked') - 80:][:400]}")
+
+
+def execute(check, bench):
+    """Whether a check is fulfilled."""
+    start = time.monotonic()
+    try:
+        check(bench)
+    except Exception as error:  # whatever a client meets is a failure of the check
+        kind = "" if isinstance(error, Failure) else f"{type(error).__name__}: "
+        why = " ".join(str(error).split())[:600]
+        print(f"FAILED {check.__name__}: {kind}{why}", flush=True)
+        return False
+    print(f"ok {check.__name__} ({time.monotonic() - start:.1f} s)", flush=True)
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/rockshard")
+    parser.add_argument("--packs", type=Path, required=True, help="what `rockshard demo --out` made")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scenes", type=Path, default=ROOT / "shards/tiny-lcm/held_out.json")
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--nginx", default="/usr/sbin/nginx")
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help="beginnings of names; none: all")
+    arguments = parser.parse_args()
+    arguments.out = arguments.out.absolute()
+    checks = [check for module in MODULES for check in module.CHECKS] + [logs_are_quiet]
+    if arguments.checks:
+        checks = [check for check in checks if check.__name__.startswith(tuple(arguments.checks))]
+        if not checks:
+            sys.exit("no check has such a name")
+    failed, start = 0, time.monotonic()
+    with scratch_folder() as scratch:
+        bench = Bench(arguments, Path(scratch))
+        with Server(bench) as bench.server:
+            for check in checks:
+                failed += not execute(check, bench)
+            page.close()
+    print(f"{len(checks)} checks, {failed} failed, {time.monotonic() - start:.0f} s")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Values for schemathesis of the formats that /openapi.json names: pictures as files, in base64, and as data URLs."""
+import base64
+import io
+
+import schemathesis
+from hypothesis import strategies as st
+from PIL import Image
+
+
+def file(kind, side, colour):
+    """A picture's bytes."""
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(out, kind)
+    return out.getvalue()
+
+
+# A few sizes and kinds, of which the first is the smallest.
+FILES = [file(kind, side, colour)
+         for kind, side, colour in [("PNG", 16, "red"), ("PNG", 128, "blue"), ("JPEG", 64, "green"), ("WEBP", 40, "white")]]
+FILE = st.sampled_from(FILES)
+TEXT = FILE.map(lambda data: base64.b64encode(data).decode())
+
+schemathesis.openapi.format("binary", FILE)
+schemathesis.openapi.format("byte", TEXT)
+schemathesis.openapi.format("data-url", TEXT.map(lambda text: "data:image/png;base64," + text))
