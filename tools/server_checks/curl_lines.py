@@ -25,7 +25,7 @@ def submit(server, fields):
 
 
 def curl_generations(bench):
-    scene = bench.scenes[2]
+    scene = bench.scenes[29]
     body = json.dumps({"prompt": scene["caption"], "seed": scene["seed"]})
     status, answer = answered(bench.server, "/v1/images/generations", *JSON, "--data", body)
     equal("the status", status, 200)
@@ -129,4 +129,28 @@ def curl_goes_away(bench):
     need(time.monotonic() - start < 2, "it took long")
 
 
-CHECKS = [curl_generations, curl_generate, curl_limits_and_health, curl_jobs, curl_deletes_jobs, curl_goes_away]
+def curl_cores(bench):
+    """/v1/cores tells how busy the cores are: as much as /metrics counts, and without holes between two looks of the page."""
+    server = bench.server
+    server.settled(5, "something runs still")
+
+    def busy():
+        return [server.count(f'rockshard_core_busy_seconds_total{{core="{core}"}}') for core in range(3)], time.monotonic()
+
+    job = submit(server, {"prompt": "a red circle", "steps": MOST_STEPS, "n": 10})[1]["id"]
+    try:
+        time.sleep(0.3)
+        before, start = busy()
+        time.sleep(1.2)
+        state = answered(server, "/v1/cores")[1]
+        after, end = busy()
+    finally:
+        answered(server, f"/v1/jobs/{job}", "-X", "DELETE")
+    counted = [min(1, (b - a) / (end - start)) for a, b in zip(before, after)]
+    told = [core["busy"] for core in state["cores"]]
+    need(all(abs(a - b) < 0.25 for a, b in zip(counted, told)), f"shares of a second told are {told}; by the counters they are {counted}")
+    span = (state["now_us"] - min(run["start_us"] for run in state["recent"])) / 1e6
+    need(span > 0.5, f"what ran is told of the last {span:.2f} s, and the page looks every half second: its timeline has holes")
+
+
+CHECKS = [curl_generations, curl_generate, curl_limits_and_health, curl_jobs, curl_deletes_jobs, curl_goes_away, curl_cores]

@@ -87,7 +87,7 @@ def open_webui_openai(bench):
 
 
 def a1111_txt2img(bench):
-    scene, server = bench.scenes[30], bench.server
+    scene, server = bench.scenes[10], bench.server
     answer = server.post("/sdapi/v1/txt2img", {**USUAL, "prompt": scene["caption"], "negative_prompt": "", "seed": scene["seed"], "steps": 4, "cfg_scale": 2,
                                                "width": SIDE, "height": SIDE, "batch_size": 1, "n_iter": 2, "sampler_name": "LCM", "scheduler": "Automatic",
                                                "override_settings": {"sd_model_checkpoint": "tiny"}})

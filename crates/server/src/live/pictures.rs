@@ -13,8 +13,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Frames of a session that are drawn at a time beside other sessions: enough that a core need not wait for the next one, few enough that none is old.
-const UNDER_WAY: usize = 2;
+/// Frames beside one for each core that sessions have under way together: one is with the host (pixels, sending) while the cores are busy. More would only wait, and
+/// be old when they are shown.
+const BESIDE_CORES: usize = 1;
+/// Frames that the stream has room for: more than ever are under way.
+const ROOM: usize = 8;
 /// The similarity filter skips at most so many frames in a row.
 const MOST_SKIPPED: usize = 10;
 /// Strength where nothing is said.
@@ -68,7 +71,7 @@ impl PictureEngine {
         let packs = &canvas.app.studio.packs;
         let model = packs.stream(&canvas.model, canvas.size).map_err(|e| asked::of_error(&e))?;
         let cancel = Cancel::default();
-        let queue = QueueOptions { capacity: 8, drop_stale: false };
+        let queue = QueueOptions { capacity: ROOM, drop_stale: false };
         let settings = settings(Settings::default(), change)?;
         let options = canvas.run_options(cancel.clone());
         let stream = model.prepare_with(StreamConfig::default(), settings, queue, options);
@@ -129,7 +132,7 @@ impl PictureEngine {
 
     /// Frames that may be unanswered: those that are drawn, and one that waits.
     pub fn credits(&self) -> usize {
-        UNDER_WAY + 1
+        self.shared.cores() + 1
     }
 
     /// Number of the settings.
@@ -161,6 +164,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn cores(&self) -> usize {
+        usize::from(self.canvas.app.studio.packs.cores().options().cores)
+    }
+
+    /// Frames that this session may have under way beside the others.
+    fn room(&self) -> usize {
+        let (active, _) = self.canvas.app.live.counts();
+        let share = (self.cores() + BESIDE_CORES).div_ceil(active.max(1));
+        share.clamp(1, self.cores())
+    }
+
     fn tell(&self, state: &State, told: Told) {
         if let Some(outbox) = &state.outbox {
             // The client may just have gone.
@@ -189,7 +203,7 @@ impl Shared {
                 if let Some(change) = state.change.take() {
                     break Err(change);
                 }
-                if state.under_way.len() + state.unanswered < UNDER_WAY
+                if state.under_way.len() + state.unanswered < self.room()
                     && let Some(next) = state.next.take()
                 {
                     break Ok(next);

@@ -2,7 +2,7 @@
 
 use super::Served;
 use crate::routes::asked::{LARGEST_SEED, LONGEST_DEADLINE, MOST_GUIDANCE};
-use crate::routes::chat::MOST_TOKENS;
+use crate::routes::chat::{MOST_MESSAGES, MOST_TOKENS};
 use crate::routes::generations::MOST_PREVIEWS;
 use rockshard::SamplerName;
 use serde_json::{Map, Value, json};
@@ -192,7 +192,7 @@ fn sd(served: &Served) -> Value {
 }
 
 fn chat(served: &Served) -> Value {
-    let text = json!({ "type": "string", "minLength": 1, "maxLength": 400 });
+    let text = json!({ "type": "string", "minLength": 1, "maxLength": served.prompt });
     let url = json!({ "type": "string", "format": "data-url" });
     let part = json!({ "oneOf": [
         object(json!({ "type": { "const": "text", "type": "string" }, "text": text }), &["type", "text"]),
@@ -207,7 +207,11 @@ fn chat(served: &Served) -> Value {
     let parts = json!({ "oneOf": [text, { "type": "array", "minItems": 1, "maxItems": 3, "items": part }] });
     object(
         json!({
-            "messages": { "type": "array", "minItems": 1, "maxItems": 1, "items": message(&["user"], parts), "description": "The last one is the user's; those before it are what was said." },
+            "messages": {
+                "type": "array", "minItems": 1, "maxItems": MOST_MESSAGES,
+                "items": message(&["system", "developer", "user", "assistant"], parts),
+                "description": "What was said. The last one is the user's, and is answered; only the user's have images.",
+            },
             "model": maybe(model(&served.describe)),
             "max_tokens": maybe(json!({ "type": "integer", "minimum": 1, "maximum": MOST_TOKENS })),
             "max_completion_tokens": maybe(json!({ "type": "integer", "minimum": 1, "maximum": MOST_TOKENS })),
