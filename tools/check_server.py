@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from server_checks import curl_lines, deployment, live, metadata, openai_errors, openai_pictures, openai_words, page, web_ui
-from server_checks.harness import Bench, Failure, Server, scratch_folder
+from server_checks.harness import Bench, Failure, Server, need, scratch_folder, until
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (openai_pictures, openai_words, openai_errors, curl_lines, web_ui, metadata, live, page, deployment)
@@ -25,6 +25,13 @@ def logs_are_quiet(bench):
         text = log.read_text()
         if "panicked" in text:
             raise Failure(f"a server panicked: {text[text.index('panicked') - 80:][:400]}")
+
+
+def nothing_is_left(bench):
+    """Of all that was asked for and given up, nothing is drawn any more."""
+    bench.server.settled(5, "jobs still run or wait")
+    until(lambda: bench.server.get("/v1/cores").json()["live"] == {"active": 0, "waiting": 0}, 5, "live sessions are left")
+    need(bench.server.process.poll() is None, "the server has ended")
 
 
 def execute(check, bench):
@@ -52,7 +59,7 @@ def main():
     parser.add_argument("checks", nargs="*", metavar="CHECK", help="beginnings of names; none: all")
     arguments = parser.parse_args()
     arguments.out = arguments.out.absolute()
-    checks = [check for module in MODULES for check in module.CHECKS] + [logs_are_quiet]
+    checks = [check for module in MODULES for check in module.CHECKS] + [nothing_is_left, logs_are_quiet]
     if arguments.checks:
         checks = [check for check in checks if check.__name__.startswith(tuple(arguments.checks))]
         if not checks:

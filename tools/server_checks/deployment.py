@@ -1,5 +1,6 @@
 """The server behind nginx, over IPv6 and TLS, beside another one, and on its way down."""
 import getpass
+import socket
 import ssl
 import subprocess
 import threading
@@ -40,6 +41,10 @@ http {{
             proxy_set_header X-Forwarded-Prefix /draw;
             proxy_buffering off;
             proxy_read_timeout 660s;
+        }}
+        location /plain/ {{
+            proxy_pass http://unix:{socket}:/;
+            proxy_set_header Host $http_host;
         }}
     }}
 }}
@@ -180,12 +185,19 @@ def deployed_for_others(bench):
 
 
 def deployed_and_stopped(bench):
-    """SIGTERM while 16 clients wait and 4 jobs are taken: all get what was promised, and the server ends well."""
+    """SIGTERM while 16 clients wait, some of them with streams, and 4 jobs are taken: all get what was promised, and the server ends well."""
     numbers = [0, 7, 8, 9, 10, 11, 13, 15, 17, 18, 20, 22, 24, 25, 29, 30]
     scenes = [bench.scenes[number] for number in numbers]
     with Server(bench) as server:
         api, results = client(server), []
-        works = [lambda s=s: api.images.generate(prompt=s["caption"], extra_body={"seed": s["seed"], "steps": 8}).data[0].b64_json for s in scenes]
+
+        def draw(number, scene):
+            fields = {"prompt": scene["caption"], "extra_body": {"seed": scene["seed"], "steps": 8}}
+            if number % 4 == 3:
+                return list(api.images.generate(**fields, stream=True, partial_images=1))[-1].b64_json
+            return api.images.generate(**fields).data[0].b64_json
+
+        works = [lambda pair=pair: draw(*pair) for pair in enumerate(scenes)]
         jobs = [server.post("/v1/jobs", {"kind": "image", "request": {"prompt": s["caption"], "seed": s["seed"], "steps": 8}}).json()["id"] for s in scenes[:4]]
         waiting = threading.Thread(target=lambda: results.extend(at_once(works)))
         waiting.start()
@@ -222,5 +234,29 @@ def deployed_and_not_fetched(bench):
         need(time.monotonic() - start < 5, "the server outlasts its time of grace")
 
 
+def deployed_and_stalled(bench):
+    """Clients that are idle, or that stopped in the middle of what they send, do not keep a server that has nothing to do from ending."""
+    halves = {"nothing": b"", "half of a head": b"GET /health HT", "half of a body": b"POST /generate HTTP/1.1\r\nHost: localhost\r\n"
+              b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"}
+    for words, half in halves.items():
+        with Server(bench) as server, socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(half)
+            time.sleep(0.2)
+            server.terminate()
+            try:
+                equal("the exit code", server.end(4), 0)
+            except Failure as failure:
+                raise Failure(f"a client has sent {words}: {failure}") from None
+
+
+def deployed_without_websockets(bench):
+    """A proxy that lets no WebSocket through: the page draws with plain requests."""
+    scene = bench.scenes[30]
+    with nginx(bench) as (proxied, *_):
+        with visit(bench, proxied.address.replace("/draw", "/plain"), expected=("WebSocket connection",)) as page:
+            type_scene(page, scene)
+            bench.keep("deployed_without_websockets", is_drawn(page, scene), scene)
+
+
 CHECKS = [deployed_behind_nginx, deployed_on_ipv6, deployed_with_tls, deployed_at_a_taken_port, deployed_for_others, deployed_and_stopped,
-          deployed_and_not_fetched]
+          deployed_and_not_fetched, deployed_and_stalled, deployed_without_websockets]

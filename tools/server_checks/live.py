@@ -79,7 +79,7 @@ def live_words(bench):
 
 def live_frames(bench):
     """Frames that show a figure in another colour become the scene; each is answered by a picture or by word that a newer one came."""
-    scene, before = bench.otherwise(13)
+    scene, before = bench.otherwise(22)
     frame = bench.drawn(before, scene["seed"])
     start = {"source": "pictures", "prompt": scene["caption"], "seed": scene["seed"], "steps": 4, "strength": 0.8, "format": "png", "similarity": 0}
     with Live(bench.server.address, start) as live:

@@ -81,7 +81,8 @@ def metadata_not_forged(bench):
 def metadata_edit(bench):
     scene, before = bench.otherwise(7)
     files = {"image": ("a.png", bench.drawn(before, scene["seed"]), "image/png")}
-    answer = requests.post(f"{bench.server.address}/v1/images/edits", data={"prompt": scene["caption"], "seed": scene["seed"], "strength": "0.7"}, files=files, timeout=30)
+    data = {"prompt": scene["caption"], "seed": scene["seed"], "strength": "0.7"}
+    answer = requests.post(f"{bench.server.address}/v1/images/edits", data=data, files=files, timeout=30)
     image = answer.json()["data"][0]["b64_json"]
     prompt, _, pairs = parsed(written(picture(image)))
     equal("the prompt and the strength", (prompt, pairs.get("Denoising strength")), (scene["caption"], "0.7"))

@@ -92,7 +92,9 @@ def page_draws(bench):
     with visit(bench, bench.server.address) as page:
         type_scene(page, scene)
         bench.keep("page_draws", is_drawn(page, scene), scene)
-        type_scene(page, other)
+        page.fill("#seed", str(other["seed"]))
+        page.fill("#prompt", "")
+        page.locator("#prompt").press_sequentially(other["caption"], delay=15)
         bench.keep("page_draws_again", is_drawn(page, other), other)
         need("Drawn in" in page.inner_text("#draw-status"), f"the page says {page.inner_text('#draw-status')!r}")
         page.click("#keep")
@@ -242,7 +244,8 @@ def page_recovers(bench):
             is_drawn(page, first)
             server.process.kill()
             server.process.wait()
-            wait(page, "() => document.getElementById('draw-status').textContent.includes('lost') || document.getElementById('message').textContent.includes('does not answer')")
+            wait(page, "() => /lost/.test(document.getElementById('draw-status').textContent)"
+                       " || /does not answer/.test(document.getElementById('message').textContent)")
             type_scene(page, second)
             with Server(bench, listen=f"127.0.0.1:{port}"):
                 bench.keep("page_recovers", is_drawn(page, second), second)

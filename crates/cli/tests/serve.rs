@@ -147,7 +147,9 @@ fn a_client_that_goes_away_gives_its_job_up() {
     assert!(left.elapsed() < Duration::from_secs(3), "{:?}", left.elapsed());
     let (_, _, metrics) = server.ask("GET", "/metrics", "", "");
     let metrics = String::from_utf8(metrics).unwrap();
-    assert!(metrics.contains("rockshard_jobs_finished_total{kind=\"draw\",outcome=\"cancelled\"} 1"));
+    assert!(
+        metrics.contains("rockshard_jobs_finished_total{kind=\"draw\",outcome=\"cancelled\"} 1")
+    );
 }
 
 #[test]
@@ -208,7 +210,9 @@ fn other_pages_and_other_names_are_refused() {
     assert_eq!(post("Origin: https://draw.example.org\r\n"), 200);
     assert_eq!(post(&format!("Origin: http://{}\r\n", server.address)), 200);
     let mut stream = server.open();
-    stream.write_all(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");

@@ -277,3 +277,33 @@ fn resident_bytes() -> u64 {
     let pages = text.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
     pages.unwrap_or(0) * PAGE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The first column of the table under the heading, without its marks.
+    fn documented() -> BTreeSet<String> {
+        let page = include_str!("../../../docs/server.md");
+        let table = page.split("## Metrics").nth(1).unwrap_or_default();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.filter_map(|row| Some(row.split('`').next()?.to_owned())).collect()
+    }
+
+    #[test]
+    fn every_metric_is_in_the_document() {
+        let metrics = Metrics::default();
+        // Families without a series yet are told of by describing themselves.
+        metrics.requests.with_label_values(&["/", "GET", "200"]);
+        metrics.request_seconds.with_label_values(&["/"]);
+        metrics.jobs.with_label_values(&["waiting"]);
+        for family in [&metrics.core_busy, &metrics.core_modelled] {
+            family.with_label_values(&["0"]);
+        }
+        metrics.core_runs.with_label_values(&["0"]);
+        let families = metrics.registry.gather();
+        let known: BTreeSet<String> = families.iter().map(|f| f.name().to_owned()).collect();
+        assert_eq!(known, documented());
+    }
+}

@@ -111,12 +111,14 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    /// Clients that ask again as soon as they are served, two at a time; gives what each has had when `total` is spent.
-    fn shares(costs: &[(f64, f64)], total: f64) -> Vec<f64> {
+    /// Clients that have so many requests each and ask again as soon as one is served, two of all at a time; gives what each has had when `total` is spent.
+    fn shares(costs: &[(f64, f64)], requests: usize, total: f64) -> Vec<f64> {
         let mut queue = FairQueue::default();
         let mut had = vec![0.0; costs.len()];
         for (client, (cost, weight)) in costs.iter().enumerate() {
-            queue.push(&client.to_string(), client, *cost, *weight);
+            for _ in 0..requests {
+                queue.push(&client.to_string(), client, *cost, *weight);
+            }
         }
         let mut serving = VecDeque::new();
         while had.iter().sum::<f64>() < total {
@@ -134,7 +136,7 @@ mod tests {
     fn clients_get_equal_shares_whatever_they_ask_at_once() {
         let costs: Vec<(f64, f64)> =
             (0..16).map(|i| (if i % 2 == 0 { 1.0 } else { 8.0 }, 1.0)).collect();
-        let had = shares(&costs, 16_000.0);
+        let had = shares(&costs, 1, 16_000.0);
         for share in had {
             assert!((share - 1000.0).abs() <= 16.0, "{share}");
         }
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn weights_make_shares() {
-        let had = shares(&[(1.0, 1.0), (1.0, 4.0), (1.0, 0.25)], 5250.0);
+        let had = shares(&[(1.0, 1.0), (1.0, 4.0), (1.0, 0.25)], 8, 5250.0);
         for (share, expected) in had.iter().zip([1000.0, 4000.0, 250.0]) {
             assert!((share - expected).abs() <= expected * 0.05, "{had:?}");
         }
