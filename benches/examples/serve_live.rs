@@ -1,6 +1,7 @@
 //! Live sessions: simulated webcams, each of a colour of its own, at ten frames a second. What must hold in any case ends the program when it does not.
 //!
 //!     cargo run --release -p rockshard-benches --example serve_live -- target/release/rockshard PACK --seconds 60
+#![allow(clippy::print_stdout)]
 
 mod serving;
 

@@ -2,6 +2,7 @@
 //! through `generate` without HTTP. What must hold in any case ends the program when it does not; the rest is printed.
 //!
 //!     cargo run --release -p rockshard-benches --example serve_load -- target/release/rockshard PACK --seconds 120
+#![allow(clippy::print_stdout)]
 
 mod serving;
 

@@ -52,6 +52,11 @@ impl Mask {
         Ok(Mask { width, height, change: change.collect() })
     }
 
+    /// Whether nothing may change at all.
+    pub fn keeps_all(&self) -> bool {
+        self.change.iter().all(|&change| change == 0)
+    }
+
     /// The mask at another size, each value the mean of what it covers.
     fn resized(&self, width: u32, height: u32) -> Vec<u8> {
         if [width, height] == [self.width, self.height] {

@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 
 /// How long is remembered.
 const REMEMBERED: Duration = Duration::from_secs(2);
-/// Most runs of shards that are remembered.
-const MOST: usize = 600;
 /// The time over which a core's busy share is told.
 const WINDOW_US: f64 = 1e6;
+/// Short runs of one model that follow each other within this time are told as one, up to this length: a chain of small shards has thousands a second.
+const GAP_US: f64 = 2e3;
+const SPAN_US: f64 = 2e4;
 
-/// A run of a shard.
+/// A run of a shard, or several short ones.
 #[derive(Clone, Debug, Serialize)]
 pub struct RecentRun {
     /// Number of the core.
     pub core: u8,
     /// Model.
     pub model: String,
-    /// Shard.
+    /// Shard, the last one of several.
     pub shard: String,
     /// Measured start and end, in microseconds of the server's clock.
     pub start_us: f64,
@@ -28,6 +29,25 @@ pub struct RecentRun {
     pub end_us: f64,
     /// What the NPU would take, as modelled, in microseconds.
     pub modelled_us: Option<f64>,
+    /// Microseconds of it in which the core was busy.
+    #[serde(skip)]
+    busy_us: f64,
+}
+
+impl RecentRun {
+    fn is_followed_by(&self, next: &RecentRun) -> bool {
+        self.model == next.model
+            && next.start_us - self.end_us < GAP_US
+            && next.end_us - self.start_us < SPAN_US
+    }
+
+    fn extend(&mut self, next: RecentRun) {
+        self.shard = next.shard;
+        self.end_us = next.end_us;
+        self.busy_us += next.busy_us;
+        self.modelled_us =
+            self.modelled_us.zip(next.modelled_us).map(|(before, more)| before + more);
+    }
 }
 
 /// A core.
@@ -103,6 +123,7 @@ impl Activity {
             start_us: now - took,
             end_us: now,
             modelled_us: run.modelled_us,
+            busy_us: took,
         };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = state.cores.get_mut(usize::from(core)) {
@@ -111,10 +132,14 @@ impl Activity {
             own.modelled_s += run.modelled_us.unwrap_or(0.0) / 1e6;
             (own.model, own.shard) = (Some(run.model.clone()), Some(run.shard.clone()));
         }
-        state.recent.push_back((Instant::now(), recent));
-        let old = state.recent.iter().take_while(|(at, _)| at.elapsed() > REMEMBERED).count();
-        let surplus = state.recent.len().saturating_sub(MOST);
-        state.recent.drain(..old.max(surplus));
+        let last = state.recent.iter_mut().rev().map(|(_, last)| last).find(|r| r.core == core);
+        match last.filter(|last| last.is_followed_by(&recent)) {
+            Some(last) => last.extend(recent),
+            None => state.recent.push_back((Instant::now(), recent)),
+        }
+        while state.recent.front().is_some_and(|(at, _)| at.elapsed() > REMEMBERED) {
+            state.recent.pop_front();
+        }
     }
 
     /// The cores, and what ran in the last two seconds.
@@ -125,7 +150,11 @@ impl Activity {
         let recent: Vec<RecentRun> = fresh.map(|(_, run)| run.clone()).collect();
         let busy = |core: u8| {
             let own = recent.iter().filter(|run| run.core == core);
-            let within = own.map(|run| (run.end_us - run.start_us.max(now - WINDOW_US)).max(0.0));
+            let within = own.map(|run| {
+                let long = (run.end_us - run.start_us).max(f64::MIN_POSITIVE);
+                let inside = (run.end_us - run.start_us.max(now - WINDOW_US)).max(0.0);
+                run.busy_us * inside / long
+            });
             (within.sum::<f64>() / WINDOW_US).clamp(0.0, 1.0) + 0.0
         };
         let cores = state.cores.iter().map(|c| CoreActivity { busy: busy(c.core), ..c.clone() });

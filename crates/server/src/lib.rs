@@ -32,6 +32,7 @@ pub mod queue;
 mod random;
 mod routes;
 mod server;
+mod stopping;
 mod studio;
 pub mod work;
 

@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long what came of jobs can be fetched when all of them are over and the server stops.
 const FETCHING: Duration = Duration::from_secs(10);
 
+/// How long connections may take to end after that: what is left is a response on its way, or half a request.
+const LINGERING: Duration = Duration::from_secs(3);
+
 /// Why a server cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -159,10 +162,10 @@ impl Server {
             tokio::time::sleep(LOOK).await;
         }
         app.stopping.send_replace(true);
+        let end = tokio::time::Instant::now() + LINGERING;
         for one in serving {
-            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-            // What does not end by itself is cut off.
-            let _ = tokio::time::timeout(left, one).await;
+            // What does not end by itself is cut off: nothing that was taken is waited for there.
+            let _ = tokio::time::timeout_at(end, one).await;
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::activity::Activity;
 use crate::packs::Packs;
 use crate::queue::Job;
+use crate::stopping::Stopping;
 use crate::work::{
     Describe, Draw, EncodedPicture, Failure, FailureKind, Output, PictureFormat, Terms, Times, Work,
 };
@@ -40,7 +41,10 @@ impl Studio {
         if clients.len() >= MOST_CLIENTS && !clients.contains_key(client) {
             clients.clear();
         }
-        let client = *clients.entry(client.to_owned()).or_insert_with(Client::new);
+        // Not the default one, which all share.
+        let own = clients.get(client).copied().unwrap_or_else(Client::new);
+        clients.insert(client.to_owned(), own);
+        let client = own;
         let observer = Some(self.activity.observer());
         RunOptions { cancel, client, observer, ..RunOptions::default() }
     }
@@ -117,29 +121,33 @@ impl Studio {
         for said in before {
             conversation.recall(said.speaker, &said.text, &said.images);
         }
+        let mut answer = Stopping::new(&describe.stops);
         let mut tell = |words: &str| {
+            let (words, ended) = answer.hear(words);
             job.change(|state| {
                 state.words += words;
                 state.done += 1;
             });
-            if options.cancel.is_cancelled()
-                || options.deadline.is_some_and(|deadline| Instant::now() > deadline)
-            {
+            let late = options.deadline.is_some_and(|deadline| Instant::now() > deadline);
+            if ended || late || options.cancel.is_cancelled() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
         };
-        let answer = conversation.ask(&question.text, &question.images, describe.most, &mut tell);
-        let answer = answer.map_err(|e| failure(&e))?;
-        let cut_off = match answer.end {
+        let said = conversation.ask(&question.text, &question.images, describe.most, &mut tell);
+        let said = said.map_err(|e| failure(&e))?;
+        let cut_off = match said.end {
             End::Stop => false,
             End::Length | End::Context => true,
+            End::Interrupted if answer.is_over() => false,
             End::Interrupted => return Err(stopped(options)),
         };
-        let tokens = [answer.times.prompt_tokens, answer.tokens.len()];
-        let text = answer.text.trim_end().to_owned();
-        Ok(Output::Words { text, cut_off, tokens, times: times(start, &answer.trace) })
+        let tokens = [said.times.prompt_tokens, said.tokens.len()];
+        let (text, rest) = answer.finish();
+        job.change(|state| state.words += &rest);
+        let text = text.trim_end().to_owned();
+        Ok(Output::Words { text, cut_off, tokens, times: times(start, &said.trace) })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 #[derive(Clone, Debug)]
 pub enum Work {
     /// Pictures.
-    Draw(Draw),
+    Draw(Box<Draw>),
     /// Words about pictures.
     Describe(Describe),
 }
@@ -34,6 +34,8 @@ pub struct Describe {
     pub most: usize,
     /// How words are chosen.
     pub sampling: Sampling,
+    /// Texts that end the answer, and are not part of it.
+    pub stops: Vec<String>,
 }
 
 /// A message.
@@ -112,7 +114,8 @@ impl Work {
     /// What it costs beside other work, about as many steps of the U-Net.
     pub fn cost(&self) -> f64 {
         match self {
-            Work::Draw(Draw { request, .. }) => {
+            Work::Draw(draw) => {
+                let request = &draw.request;
                 let strength = request.initial.as_ref().map_or(1.0, |initial| initial.strength);
                 let steps =
                     (request.steps as f64 * strength).max(1.0) + f64::from(request.previews);
@@ -128,7 +131,7 @@ impl Work {
     /// Pieces in which progress is counted.
     pub fn pieces(&self) -> usize {
         match self {
-            Work::Draw(Draw { request, .. }) => request.steps + 2,
+            Work::Draw(draw) => draw.request.steps + 2,
             Work::Describe(describe) => describe.most,
         }
     }

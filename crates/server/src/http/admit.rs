@@ -92,6 +92,9 @@ fn check(app: &App, request: &Request, route: &str) -> Result<Caller, ApiError> 
     let headers = request.headers();
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Unix);
     let tokens = &app.options.tokens;
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(ApiError::invalid(None, "a request has one Host"));
+    }
     let host = host(request);
     if tokens.is_empty() && !is_own_host(app, peer, host) {
         // A name that somebody else's DNS gives this machine's address.
@@ -126,10 +129,10 @@ fn check(app: &App, request: &Request, route: &str) -> Result<Caller, ApiError> 
     })
 }
 
-/// The host that a request names.
+/// The host that a request names: that of its target, where it is a whole address, else that of its head.
 fn host(request: &Request) -> Option<&str> {
-    let named = request.headers().get(header::HOST).and_then(|v| v.to_str().ok());
-    named.or_else(|| request.uri().host())
+    let named = || request.headers().get(header::HOST).and_then(|v| v.to_str().ok());
+    request.uri().authority().map(|a| a.as_str()).or_else(named)
 }
 
 /// Without its port, and without the brackets of an IPv6 address.

@@ -98,9 +98,7 @@ impl Form {
     pub fn value<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let value = serde_json::from_str::<T>(text);
-        value
-            .map(Some)
-            .map_err(|e| ApiError::invalid(Some(name), format!("{name} is {text:?}: {e}")))
+        value.map(Some).map_err(|_| not_a_value(name, text))
     }
 
     /// A whole number.
@@ -110,15 +108,19 @@ impl Form {
     pub fn whole<T: TryFrom<i128>>(&self, name: &'static str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let value = whole::optional(&mut serde_json::Deserializer::from_str(text));
-        let value: Option<T> =
-            value.map_err(|e| ApiError::invalid(Some(name), format!("{name} is {text:?}: {e}")))?;
-        value.map(Some).ok_or_else(|| ApiError::invalid(Some(name), format!("{name} is null")))
+        value.ok().flatten().map(Some).ok_or_else(|| not_a_value(name, text))
     }
 
     /// Files of these names.
     pub fn files<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a Bytes> {
         self.0.iter().filter(|(n, _)| names.contains(&n.as_str())).map(|(_, bytes)| bytes)
     }
+}
+
+fn not_a_value(name: &'static str, text: &str) -> ApiError {
+    let shown: String = text.chars().take(40).collect();
+    let message = format!("{name} is {shown:?}, which is not a value that it may have");
+    ApiError::invalid(Some(name), message)
 }
 
 fn is_type(request: &Request, expected: &str) -> bool {

@@ -81,10 +81,9 @@ impl PictureEngine {
         let (state, changed) = (Mutex::new(state), Condvar::new());
         let shared = Arc::new(Shared { canvas, stream, state, changed });
         let mut engine = PictureEngine { shared, cancel, threads: Vec::new() };
-        let works: [(&str, fn(&Shared)); 2] = [("feed", Shared::feed), ("fetch", Shared::fetch)];
-        for (name, work) in works {
+        for work in [Shared::feed as fn(&Shared), Shared::fetch] {
             let shared = engine.shared.clone();
-            let thread = std::thread::Builder::new().name(format!("live-{name}"));
+            let thread = std::thread::Builder::new().name("live-pictures".into());
             let thread = thread.spawn(move || work(&shared));
             let failed = |_| ApiError::failed("a thread cannot be started");
             engine.threads.push(thread.map_err(failed)?);

@@ -141,7 +141,7 @@ fn draw(canvas: &Canvas, change: &Change) -> Result<Draw, ApiError> {
     if draw.request.steps >= LONG {
         draw.request.previews = PREVIEWS;
     }
-    Ok(draw)
+    Ok(*draw)
 }
 
 impl Shared {

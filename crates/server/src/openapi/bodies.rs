@@ -2,7 +2,7 @@
 
 use super::Served;
 use crate::routes::asked::{LARGEST_SEED, LONGEST_DEADLINE, MOST_GUIDANCE};
-use crate::routes::chat::{MOST_MESSAGES, MOST_TOKENS};
+use crate::routes::chat::{MOST_MESSAGES, MOST_STOPS, MOST_TOKENS};
 use crate::routes::generations::MOST_PREVIEWS;
 use rockshard::SamplerName;
 use serde_json::{Map, Value, json};
@@ -194,6 +194,7 @@ fn sd(served: &Served) -> Value {
 fn chat(served: &Served) -> Value {
     let text = json!({ "type": "string", "minLength": 1, "maxLength": served.prompt });
     let url = json!({ "type": "string", "format": "data-url" });
+    let stop = json!({ "type": "string", "minLength": 1 });
     let part = json!({ "oneOf": [
         object(json!({ "type": { "const": "text", "type": "string" }, "text": text }), &["type", "text"]),
         object(json!({ "type": { "const": "image_url", "type": "string" }, "image_url": { "oneOf": [object(json!({ "url": url }), &["url"]), url] } }), &["type", "image_url"]),
@@ -219,6 +220,7 @@ fn chat(served: &Served) -> Value {
             "top_p": maybe(json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 })),
             "seed": maybe(seed()),
             "n": maybe(json!({ "type": "integer", "minimum": 1, "maximum": 1 })),
+            "stop": { "oneOf": [{ "type": "null" }, stop, { "type": "array", "maxItems": MOST_STOPS, "items": stop }] },
             "stream": maybe(json!({ "type": "boolean" })),
             "user": maybe(json!({ "type": "string" })),
             "priority": maybe(json!({ "type": "string", "enum": ["low", "normal", "high"] })),

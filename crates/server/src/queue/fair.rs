@@ -87,6 +87,11 @@ impl<T> FairQueue<T> {
         self.count
     }
 
+    /// Whether none wait.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Items of a client that wait.
     pub fn len_of(&self, client: &str) -> usize {
         self.clients.get(client).map_or(0, |line| line.items.len())
@@ -123,7 +128,7 @@ mod tests {
         let mut serving = VecDeque::new();
         while had.iter().sum::<f64>() < total {
             serving.extend(queue.take(|_| true));
-            if serving.len() == 2 || queue.len() == 0 {
+            if serving.len() == 2 || queue.is_empty() {
                 let (name, Entry { item, cost, .. }) = serving.pop_front().unwrap();
                 had[item] += cost;
                 queue.push(&name, item, cost, costs[item].1);

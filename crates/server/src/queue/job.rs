@@ -136,6 +136,9 @@ impl Job {
     pub fn end(&self, outcome: Result<Output, Failure>) {
         self.change(|state| {
             state.phase = Phase::Over;
+            if outcome.is_ok() {
+                state.done = self.pieces;
+            }
             state.outcome = Some(outcome.map(Arc::new));
         });
     }

@@ -196,6 +196,10 @@ impl Asked {
             let message = format!("the guidance scale must be 0 to {MOST_GUIDANCE}");
             return Err(ApiError::invalid(Some("guidance_scale"), message));
         }
+        if self.mask.as_ref().is_some_and(Mask::keeps_all) {
+            let message = "the mask lets nothing change: what is to change must be transparent in it (white in A1111's)";
+            return Err(ApiError::impossible(Some("mask"), message));
+        }
         let drawable = drawable(sizes, self.size)?;
         let seed = match self.seed {
             None | Some(-1) => crate::random::seed(),
@@ -219,7 +223,8 @@ impl Asked {
             ..usual
         };
         drawable.check(&request).map_err(|e| of_error(&e))?;
-        Ok(Work::Draw(Draw { pack: served.name.clone(), request, format: self.format }))
+        let draw = Draw { pack: served.name.clone(), request, format: self.format };
+        Ok(Work::Draw(Box::new(draw)))
     }
 }
 

@@ -28,6 +28,8 @@ use tokio::sync::watch;
 const USUAL_MOST: usize = 128;
 /// The most that may be asked for.
 pub const MOST_TOKENS: usize = 2048;
+/// Most texts that end an answer: OpenAI's number.
+pub const MOST_STOPS: usize = 4;
 /// Most messages of a conversation.
 pub const MOST_MESSAGES: usize = 64;
 
@@ -46,6 +48,7 @@ pub struct Chat {
     seed: Option<i64>,
     #[serde(default, deserialize_with = "whole::optional")]
     n: Option<u32>,
+    stop: Option<Stop>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     user: Option<String>,
@@ -59,10 +62,18 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
+/// Texts that end the answer, and are not part of it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "stop must be text, or a list of texts")]
+enum Stop {
+    One(String),
+    Several(Vec<String>),
+}
+
 #[derive(Debug, Deserialize)]
 struct Message {
     role: Role,
-    content: Content,
+    content: Option<Content>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -75,7 +86,7 @@ enum Role {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "content must be text, or a list of parts")]
 enum Content {
     Text(String),
     Parts(Vec<Part>),
@@ -90,7 +101,7 @@ enum Part {
 
 /// An address, in an object or bare.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "image_url must be an object with a url, or text")]
 enum ImageUrl {
     Object { url: String },
     Bare(String),
@@ -181,6 +192,14 @@ impl Chat {
             Some(seed @ 0..=asked::LARGEST_SEED) => seed as u64,
             Some(_) => return refuse("seed", "seed must be -1 to 2^53 - 1".into()),
         };
+        let stops = match self.stop {
+            None => Vec::new(),
+            Some(Stop::One(stop)) => vec![stop],
+            Some(Stop::Several(stops)) => stops,
+        };
+        if stops.len() > MOST_STOPS || stops.iter().any(String::is_empty) {
+            return refuse("stop", format!("stop may have {MOST_STOPS} texts, none of them empty"));
+        }
         let sampling = Sampling { temperature, top_p, seed, ..Sampling::default() };
         if !matches!(self.messages.last(), Some(Message { role: Role::User, .. })) {
             return Err(ApiError::impossible(
@@ -193,7 +212,7 @@ impl Chat {
         for message in self.messages {
             said.push(message.said(app, &mut images).await?);
         }
-        Ok(Work::Describe(Describe { pack, said, most, sampling }))
+        Ok(Work::Describe(Describe { pack, said, most, sampling, stops }))
     }
 }
 
@@ -206,8 +225,9 @@ impl Message {
             Role::Assistant => Speaker::Assistant,
         };
         let parts = match self.content {
-            Content::Text(text) => vec![Part::Text { text }],
-            Content::Parts(parts) => parts,
+            None => Vec::new(),
+            Some(Content::Text(text)) => vec![Part::Text { text }],
+            Some(Content::Parts(parts)) => parts,
         };
         let (mut text, mut images) = (String::new(), Vec::new());
         for part in parts {

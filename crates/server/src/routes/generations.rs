@@ -196,6 +196,9 @@ impl Delivery {
             return Ok(pictures::streamed(waiting, prefix, format, size));
         }
         let output = waiting.outcome().await?;
+        if !self.urls {
+            waiting.job().set_fetched();
+        }
         let links = self.urls.then_some(&links);
         Ok(axum::Json(pictures::response(waiting.job(), &output, links)?).into_response())
     }

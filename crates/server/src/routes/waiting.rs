@@ -33,9 +33,7 @@ impl Waiting {
     /// # Errors
     /// Why it was not done.
     pub async fn outcome(&self) -> Result<Arc<Output>, ApiError> {
-        let outcome = self.job.outcome().await?;
-        self.job.set_fetched();
-        Ok(outcome)
+        Ok(self.job.outcome().await?)
     }
 }
 
