@@ -173,7 +173,7 @@ class Bench:
 
     def __init__(self, arguments, scratch):
         self.binary, self.out, self.scratch = str(arguments.binary.absolute()), arguments.out, scratch
-        packs = arguments.packs.absolute()
+        self.packs = packs = arguments.packs.absolute()
         self.served = [f"tiny={packs / 'pack'}", f"sees={packs / 'captioner'}"]
         self.chromium, self.nginx = arguments.chromium, arguments.nginx
         self.scenes = json.loads(arguments.scenes.read_text())

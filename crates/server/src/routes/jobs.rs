@@ -3,7 +3,7 @@
 use super::asked::{self, Asked, USUAL_STRENGTH};
 use super::chat::{self, Chat};
 use super::edits::decode;
-use super::generations::Generations;
+use super::generations::{Delivery, Generations};
 use super::pictures::{self, seconds};
 use super::waiting::log;
 use crate::app::App;
@@ -68,6 +68,9 @@ pub async fn submit(
 
 impl Drawing {
     async fn asked(&self, app: &Arc<App>) -> Result<Asked, ApiError> {
+        let Generations { stream, partial_images, response_format, n, .. } = &self.generations;
+        // A job is fetched later: how it is delivered is looked at and has no meaning.
+        Delivery::of(*stream, *partial_images, *response_format, *n)?;
         let mut asked = self.generations.asked(0)?;
         if self.image.is_none() && (self.mask.is_some() || self.strength.is_some()) {
             let message = "mask and strength belong to an image, which is missing";

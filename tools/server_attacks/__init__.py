@@ -1,0 +1,1 @@
+"""Hostile requests, by what they attack."""
