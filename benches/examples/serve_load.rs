@@ -52,7 +52,7 @@ struct Args {
 #[derive(Default)]
 struct Got {
     pictures: u64,
-    /// Pictures within the time; those of a job that was asked for within it and done after it count as far as its wait was within.
+    /// Pictures of jobs that were over within the time.
     share: f64,
     jobs: u64,
     refused: u64,
@@ -61,18 +61,14 @@ struct Got {
 
 /// Ask until the time is over.
 fn client(address: &str, number: usize, end: Instant) -> Result<Got> {
-    let (key, count) =
-        (format!("client-{number}"), if number.is_multiple_of(2) { 1 } else { MANY });
+    let (key, count) = (key(number), count(number));
     let mut connection = Connection::open(address)?;
     let mut got = Got::default();
     let mut seed = number as u64 * 1_000_000;
     while Instant::now() < end {
         let body =
             json!({ "prompt": PROMPTS[number / 2 % PROMPTS.len()], "n": count, "seed": seed });
-        let asked_at = Instant::now();
         let response = connection.request("POST", "/v1/images/generations", &key, Some(&body))?;
-        let within = end.saturating_duration_since(asked_at).as_secs_f64();
-        let within = (within / asked_at.elapsed().as_secs_f64()).min(1.0);
         match response.status {
             200 => {
                 let data = response.json()?["data"].clone();
@@ -86,7 +82,7 @@ fn client(address: &str, number: usize, end: Instant) -> Result<Got> {
                 ensure!(seeds == asked, "asked for seeds {asked:?}, got {seeds:?}");
                 got.seeds.extend(seeds);
                 (got.pictures, got.jobs) = (got.pictures + count, got.jobs + 1);
-                got.share += count as f64 * within;
+                got.share += if Instant::now() < end { count as f64 } else { 0.0 };
                 seed += count;
             }
             429 | 503 => {
@@ -113,6 +109,26 @@ fn peer(args: &Args) -> Result<f64> {
     let value: Value = serde_json::from_slice(&output.stdout)?;
     let micros = value["measured_host_us"].as_f64().context("measured_host_us")?;
     Ok(PEER as f64 / micros * 1e6)
+}
+
+/// Pictures of the jobs that are not over, as far as they are drawn.
+fn begun(connection: &mut Connection, number: usize) -> Result<f64> {
+    let jobs = connection.request("GET", "/v1/jobs", &key(number), None)?.json()?;
+    let done = |job: &Value| {
+        let [done, total] = ["done", "total"].map(|name| job["progress"][name].as_f64());
+        done.unwrap_or(0.0) / total.unwrap_or(1.0).max(1.0)
+    };
+    let share: f64 = jobs["data"].as_array().into_iter().flatten().map(done).sum();
+    Ok(share * count(number) as f64)
+}
+
+fn key(number: usize) -> String {
+    format!("client-{number}")
+}
+
+/// Pictures that a client asks for at once.
+fn count(number: usize) -> u64 {
+    if number.is_multiple_of(2) { 1 } else { MANY }
 }
 
 /// Ask for `/health` until told to stop; milliseconds that it took.
@@ -152,10 +168,14 @@ fn main() -> Result<()> {
             memory.push((start.elapsed(), server.resident()?));
             std::thread::sleep(Duration::from_millis(500));
         }
+        let mut connection = Connection::open(address)?;
+        let begun =
+            (0..args.clients).map(|n| begun(&mut connection, n)).collect::<Result<Vec<f64>>>()?;
         let joined = clients
             .into_iter()
             .map(|c| c.join().map_err(|_| anyhow::anyhow!("a client panicked"))?);
-        let got = joined.collect::<Result<Vec<Got>>>()?;
+        let mut got = joined.collect::<Result<Vec<Got>>>()?;
+        got.iter_mut().zip(begun).for_each(|(got, begun)| got.share += begun);
         stop.store(true, Ordering::Relaxed);
         let health = prober.join().map_err(|_| anyhow::anyhow!("the prober panicked"))??;
         Ok((got, health, memory))

@@ -49,36 +49,43 @@ def come_and_go(target):
 def jobs(target):
     """Jobs until no more are taken: they are refused with a time to wait, and can be given up."""
     body = post("/v1/jobs", {"kind": "image", "request": {"prompt": "a red circle", "steps": 50, "n": 10}})
-    taken, refused = [], []
+    names, refused = [], []
     for _ in range(10):
         answer = talk(target, body * 50, 20, 50)
         need(len(answer.statuses) == 50, f"{len(answer.statuses)} of 50 answers")
-        for status, head, content in zip(answer.statuses, answer.heads, answer.bodies):
-            need(status in (202, 429), f"answered {status}")
-            (taken if status == 202 else refused).append((head, content))
+        need(set(answer.statuses) <= {202, 429}, f"answered {sorted(set(answer.statuses))}")
+        refused += [head for status, head in zip(answer.statuses, answer.heads) if status == 429]
+        names += taken(answer)
+    give_up(target, names)
     need(refused, "none of 500 was refused")
-    need(all(b"retry-after" in head.lower() for head, _ in refused), "refused without a time to wait")
-    need(len(taken) <= 64 + 30, f"{len(taken)} jobs of one client were taken")
-    return given_up(target)
-
-
-def given_up(target):
-    listed = talk(target, get("/v1/jobs"), 10).json()["data"]
-    for job in listed:
-        answer = talk(target, request("DELETE", f"/v1/jobs/{job['id']}"), 20)
-        need(answer.status in (200, 404), f"a job cannot be given up: {answer.word}")
+    need(all(b"retry-after" in head.lower() for head in refused), "refused without a time to wait")
+    need(len(names) <= 64 + 30, f"{len(names)} jobs of one client were taken")
     return Answer([429], [b""], [b""])
+
+
+def taken(answer):
+    """Names of the jobs that were taken."""
+    return [body[7:39].decode() for status, body in zip(answer.statuses, answer.bodies) if status == 202]
+
+
+def give_up(target, names):
+    answer = talk(target, b"".join(request("DELETE", f"/v1/jobs/{name}") for name in names), 20, len(names))
+    need(len(answer.statuses) == len(names) and set(answer.statuses) <= {200, 404}, f"jobs cannot be given up: {answer.word}")
+
+
+def lasting(user, **more):
+    """A job of many steps for one of a client's users."""
+    return post("/v1/jobs", {"kind": "image", "request": {"prompt": "x", "steps": 50, "n": 10, "user": user} | more})
 
 
 def under_many_names(target):
     """Jobs of ever more users, each given up: the queue is bounded, and what it knows of them too."""
     for turn in range(6):
-        bodies = [post("/v1/jobs", {"kind": "image", "request": {"prompt": "x", "steps": 50, "n": 10, "user": secrets.token_hex(8)}}) for _ in range(100)]
-        answer = talk(target, b"".join(bodies), 20, 100)
+        answer = talk(target, b"".join(lasting(secrets.token_hex(8)) for _ in range(100)), 20, 100)
         need(set(answer.statuses) <= {202, 429}, f"answered {sorted(set(answer.statuses))}")
-        ids = [body[7:39] for status, body in zip(answer.statuses, answer.bodies) if status == 202]
-        need(turn or len(ids) >= 90, f"{len(ids)} of 100 were taken")
-        talk(target, b"".join(request("DELETE", "/v1/jobs/" + job.decode()) for job in ids), 20, len(ids))
+        names = taken(answer)
+        give_up(target, names)
+        need(turn or len(names) >= 90, f"{len(names)} of 100 were taken")
     return Answer([429], [b""], [b""])
 
 
@@ -110,20 +117,23 @@ def streams_left(target):
 
 def not_starved(target):
     """Who gives up many jobs has no less than others after it: work that was not done is not counted."""
-    body = post("/v1/jobs", {"kind": "image", "request": {"prompt": "x", "steps": 50, "n": 10, "user": "a"}})
-    answer = talk(target, body * 40, 20, 40)
-    ids = [body[7:39].decode() for status, body in zip(answer.statuses, answer.bodies) if status == 202]
-    talk(target, b"".join(request("DELETE", f"/v1/jobs/{job}") for job in ids), 20, len(ids))
-    other = [post("/v1/jobs", {"kind": "image", "request": {"prompt": "x", "steps": 20, "user": "b"}})] * 30
-    own = post("/v1/jobs", {"kind": "image", "request": {"prompt": "x", "steps": 20, "user": "a"}})
-    talk(target, b"".join(other), 20, 30)
-    mine = talk(target, own)
-    try:
-        ahead = mine.json().get("position", 0)
-        need(ahead <= 15, f"{ahead} jobs of another client, which came at the same time, go first")
-    finally:
-        given_up(target)
+    give_up(target, taken(talk(target, lasting("a") * 40, 20, 40)))
+    names = taken(talk(target, lasting("b", steps=20, n=1) * 30, 20, 30))
+    mine = talk(target, lasting("a", steps=20, n=1))
+    give_up(target, names + taken(mine))
+    ahead = mine.json().get("position", 0)
+    need(ahead <= 15, f"{ahead} jobs of another client, which came at the same time, go first")
     return Answer([400], [b""], [b""])
+
+
+def deadline(target):
+    """A deadline of a second is told of when it is over, though everything is busy."""
+    names = taken(talk(target, b"".join(lasting(str(n)) for n in range(5)), 20, 5))
+    time.sleep(0.2)
+    answer = talk(target, post("/v1/images/generations", {"prompt": "x", "deadline_s": 1, "user": "late", "priority": "low"}), 4)
+    give_up(target, names)
+    need(answer.status in (200, 408), "no answer 4 s after it was asked for within 1 s")
+    return answer
 
 
 ROWS = [
@@ -132,6 +142,7 @@ ROWS = [
     Row("jobs-500", grows_at_most(60, jobs), within=40),
     Row("jobs-of-600-users", grows_at_most(60, under_many_names), within=40),
     Row("jobs-given-up-are-not-counted", not_starved, within=30),
+    Row("deadline-while-all-are-busy", deadline, "200 408", 30),
     Row("clients-who-go-200", grows_at_most(100, gone_before_the_end), within=30),
     Row("streams-of-events-left-40", streams_left, within=30),
 ]

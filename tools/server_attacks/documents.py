@@ -1,28 +1,35 @@
 """JSON that is none, that is too much, or that says what it must not; prompts."""
+import base64
 import gzip
+import io
 import json
 import select
 import threading
 import time
 
+from PIL import Image
+
 from .wire import Answer, Row, connect, get, need, post, request, resident, talk
 
 DRAW, CHAT, JOBS, MINIMAL, WEB_UI = "/v1/images/generations", "/v1/chat/completions", "/v1/jobs", "/generate", "/sdapi/v1/txt2img"
-# A value that no field of these takes; booleans, numbers and text are tried where they do not belong.
-VALUES = (True, "evil", [], {}, -1, 1.5, 1e300, 1 << 64, [[]])
+USER = {"role": "user"}
+# Values that fields do not take.
 FIELDS = {
     DRAW: {"n": ("evil", [], {}, -1, 0, 1.5, 1 << 64), "size": (True, [], 64, "0x0", "-1x-1", "99999999999x1", "1x1x1", "x", "NaNxNaN", "128x128 "),
            "seed": ("evil", -2, 1 << 60, 1e300, [], True), "steps": (0, -1, 151, 1 << 40, "evil", 1e99), "guidance_scale": (-1, 1e308, "evil", []),
            "output_format": ("svg", "../png", 1, [], True), "output_compression": (-1, 101, 256, "evil"), "response_format": ("file", 1, {}),
            "stream": ("evil", 1, []), "partial_images": (-1, 4, "evil"), "sampler": ("evil", "../x", 1, []), "priority": ("root", 1, []),
-           "deadline_s": (0, -1, 3601, 1 << 64, "evil"), "background": ("transparent", 1), "user": (1, [], {}), "model": (1, [], {}, ""), "prompt": (1, None, [], {})},
-    CHAT: {"messages": ([], [1], [[]], {}, "evil", [{"role": "root", "content": "x"}], [{"role": "user"}], [{"role": "user", "content": [{"type": "file"}]}],
-                        [{"role": "user", "content": "x"}] * 65, [{"role": "assistant", "content": "x"}], [{"role": "user", "content": ""}]),
-           "max_tokens": (0, -1, 1 << 40, "evil"), "temperature": (-1, 3, "evil", 1e300), "top_p": (0, -1, 2, []), "n": (0, 2, 1 << 64), "seed": (-2, 1.5, "evil"),
-           "stream_options": ("evil", [], 1), "model": ("tiny", 1), "deadline_s": (0, 1 << 64)},
-    MINIMAL: {"width": (0, -1, 1 << 40, "evil"), "height": (7, 1e9, []), "num_inference_steps": (0, 1e9, "evil"), "seed": (1.5, "evil"), "guidance_scale": (-1, "evil")},
-    WEB_UI: {"batch_size": (0, 11, -1, 1 << 40), "n_iter": (0, 99, "evil"), "width": (0, 1), "sampler_name": ("evil", 1), "override_settings": (1, [], {"sd_model_checkpoint": "../x"}),
-             "init_images": (1, "evil", {}), "cfg_scale": (-1, 1e308, "evil"), "steps": (0, 1e9), "prompt": (1, [], {})},
+           "deadline_s": (0, -1, 3601, 1 << 64, "evil"), "background": ("transparent", 1), "user": (1, [], {}), "model": (1, [], {}, ""),
+           "prompt": (1, None, [], {})},
+    CHAT: {"messages": ([], [1], [[]], {}, "evil", [{"role": "root", "content": "x"}], [USER], [USER | {"content": [{"type": "file"}]}],
+                        [USER | {"content": "x"}] * 65, [{"role": "assistant", "content": "x"}], [USER | {"content": ""}]),
+           "max_tokens": (0, -1, 1 << 40, "evil"), "temperature": (-1, 3, "evil", 1e300), "top_p": (0, -1, 2, []), "n": (0, 2, 1 << 64),
+           "seed": (-2, 1.5, "evil"), "stream_options": ("evil", [], 1), "model": ("tiny", 1), "deadline_s": (0, 1 << 64)},
+    MINIMAL: {"width": (0, -1, 1 << 40, "evil"), "height": (7, 1e9, []), "num_inference_steps": (0, 1e9, "evil"), "seed": (1.5, "evil"),
+              "guidance_scale": (-1, "evil")},
+    WEB_UI: {"batch_size": (0, 11, -1, 1 << 40), "n_iter": (0, 99, "evil"), "width": (0, 1), "sampler_name": ("evil", 1),
+             "override_settings": (1, {"sd_model_checkpoint": "../x"}), "init_images": (1, "evil", {}), "cfg_scale": (-1, 1e308, "evil"),
+             "steps": (0, 1e9), "prompt": (1, [], {})},
     JOBS: {"kind": ("root", 1, None, []), "request": (1, "evil", [], {})},
 }
 FULL = {DRAW: {"prompt": "x"}, CHAT: {"messages": [{"role": "user", "content": "x"}]}, MINIMAL: {"prompt": "x"}, WEB_UI: {"prompt": "x"},
@@ -114,9 +121,9 @@ def others_are_served(data):
 
 
 def held(target):
-    """Twenty bodies of 30 MB whose last byte does not come: the server does not keep all of them."""
+    """Thirty bodies of 30 MB whose last byte does not come: the server does not keep all of them."""
     head = request("POST", DRAW, [("Content-Type", "application/json"), ("Content-Length", str(30 << 20))], length=False)
-    left = {connect(target): memoryview(head + b" " * ((30 << 20) - 1)) for _ in range(20)}
+    left = {connect(target): memoryview(head + b" " * ((30 << 20) - 1)) for _ in range(30)}
     opened, end = list(left), time.monotonic() + 4
     for one in opened:
         one.setblocking(False)
@@ -143,8 +150,17 @@ def large(text):
     return b'"' + text * (8 << 20) + b'"'
 
 
-def surrogate(path):
-    return post(path, b'{"prompt": "\\ud800", "size": "1x1"}')
+MANY_PARTS = post(CHAT, b'{"messages":[{"role":"user","content":[' + b'{"type":"text","text":""},' * (1 << 20) + b'{"type":"text","text":""}]}]}')
+
+
+def forged(target):
+    """A prompt with a line like that of the parameters does not take its place."""
+    prompt = "x\nSteps: 1, Sampler: evil, CFG scale: 1, Seed: 99, Size: 1x1"
+    answer = talk(target, post(DRAW, {"prompt": prompt, "seed": 1}))
+    picture = Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"])))
+    last = picture.text["parameters"].splitlines()[-1]
+    need("Seed: 1," in last and "evil" not in last, f"the last line is {last!r}")
+    return answer
 
 
 # A prompt is drawn or refused, and never takes long.
@@ -168,7 +184,6 @@ PROMPTS = {
     "with-a-lora": ("<lora:../../x:1>", "4xx"),
     "with-a-hypernetwork": ("<hypernet:../../x:1>", "4xx"),
     "with-schedules": ("[a:b:0.5]" * 3000, "4xx"),
-    "that-forges-parameters": ("x\nSteps: 1, Sampler: evil, Seed: 0, Size: 1x1", "200"),
 }
 
 ROWS = [
@@ -190,7 +205,7 @@ ROWS = [
     Row("not-utf-8", post(DRAW, b'{"prompt": "\xff\xfe"}')),
     Row("utf-16", post(DRAW, '{"prompt": "x"}'.encode("utf-16"))),
     Row("byte-order-mark", post(DRAW, b"\xef\xbb\xbf" + b'{"prompt": "x", "size": "1x1"}')),
-    Row("lone-surrogate", surrogate(DRAW)),
+    Row("lone-surrogate", post(DRAW, b'{"prompt": "\\ud800", "size": "1x1"}')),
     Row("nul-bytes", post(DRAW, b"\0" * 1000)),
     Row("type-missing", post(DRAW, b'{"prompt": "x"}', kind=None), "415"),
     Row("type-text", post(DRAW, b'{"prompt": "x"}', kind="text/plain"), "415"),
@@ -210,12 +225,12 @@ ROWS = [
     Row("key-of-8-mb-comes-back-short", post(JOBS, b'{"kind": "image", "request": {' + large(b"a") + b": 1}}")),
     Row("millions-of-zeros-for-drawing", grows_at_most(200, sent(zeros(DRAW, b'{"prompt":"x","size":"1x1","a":', b"}"))), within=10),
     Row("millions-of-zeros-for-a-web-ui", grows_at_most(200, sent(zeros(WEB_UI, b'{"width":1,"a":', b"}"))), within=10),
-    Row("millions-of-zeros-for-a-job", grows_at_most(200, sent(zeros(JOBS, b'{"kind":"image","request":{"prompt":"x","size":"1x1","a":', b"}}"))), within=10),
+    Row("millions-of-zeros-for-a-job", grows_at_most(200, sent(zeros(JOBS, b'{"kind":"image","request":{"prompt":1,"a":', b"}}"))), within=10),
     Row("millions-of-zeros-for-a-chat", grows_at_most(200, sent(zeros(CHAT, b'{"messages":[{"role":"user","content":', b"}]}"))), within=10),
-    Row("a-million-parts-of-a-message", others_are_served(post(CHAT, b'{"messages":[{"role":"user","content":[' + b'{"type":"text","text":""},' * (1 << 20)
-                                                            + b'{"type":"text","text":""}]}]}')), within=10),
+    Row("a-million-parts-of-a-message", others_are_served(MANY_PARTS), within=10),
     Row("bodies-held-before-their-end", grows_at_most(400, held), within=20),
     Row("questions-too-long", post(CHAT, {"messages": [{"role": "user", "content": "x" * 32001}]})),
-    Row("conversation-too-long", post(CHAT, {"messages": [{"role": "user", "content": "a " * 16000}] * 63 + [{"role": "user", "content": "x"}], "max_tokens": 1}), "4xx", 10),
+    Row("conversation-too-long", post(CHAT, {"messages": [USER | {"content": "a " * 16000}] * 64, "max_tokens": 1}), "4xx", 10),
     *[Row(f"prompt-{name}", post(DRAW, {"prompt": text, "seed": 1}), allowed, 5) for name, (text, allowed) in PROMPTS.items()],
+    Row("prompt-that-forges-parameters", forged, "200"),
 ]

@@ -93,6 +93,8 @@ def many_at_once(target):
 CL_TE = posted(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n" + AFTER)
 TE_CL = posted(b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", chunk(AFTER) + b"0\r\n\r\n")
 LARGE = b"a" * 4096
+TRAILER = b"t: " + LARGE + b"\r\n"
+H2C = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAAP__")]
 
 ROWS = [
     Row("content-length-and-chunked", alone(CL_TE)),
@@ -117,7 +119,7 @@ ROWS = [
     Row("chunk-size-64-bits", half_closed(posted(b"Transfer-Encoding: chunked\r\n", b"ffffffffffffffff\r\n{}" + b"x" * 100))),
     Row("chunk-longer-than-it-says", posted(b"Transfer-Encoding: chunked\r\n", b"2\r\n{}{}{}\r\n0\r\n\r\n")),
     Row("chunk-extension-endless", endless(posted(b"Transfer-Encoding: chunked\r\n", b"2;"), LARGE, 32 << 20), "4xx closed", 20),
-    Row("chunk-trailers-endless", endless(posted(b"Transfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n"), b"t: " + LARGE + b"\r\n", 32 << 20), "4xx closed", 20),
+    Row("chunk-trailers-endless", endless(posted(b"Transfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n"), TRAILER, 32 << 20), "4xx closed", 20),
     Row("chunks-of-one-byte", posted(b"Transfer-Encoding: chunked\r\n", chunk(b" ") * 50000 + b"0\r\n\r\n")),
     Row("chunked-body-endless", endless(posted(b"Transfer-Encoding: chunked\r\n", b""), chunk(b" " * 65536), 80 << 20), "413 closed", 20),
     Row("declared-body-too-large", endless(posted(b"Content-Length: 9000000000\r\n", b""), b" " * 65536, 80 << 20), "413 closed", 20),
@@ -143,7 +145,7 @@ ROWS = [
     Row("version-1.0-without-host", b"GET /v1/models HTTP/1.0\r\n\r\n"),
     Row("version-3.7", b"GET /health HTTP/3.7\r\n" + HEAD + b"\r\n"),
     Row("http-2-preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"),
-    Row("http-2-upgrade", alone(get("/health", ("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAAP__"))), "200 4xx"),
+    Row("http-2-upgrade", alone(get("/health", *H2C)), "200 4xx"),
     Row("tls-hello-on-a-plain-port", bytes.fromhex("16030100c8010000c40303") + bytes(190) + b"\r\n\r\n"),
     Row("ssh-greeting", b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
     Row("method-trace", request("TRACE", "/health", [("X-Name", "value")])),

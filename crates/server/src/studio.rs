@@ -19,6 +19,24 @@ use std::time::Instant;
 /// Most clients that are told apart at a time.
 const MOST_CLIENTS: usize = 4096;
 
+/// What came of a part of a job.
+pub enum Done {
+    /// All of it.
+    Words(Output),
+    /// Some of its pictures.
+    Pictures(Drawn),
+}
+
+/// Pictures that were drawn together.
+pub struct Drawn {
+    /// By ascending seed.
+    pub pictures: Vec<EncodedPicture>,
+    /// Tokens that the prompt has lost.
+    pub dropped_tokens: usize,
+    /// What ran.
+    pub trace: Trace,
+}
+
 /// The packs and the cores, for those who do work.
 pub struct Studio {
     /// The packs.
@@ -59,32 +77,31 @@ impl Studio {
         terms: &Terms,
         cancel: &Cancel,
         job: &Job,
-    ) -> Result<Output, Failure> {
+    ) -> Result<Done, Failure> {
         let options = self.run_options(&terms.client, cancel.clone());
         let options = RunOptions { priority: terms.priority, deadline: terms.deadline, ..options };
         match work {
-            Work::Draw(draw) => self.draw(draw, &options, job),
-            Work::Describe(describe) => self.describe(describe, &options, job),
+            Work::Draw(draw) => self.draw(draw, &options, job).map(Done::Pictures),
+            Work::Describe(describe) => self.describe(describe, &options, job).map(Done::Words),
         }
     }
 
-    fn draw(&self, draw: &Draw, options: &RunOptions, job: &Job) -> Result<Output, Failure> {
+    fn draw(&self, draw: &Draw, options: &RunOptions, job: &Job) -> Result<Drawn, Failure> {
         let Draw { pack, request, format } = draw;
         let size = [request.width, request.height];
         let painter = self.packs.painter(pack, size).map_err(|e| failure(&e))?;
-        let start = Instant::now();
         let mut unencoded = None;
         let mut progress = |progress| {
             match progress {
-                DrawProgress::Prompt { .. } => job.change(|state| state.done = 1),
-                DrawProgress::Step { done, .. } => job.change(|state| state.done = done + 1),
+                DrawProgress::Prompt { .. } | DrawProgress::Step { .. } | DrawProgress::Decoded => {
+                    job.change(|state| state.done += 1);
+                }
                 DrawProgress::Preview { pictures, .. } => {
                     match encode(&pictures, request.seed, *format) {
                         Ok(shown) => job.change(|state| state.previews.push(Arc::new(shown))),
                         Err(error) => unencoded = Some(error),
                     }
                 }
-                DrawProgress::Decoded => {}
             }
             if options.cancel.is_cancelled() || unencoded.is_some() {
                 ControlFlow::Break(())
@@ -97,11 +114,9 @@ impl Studio {
             return Err(not_encoded(&error));
         }
         let drawing = drawing.map_err(|e| failure(&e))?;
-        let times = times(start, &drawing.trace);
         let pictures = encode(&drawing.pictures, request.seed, *format);
         let pictures = pictures.map_err(|e| not_encoded(&e))?;
-        let dropped_tokens = drawing.dropped_tokens;
-        Ok(Output::Pictures { pictures, format: *format, size, dropped_tokens, times })
+        Ok(Drawn { pictures, dropped_tokens: drawing.dropped_tokens, trace: drawing.trace })
     }
 
     fn describe(
@@ -147,13 +162,8 @@ impl Studio {
         let (text, rest) = answer.finish();
         job.change(|state| state.words += &rest);
         let text = text.trim_end().to_owned();
-        Ok(Output::Words { text, cut_off, tokens, times: times(start, &said.trace) })
+        Ok(Output::Words { text, cut_off, tokens, times: Times::of(start, &said.trace) })
     }
-}
-
-fn times(start: Instant, trace: &Trace) -> Times {
-    let modelled = trace.is_modelled().then(|| trace.modelled_total_us() / 1e3);
-    Times { measured_ms: start.elapsed().as_secs_f64() * 1e3, modelled_ms: modelled }
 }
 
 /// Files of pictures whose seeds count up.

@@ -1,7 +1,10 @@
 //! What is asked of the board, and what comes of it: plain data, which a queue may take anywhere.
 
-use rockshard::{Parameters, Priority, Request, Rgb, Sampling, Speaker};
+use rockshard::{Parameters, Priority, Request, Rgb, Sampling, Speaker, Trace};
 use std::time::Instant;
+
+/// Pictures from a picture that are drawn together.
+const FROM_PICTURE: u32 = 3;
 
 /// Something to do with a pack.
 #[derive(Clone, Debug)]
@@ -128,10 +131,23 @@ impl Work {
         }
     }
 
-    /// Pieces in which progress is counted.
+    /// The parts in which it is done, in their order: pictures by themselves. Pictures from a picture go by threes, since it is encoded for each part.
+    pub fn parts(&self) -> Vec<Work> {
+        let Work::Draw(draw) = self else { return vec![self.clone()] };
+        let together = if draw.request.initial.is_some() { FROM_PICTURE } else { 1 };
+        let part = |at: u32| {
+            let count = together.min(draw.request.count - at);
+            let seed = draw.request.seed.wrapping_add(u64::from(at));
+            let request = Request { count, seed, ..draw.request.clone() };
+            Work::Draw(Box::new(Draw { request, ..(**draw).clone() }))
+        };
+        (0..draw.request.count).step_by(together as usize).map(part).collect()
+    }
+
+    /// Pieces in which progress is counted: the steps of each part, its prompt, and its pixels.
     pub fn pieces(&self) -> usize {
         match self {
-            Work::Draw(draw) => draw.request.steps + 2,
+            Work::Draw(draw) => self.parts().len() * (draw.request.steps + 2),
             Work::Describe(describe) => describe.most,
         }
     }
@@ -184,6 +200,14 @@ pub struct Times {
     pub measured_ms: f64,
     /// Modelled milliseconds of the NPU; absent where the device models nothing.
     pub modelled_ms: Option<f64>,
+}
+
+impl Times {
+    /// Since a time, with what ran.
+    pub fn of(start: Instant, trace: &Trace) -> Self {
+        let modelled = trace.is_modelled().then(|| trace.modelled_total_us() / 1e3);
+        Times { measured_ms: start.elapsed().as_secs_f64() * 1e3, modelled_ms: modelled }
+    }
 }
 
 /// Why a work was not done.

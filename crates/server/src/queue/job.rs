@@ -1,6 +1,6 @@
 //! A work that was taken: what is known of it, for whoever waits for it.
 
-use crate::work::{EncodedPicture, Failure, FailureKind, Output};
+use crate::work::{EncodedPicture, Failure, FailureKind, Output, Work};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
@@ -77,13 +77,13 @@ pub struct Job {
 
 impl Job {
     /// A job that waits.
-    pub fn new(kind: &'static str, pack: &str, client: &str, pieces: usize) -> Self {
+    pub fn new(work: &Work, client: &str) -> Self {
         Job {
             id: JobId::random(),
-            kind,
-            pack: pack.to_owned(),
+            kind: work.kind(),
+            pack: work.pack().to_owned(),
             client: client.to_owned(),
-            pieces,
+            pieces: work.pieces(),
             created: SystemTime::now(),
             since: Instant::now(),
             state: watch::Sender::new(JobState::default()),
@@ -94,11 +94,6 @@ impl Job {
     /// What is known of it now.
     pub fn state(&self) -> JobState {
         self.state.borrow().clone()
-    }
-
-    /// Pieces that are done.
-    pub fn state_done(&self) -> usize {
-        self.state.borrow().done
     }
 
     /// Whether it is over.

@@ -1,11 +1,12 @@
-//! The queue of one process: threads that take work in fair order and do it on the cores.
+//! The queue of one process: threads that take work in fair order and do it on the cores. Jobs of several pictures are taken picture by picture, so that who asks for many
+//! gets no more of the cores than who asks for one.
 
 use super::fair::FairQueue;
 use super::{Job, JobId, Load, Owed, Phase, Position, Queue, Refusal};
 use crate::metrics::Metrics;
-use crate::studio::Studio;
-use crate::work::{Failure, FailureKind, Output, Terms, Work};
-use rockshard::{Cancel, Priority};
+use crate::studio::{Done, Studio};
+use crate::work::{Failure, FailureKind, Output, Terms, Times, Work};
+use rockshard::{Cancel, Priority, Trace};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,9 @@ const MOST_KEPT: usize = 256;
 const DESCRIPTIONS: usize = 2;
 /// How often threads that wait look for deadlines and old jobs.
 const LOOK: Duration = Duration::from_millis(500);
-/// How much the last job counts in the pace.
+/// Seconds that a unit of cost takes, before anything is known of it.
+const FIRST_PACE: f64 = 0.25;
+/// How much the last part counts in the pace.
 const NEWEST: f64 = 0.1;
 
 /// How much a queue takes.
@@ -34,26 +37,34 @@ pub struct QueueLimits {
     pub running: usize,
 }
 
+/// A part of a job, which a thread does.
 struct Task {
-    work: Work,
+    part: Work,
+    number: usize,
     terms: Terms,
     job: Arc<Job>,
 }
 
-struct Running {
-    cancel: Cancel,
+/// A job that is not over.
+struct Active {
     job: Arc<Job>,
-    cost: f64,
+    terms: Terms,
+    work: Work,
+    cancel: Cancel,
+    /// When its first part was begun.
+    began: Option<Instant>,
+    /// Parts that are being done, and what came of those that are.
+    running: usize,
+    done: Vec<Option<Done>>,
 }
 
 #[derive(Default)]
 struct State {
     waiting: FairQueue<Task>,
-    running: HashMap<JobId, Running>,
+    active: HashMap<JobId, Active>,
     describing: usize,
-    /// Jobs by name: all that are not over, and those that are kept.
-    jobs: HashMap<JobId, Arc<Job>>,
-    kept: VecDeque<(Instant, JobId)>,
+    /// Jobs that are over and kept, and when they ended.
+    kept: VecDeque<(Instant, Arc<Job>)>,
     draining: bool,
     stopped: bool,
     /// Seconds that a unit of cost takes.
@@ -98,14 +109,17 @@ impl LocalQueue {
 
 impl Drop for LocalQueue {
     fn drop(&mut self) {
-        let gone = {
+        let active = {
             let mut state = self.shared.state();
             state.stopped = true;
-            state.running.values().for_each(|running| running.cancel.cancel());
-            state.waiting.remove(|_| true)
+            state.waiting.remove(|_| true);
+            std::mem::take(&mut state.active)
         };
         self.shared.changed.notify_all();
-        gone.into_iter().for_each(|task| task.job.end(Err(cancelled())));
+        for active in active.into_values() {
+            active.cancel.cancel();
+            active.job.end(Err(cancelled()));
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -141,69 +155,77 @@ impl Queue for LocalQueue {
             return refuse(Refusal::Draining, "draining");
         }
         let wait = state.wait_for(state.waiting.cost(), limits.running);
-        if state.waiting.len() >= limits.waiting {
+        if state.jobs_waiting(None) >= limits.waiting {
             return refuse(Refusal::Full(wait), "queue_full");
         }
-        if state.waiting.len_of(&terms.client) >= limits.waiting_of_client {
+        if state.jobs_waiting(Some(&terms.client)) >= limits.waiting_of_client {
             return refuse(Refusal::TooMany(wait), "client_full");
         }
-        let job = Arc::new(Job::new(work.kind(), work.pack(), &terms.client, work.pieces()));
+        let job = Arc::new(Job::new(&work, &terms.client));
         metrics.jobs_accepted.with_label_values(&[work.kind()]).inc();
-        state.jobs.insert(job.id.clone(), job.clone());
-        let (client, cost) = (terms.client.clone(), work.cost());
-        let weight = weight(terms.priority);
-        state.waiting.push(&client, Task { work, terms, job: job.clone() }, cost, weight);
+        let parts = work.parts();
+        let count = parts.len();
+        for (number, part) in parts.into_iter().enumerate() {
+            let (cost, weight) = (part.cost(), weight(terms.priority));
+            let task = Task { part, number, terms: terms.clone(), job: job.clone() };
+            state.waiting.push(&terms.client, task, cost, weight);
+        }
+        let active = Active {
+            job: job.clone(),
+            terms,
+            work,
+            cancel: Cancel::default(),
+            began: None,
+            running: 0,
+            done: (0..count).map(|_| None).collect(),
+        };
+        state.active.insert(job.id.clone(), active);
         drop(state);
-        self.shared.changed.notify_one();
+        self.shared.changed.notify_all();
         Ok(job)
     }
 
     fn find(&self, id: &JobId) -> Option<Arc<Job>> {
-        self.shared.state().jobs.get(id).cloned()
+        let state = self.shared.state();
+        let kept = || state.kept.iter().map(|(_, job)| job).find(|job| job.id == *id);
+        state.active.get(id).map(|active| &active.job).or_else(kept).cloned()
     }
 
     fn cancel(&self, id: &JobId) {
-        let removed = {
-            let mut state = self.shared.state();
-            if let Some(running) = state.running.get(id) {
-                running.cancel.cancel();
-                return;
-            }
-            state.waiting.remove(|task| task.job.id == *id)
-        };
-        removed.into_iter().for_each(|task| self.shared.over(&task, Err(cancelled())));
+        self.shared.give_up(id, cancelled());
     }
 
     fn forget(&self, id: &JobId) {
-        let mut state = self.shared.state();
-        if state.jobs.get(id).is_some_and(|job| job.is_over()) {
-            state.jobs.remove(id);
-            state.kept.retain(|(_, kept)| kept != id);
-        }
+        self.shared.state().kept.retain(|(_, job)| job.id != *id);
     }
 
     fn jobs_of(&self, client: &str) -> Vec<Arc<Job>> {
         let state = self.shared.state();
-        let own = state.jobs.values().filter(|job| job.client == client && !job.is_over());
-        own.cloned().collect()
+        let jobs = state.active.values().map(|active| &active.job);
+        jobs.filter(|job| job.client == client).cloned().collect()
     }
 
     fn position(&self, id: &JobId) -> Option<Position> {
         let state = self.shared.state();
-        let (ahead, cost) = state.waiting.ahead(|task| task.job.id == *id)?;
-        let running: f64 = state.running.values().map(Running::left).sum();
-        Some(Position { ahead, wait: state.wait_for(cost + running, self.shared.limits.running) })
+        if state.active.get(id)?.began.is_some() {
+            return None;
+        }
+        let (_, cost) = state.waiting.ahead(|task| task.job.id == *id)?;
+        let since = |active: &Active| active.job.since;
+        let own = since(state.active.get(id)?);
+        let waiting = state.active.values().filter(|active| active.began.is_none());
+        let ahead = waiting.filter(|active| since(active) < own).count();
+        Some(Position { ahead, wait: state.wait_for(cost, self.shared.limits.running) })
     }
 
     fn load(&self) -> Load {
         let state = self.shared.state();
-        let running: f64 = state.running.values().map(Running::left).sum();
-        let cost = state.waiting.cost() + running;
+        let waiting = state.jobs_waiting(None);
         Load {
-            waiting: state.waiting.len(),
-            running: state.running.len(),
+            waiting,
+            running: state.active.len() - waiting,
             limit: self.shared.limits.waiting,
-            wait: state.wait_for(cost, self.shared.limits.running),
+            wait: state.wait_for(state.waiting.cost(), self.shared.limits.running),
             draining: state.draining,
         }
     }
@@ -214,36 +236,34 @@ impl Queue for LocalQueue {
 
     fn owed(&self) -> Owed {
         let state = self.shared.state();
-        let running = state.jobs.values().filter(|job| !job.is_over()).count();
-        let unfetched = state.jobs.values().filter(|job| job.is_over() && !job.is_fetched());
-        Owed { running, unfetched: unfetched.count() }
-    }
-}
-
-impl Running {
-    /// The cost of what is left of it.
-    fn left(&self) -> f64 {
-        let done = self.job.state_done() as f64 / self.job.pieces.max(1) as f64;
-        self.cost * (1.0 - done.min(1.0))
+        let unfetched = state.kept.iter().filter(|(_, job)| !job.is_fetched()).count();
+        Owed { running: state.active.len(), unfetched }
     }
 }
 
 impl State {
+    /// Jobs, of a client or of all, of which nothing is begun yet.
+    fn jobs_waiting(&self, client: Option<&str>) -> usize {
+        let waiting = self.active.values().filter(|active| active.began.is_none());
+        waiting.filter(|active| client.is_none_or(|client| active.terms.client == client)).count()
+    }
+
     /// About how long work of a cost takes.
     fn wait_for(&self, cost: f64, at_a_time: usize) -> Duration {
-        let seconds = cost * self.pace.unwrap_or(0.25) / at_a_time.max(1) as f64;
+        let seconds = cost * self.pace.unwrap_or(FIRST_PACE) / at_a_time.max(1) as f64;
         Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
     }
 
-    /// Take out what is past its deadline, and forget what was kept long enough.
-    fn sweep(&mut self) -> Vec<Task> {
+    /// Forget what was kept long enough; gives jobs whose deadline has passed before they were begun.
+    fn sweep(&mut self) -> Vec<JobId> {
         let now = Instant::now();
         let surplus = self.kept.len().saturating_sub(MOST_KEPT);
         let old = self.kept.iter().take_while(|(at, _)| now.duration_since(*at) > KEPT).count();
-        for (_, id) in self.kept.drain(..old.max(surplus)) {
-            self.jobs.remove(&id);
-        }
-        self.waiting.remove(|task| task.terms.deadline.is_some_and(|deadline| deadline < now))
+        self.kept.drain(..old.max(surplus));
+        let late = |active: &&Active| {
+            active.began.is_none() && active.terms.deadline.is_some_and(|deadline| deadline < now)
+        };
+        self.active.values().filter(late).map(|active| active.job.id.clone()).collect()
     }
 }
 
@@ -252,35 +272,42 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Do one work after the other.
+    /// Do one part after the other.
     fn serve(&self) {
         while let Some((task, cancel)) = self.next() {
-            self.metrics.job_wait.observe(task.job.since.elapsed().as_secs_f64());
             let start = Instant::now();
-            let work = || self.studio.work(&task.work, &task.terms, &cancel, &task.job);
+            let work = || self.studio.work(&task.part, &task.terms, &cancel, &task.job);
             // A defect that one request meets must not take the thread from all others.
             let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
                 let message = "a defect of the server was met: its log says more".into();
                 Err(Failure { kind: FailureKind::Device, message })
             });
             let took = start.elapsed().as_secs_f64();
-            self.metrics.job_run.observe(took);
-            {
-                let mut state = self.state();
-                state.running.remove(&task.job.id);
-                state.describing -= usize::from(matches!(task.work, Work::Describe(_)));
-                if outcome.is_ok() {
-                    let pace = took / task.work.cost().max(1e-9);
-                    let before = state.pace.unwrap_or(pace);
-                    state.pace = Some(before + (pace - before) * NEWEST);
+            let mut state = self.state();
+            state.describing -= usize::from(matches!(task.part, Work::Describe(_)));
+            if outcome.is_ok() {
+                let pace = took / task.part.cost().max(1e-9);
+                let before = state.pace.unwrap_or(pace);
+                state.pace = Some(before + (pace - before) * NEWEST);
+            }
+            // One that was given up is over already.
+            if let Some(active) = state.active.get_mut(&task.job.id) {
+                active.running -= 1;
+                match outcome {
+                    Ok(done) => {
+                        active.done[task.number] = Some(done);
+                        if active.done.iter().all(Option::is_some) {
+                            self.over(state, &task.job.id, None);
+                        }
+                    }
+                    Err(failure) => self.over(state, &task.job.id, Some(failure)),
                 }
             }
-            self.over(&task, outcome);
             self.changed.notify_all();
         }
     }
 
-    /// The next work, marked as running.
+    /// The next part, and what gives it up.
     fn next(&self) -> Option<(Task, Cancel)> {
         let mut state = self.state();
         loop {
@@ -290,19 +317,23 @@ impl Shared {
             let late = state.sweep();
             if !late.is_empty() {
                 drop(state);
-                late.iter().for_each(|task| self.over(task, Err(too_late())));
+                late.iter().for_each(|id| self.give_up(id, too_late()));
                 state = self.state();
                 continue;
             }
             let describing = state.describing;
-            let may = |task: &Task| matches!(task.work, Work::Draw(_)) || describing < DESCRIPTIONS;
+            let may = |task: &Task| matches!(task.part, Work::Draw(_)) || describing < DESCRIPTIONS;
             if let Some((_, entry)) = state.waiting.take(may) {
-                let (task, cancel) = (entry.item, Cancel::default());
-                let (job, cost) = (task.job.clone(), entry.cost);
-                state.describing += usize::from(matches!(task.work, Work::Describe(_)));
-                job.change(|state| state.phase = Phase::Running);
-                let running = Running { cancel: cancel.clone(), job: job.clone(), cost };
-                state.running.insert(job.id.clone(), running);
+                let task = entry.item;
+                // A job's parts are taken out with it.
+                let Some(active) = state.active.get_mut(&task.job.id) else { continue };
+                active.running += 1;
+                let cancel = active.cancel.clone();
+                if active.began.replace(active.began.unwrap_or_else(Instant::now)).is_none() {
+                    self.metrics.job_wait.observe(task.job.since.elapsed().as_secs_f64());
+                    task.job.change(|state| state.phase = Phase::Running);
+                }
+                state.describing += usize::from(matches!(task.part, Work::Describe(_)));
                 return Some((task, cancel));
             }
             let waited = self.changed.wait_timeout(state, LOOK);
@@ -310,13 +341,33 @@ impl Shared {
         }
     }
 
-    /// A job is over.
-    fn over(&self, task: &Task, outcome: Result<Output, Failure>) {
-        let word = match &outcome {
-            Ok(_) => "done",
-            Err(failure) => failure.kind.word(),
+    /// Give a job up that is not over: parts that wait are taken out, those that run end between shards.
+    fn give_up(&self, id: &JobId, failure: Failure) {
+        let state = self.state();
+        if state.active.contains_key(id) {
+            self.over(state, id, Some(failure));
+        }
+    }
+
+    /// A job is over: all its parts are done, or one of them failed.
+    fn over(&self, mut state: MutexGuard<'_, State>, id: &JobId, failure: Option<Failure>) {
+        let Some(active) = state.active.remove(id) else { return };
+        state.waiting.remove(|task| task.job.id == *id);
+        let Active { job, terms, work, cancel, began, done, .. } = active;
+        if terms.keep {
+            state.kept.push_back((Instant::now(), job.clone()));
+        }
+        drop(state);
+        cancel.cancel();
+        if let Some(began) = began {
+            self.metrics.job_run.observe(began.elapsed().as_secs_f64());
+        }
+        let outcome = match failure {
+            Some(failure) => Err(failure),
+            None => Ok(gathered(&work, began, done.into_iter().flatten())),
         };
-        self.metrics.jobs_finished.with_label_values(&[task.work.kind(), word]).inc();
+        let word = outcome.as_ref().map_or_else(|failure| failure.kind.word(), |_| "done");
+        self.metrics.jobs_finished.with_label_values(&[work.kind(), word]).inc();
         match &outcome {
             Ok(Output::Pictures { pictures, .. }) => {
                 self.metrics.pictures.inc_by(pictures.len() as u64);
@@ -324,15 +375,27 @@ impl Shared {
             Ok(Output::Words { tokens, .. }) => self.metrics.tokens.inc_by(tokens[1] as u64),
             Err(_) => {}
         }
-        let id = &task.job.id;
-        {
-            let mut state = self.state();
-            if task.terms.keep {
-                state.kept.push_back((Instant::now(), id.clone()));
-            } else {
-                state.jobs.remove(id);
+        job.end(outcome);
+    }
+}
+
+/// What came of a job, from what came of its parts.
+fn gathered(work: &Work, began: Option<Instant>, parts: impl Iterator<Item = Done>) -> Output {
+    let (mut all, mut trace, mut dropped_tokens) = (Vec::new(), Trace::default(), 0);
+    for part in parts {
+        match part {
+            Done::Words(output) => return output,
+            Done::Pictures(drawn) => {
+                all.extend(drawn.pictures);
+                trace.extend(drawn.trace);
+                dropped_tokens = drawn.dropped_tokens;
             }
         }
-        task.job.end(outcome);
     }
+    let (format, size) = match work {
+        Work::Draw(draw) => (draw.format, [draw.request.width, draw.request.height]),
+        Work::Describe(_) => Default::default(),
+    };
+    let times = Times::of(began.unwrap_or_else(Instant::now), &trace);
+    Output::Pictures { pictures: all, format, size, dropped_tokens, times }
 }
