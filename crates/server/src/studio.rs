@@ -33,8 +33,8 @@ pub struct Drawn {
     pub pictures: Vec<EncodedPicture>,
     /// Tokens that the prompt has lost.
     pub dropped_tokens: usize,
-    /// What ran.
-    pub trace: Trace,
+    /// Modelled milliseconds of the NPU; `None` where the device models nothing.
+    pub modelled_ms: Option<f64>,
 }
 
 /// The packs and the cores, for those who do work.
@@ -116,7 +116,8 @@ impl Studio {
         let drawing = drawing.map_err(|e| failure(&e))?;
         let pictures = encode(&drawing.pictures, request.seed, *format);
         let pictures = pictures.map_err(|e| not_encoded(&e))?;
-        Ok(Drawn { pictures, dropped_tokens: drawing.dropped_tokens, trace: drawing.trace })
+        let (dropped_tokens, modelled_ms) = (drawing.dropped_tokens, modelled_ms(&drawing.trace));
+        Ok(Drawn { pictures, dropped_tokens, modelled_ms })
     }
 
     fn describe(
@@ -162,8 +163,18 @@ impl Studio {
         let (text, rest) = answer.finish();
         job.change(|state| state.words += &rest);
         let text = text.trim_end().to_owned();
-        Ok(Output::Words { text, cut_off, tokens, times: Times::of(start, &said.trace) })
+        Ok(Output::Words {
+            text,
+            cut_off,
+            tokens,
+            times: Times::since(start, modelled_ms(&said.trace)),
+        })
     }
+}
+
+/// Modelled milliseconds of the NPU.
+fn modelled_ms(trace: &Trace) -> Option<f64> {
+    trace.is_modelled().then(|| trace.modelled_total_us() / 1e3)
 }
 
 /// Files of pictures whose seeds count up.

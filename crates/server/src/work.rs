@@ -1,6 +1,6 @@
 //! What is asked of the board, and what comes of it: plain data, which a queue may take anywhere.
 
-use rockshard::{Parameters, Priority, Request, Rgb, Sampling, Speaker, Trace};
+use rockshard::{Parameters, Priority, Request, Rgb, Sampling, Speaker};
 use std::time::Instant;
 
 /// Pictures from a picture that are drawn together.
@@ -198,15 +198,14 @@ pub enum Output {
 pub struct Times {
     /// Measured milliseconds on this machine, without waiting.
     pub measured_ms: f64,
-    /// Modelled milliseconds of the NPU; absent where the device models nothing.
+    /// Modelled milliseconds of the NPU for each part of it by itself, summed; `None` where the device models nothing.
     pub modelled_ms: Option<f64>,
 }
 
 impl Times {
-    /// Since a time, with what ran.
-    pub fn of(start: Instant, trace: &Trace) -> Self {
-        let modelled = trace.is_modelled().then(|| trace.modelled_total_us() / 1e3);
-        Times { measured_ms: start.elapsed().as_secs_f64() * 1e3, modelled_ms: modelled }
+    /// Since a time.
+    pub fn since(start: Instant, modelled_ms: Option<f64>) -> Self {
+        Times { measured_ms: start.elapsed().as_secs_f64() * 1e3, modelled_ms }
     }
 }
 

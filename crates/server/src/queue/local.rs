@@ -6,7 +6,7 @@ use super::{Job, JobId, Load, Owed, Phase, Position, Queue, Refusal};
 use crate::metrics::Metrics;
 use crate::studio::{Done, Studio};
 use crate::work::{Failure, FailureKind, Output, Terms, Times, Work};
-use rockshard::{Cancel, Priority, Trace};
+use rockshard::{Cancel, Priority};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -381,13 +381,13 @@ impl Shared {
 
 /// What came of a job, from what came of its parts.
 fn gathered(work: &Work, began: Option<Instant>, parts: impl Iterator<Item = Done>) -> Output {
-    let (mut all, mut trace, mut dropped_tokens) = (Vec::new(), Trace::default(), 0);
+    let (mut all, mut modelled, mut dropped_tokens) = (Vec::new(), None, 0);
     for part in parts {
         match part {
             Done::Words(output) => return output,
             Done::Pictures(drawn) => {
                 all.extend(drawn.pictures);
-                trace.extend(drawn.trace);
+                modelled = drawn.modelled_ms.map(|ms| ms + modelled.unwrap_or(0.0));
                 dropped_tokens = drawn.dropped_tokens;
             }
         }
@@ -396,6 +396,6 @@ fn gathered(work: &Work, began: Option<Instant>, parts: impl Iterator<Item = Don
         Work::Draw(draw) => (draw.format, [draw.request.width, draw.request.height]),
         Work::Describe(_) => Default::default(),
     };
-    let times = Times::of(began.unwrap_or_else(Instant::now), &trace);
+    let times = Times::since(began.unwrap_or_else(Instant::now), modelled);
     Output::Pictures { pictures: all, format, size, dropped_tokens, times }
 }
