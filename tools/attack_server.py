@@ -28,7 +28,7 @@ GROUPS = {"framing": framing.ROWS, "places": places.ROWS, "documents": documents
 AGAIN = (framing.ROWS, places.ROWS, images.ROWS[:40])
 MOST_MS = 50
 # Resident megabytes after a group, above those before the first; and what the groups that are sent again may add.
-MOST_KEPT, MOST_ADDED = 400, 40
+MOST_KEPT, MOST_ADDED = 700, 40
 MARK = "zanzibar lighthouse"
 
 

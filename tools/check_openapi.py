@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hold `rockshard serve` to its /openapi.json by schemathesis, and its /metrics to Prometheus' naming rules by promtool.
 
-    python tools/check_openapi.py --binary target/release/rockshard --packs DIR [--examples 40]
+    python tools/check_openapi.py --binary target/release/rockshard --packs DIR [--examples 30]
 
 All checks of schemathesis, in all phases; `tools/openapi/` has its configuration, and the pictures that it sends. It must have made at least 2,000 cases. Afterwards the
 server is healthy, its metrics have moved, and promtool (Debian's package prometheus) finds nothing in them. Python packages: tools/server_requirements.txt.
@@ -35,7 +35,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/rockshard")
     parser.add_argument("--packs", type=Path, required=True, help="what `rockshard demo --out` made")
-    parser.add_argument("--examples", type=int, default=40)
+    parser.add_argument("--examples", type=int, default=30)
     arguments = parser.parse_args()
     packs = arguments.packs.absolute()
     command = [arguments.binary.absolute(), "serve", f"tiny={packs}/pack", f"sees={packs}/captioner", "--listen", "127.0.0.1:0", "--quiet"]

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {
     "cargo run --release -- demo": "the gate's section `demo`",
     "cargo test --release": "the gate's section `tests`",
+    "rockshard serve ": "the gate's sections `server`",
     "git clone ": "the gate itself runs in a clone",
     "python3 -m venv ": "the gate's section `tools` makes both environments",
     "out/exporter/bin/pip install ": "the same",

@@ -195,7 +195,7 @@ ROWS = [
     Row("document-and-another", post(DRAW, b'{"prompt": "x", "size": "1x1"}{}')),
     Row("document-with-remarks", post(DRAW, b'{"prompt": "x" /* evil */}')),
     Row("lists-100000-deep", post(DRAW, b"[" * 100000)),
-    Row("lists-100000-deep-in-an-unknown-field", post(WEB_UI, b'{"prompt": "x", "a": ' + b"[" * 100000 + b"]" * 100000 + b"}")),
+    Row("lists-100000-deep-in-an-unknown-field", post(WEB_UI, b'{"prompt": "x", "a": ' + b"[" * 100000 + b"]" * 100000 + b"}"), "200 4xx"),
     Row("objects-100000-deep", post(JOBS, b'{"kind": "image", "request": ' + b'{"a":' * 100000 + b"1" + b"}" * 100001)),
     Row("number-1e400", post(DRAW, b'{"prompt": "x", "guidance_scale": 1e400}')),
     Row("number-of-100000-digits", post(DRAW, b'{"prompt": "x", "seed": ' + b"9" * 100000 + b"}")),

@@ -57,6 +57,11 @@ impl Mask {
         self.change.iter().all(|&change| change == 0)
     }
 
+    /// The mask at the size of the pictures that are drawn, each value the mean of what it covers.
+    pub fn at_size(&self, width: u32, height: u32) -> Self {
+        Mask { width, height, change: self.resized(width, height) }
+    }
+
     /// The mask at another size, each value the mean of what it covers.
     fn resized(&self, width: u32, height: u32) -> Vec<u8> {
         if [width, height] == [self.width, self.height] {

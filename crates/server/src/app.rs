@@ -28,6 +28,10 @@ pub struct App {
     pub chosen: Mutex<Option<String>>,
     /// Failed attempts at a token.
     pub attempts: crate::http::token::Attempts,
+    /// How many pictures are read at a time.
+    pub reading: Arc<tokio::sync::Semaphore>,
+    /// Bytes of bodies that are being read or looked at.
+    pub bodies: std::sync::atomic::AtomicUsize,
     /// When the server was started.
     pub started: Instant,
     /// Whether it is about to stop.

@@ -6,6 +6,7 @@ pub mod caller;
 pub mod connection;
 pub mod error;
 pub mod listen;
+mod patience;
 pub mod segment;
 pub mod tls;
 pub mod token;

@@ -11,6 +11,7 @@ mod sessions;
 mod words;
 
 use crate::app::App;
+use crate::http::connection::Open;
 use crate::http::{ApiError, Caller};
 use axum::Extension;
 use axum::extract::State;
@@ -31,6 +32,7 @@ const SUBPROTOCOL: &str = "rockshard.live.v1";
 pub async fn upgrade(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(open): Extension<Open>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| ApiError::invalid(None, "this is for WebSockets"))?;
@@ -39,5 +41,8 @@ pub async fn upgrade(
         .max_message_size(LARGEST_MESSAGE)
         .max_frame_size(LARGEST_MESSAGE)
         .max_write_buffer_size(WRITE_BUFFER);
-    Ok(upgrade.on_upgrade(move |socket| connection::serve(app, caller, socket)))
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        connection::serve(app, caller, socket).await;
+        drop(open);
+    }))
 }

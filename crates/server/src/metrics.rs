@@ -9,6 +9,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use std::sync::{Mutex, PoisonError};
 
 /// Seconds of what is quick, and of jobs.
 const QUICK: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0, 300.0];
@@ -59,6 +60,7 @@ pub struct Metrics {
     device_memory_limit: IntGauge,
     resident: Gauge,
     info: GaugeVec,
+    reading: Mutex<()>,
 }
 
 /// What metrics are read from when they are asked for.
@@ -206,6 +208,7 @@ impl Default for Metrics {
                     &["version"],
                 ),
             ),
+            reading: Mutex::default(),
             registry: registry.clone(),
         };
         metrics.info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
@@ -237,6 +240,8 @@ impl Metrics {
     /// All metrics in Prometheus' text format.
     pub fn text(&self, readings: &Readings) -> String {
         let Readings { load, activity, packs, live } = readings;
+        // Two at a time would both add what has come since the last one.
+        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let (active, waiting) = live.counts();
         for (state, count) in [("active", active), ("waiting", waiting), ("away", live.away())] {
             self.live_sessions.with_label_values(&[state]).set(count as i64);

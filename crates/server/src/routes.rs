@@ -10,6 +10,7 @@ mod minimal;
 mod models;
 mod page;
 pub mod pictures;
+pub mod reading;
 mod sdapi;
 mod waiting;
 

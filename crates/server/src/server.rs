@@ -8,9 +8,11 @@ use crate::metrics::Metrics;
 use crate::options::{Listen, ServerOptions};
 use crate::packs::{Packs, ServedPack};
 use crate::queue::local::LocalQueue;
+use crate::routes::reading::AT_A_TIME;
 use crate::studio::Studio;
 use rockshard::{Cores, DeviceName, Mode};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
@@ -119,6 +121,8 @@ impl Server {
             device,
             chosen: Mutex::default(),
             attempts: token::Attempts::default(),
+            reading: Arc::new(Semaphore::new(AT_A_TIME)),
+            bodies: AtomicUsize::new(0),
             started: Instant::now(),
             stopping: watch::Sender::new(false),
             openapi: openapi.into(),
@@ -159,6 +163,10 @@ impl Server {
         }
         let fetched = (Instant::now() + FETCHING).min(end);
         while Instant::now() < fetched && app.queue.owed().unfetched > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+        let told = Instant::now() + LINGERING;
+        while Instant::now() < told && app.live.counts() != (0, 0) {
             tokio::time::sleep(LOOK).await;
         }
         app.stopping.send_replace(true);

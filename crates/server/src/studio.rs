@@ -8,7 +8,7 @@ use crate::work::{
     Describe, Draw, EncodedPicture, Failure, FailureKind, Output, PictureFormat, Terms, Times, Work,
 };
 use rockshard::{
-    Cancel, Client, DrawProgress, DrawingError, End, Error, Picture, PictureError, RunOptions,
+    Cancel, Client, DrawProgress, DrawingError, End, Error, Picture, PictureError, Rgb, RunOptions,
     RuntimeError, Trace,
 };
 use std::collections::HashMap;
@@ -135,8 +135,9 @@ impl Studio {
             return Err(Failure { kind: FailureKind::Refused, message });
         };
         for said in before {
-            conversation.recall(said.speaker, &said.text, &said.images);
+            conversation.recall(said.speaker, &said.text, &seen(&said.images)?);
         }
+        let images = seen(&question.images)?;
         let mut answer = Stopping::new(&describe.stops);
         let mut tell = |words: &str| {
             let (words, ended) = answer.hear(words);
@@ -151,7 +152,7 @@ impl Studio {
                 ControlFlow::Continue(())
             }
         };
-        let said = conversation.ask(&question.text, &question.images, describe.most, &mut tell);
+        let said = conversation.ask(&question.text, &images, describe.most, &mut tell);
         let said = said.map_err(|e| failure(&e))?;
         let cut_off = match said.end {
             End::Stop => false,
@@ -170,6 +171,15 @@ impl Studio {
             times: Times::since(start, modelled_ms(&said.trace)),
         })
     }
+}
+
+/// Images of files.
+fn seen(files: &[bytes::Bytes]) -> Result<Vec<Rgb>, Failure> {
+    let image = |file: &bytes::Bytes| {
+        let image = Rgb::from_file(file);
+        image.map_err(|e| Failure { kind: FailureKind::Refused, message: e.to_string() })
+    };
+    files.iter().map(image).collect()
 }
 
 /// Modelled milliseconds of the NPU.

@@ -1,6 +1,6 @@
 //! What is asked of the board, and what comes of it: plain data, which a queue may take anywhere.
 
-use rockshard::{Parameters, Priority, Request, Rgb, Sampling, Speaker};
+use rockshard::{Parameters, Priority, Request, Sampling, Speaker};
 use std::time::Instant;
 
 /// Pictures from a picture that are drawn together.
@@ -48,8 +48,8 @@ pub struct Said {
     pub speaker: Speaker,
     /// Words.
     pub text: String,
-    /// Images.
-    pub images: Vec<Rgb>,
+    /// Images: PNG, JPEG or WebP files that were looked at already.
+    pub images: Vec<bytes::Bytes>,
 }
 
 /// File formats of pictures.
@@ -144,6 +144,22 @@ impl Work {
         (0..draw.request.count).step_by(together as usize).map(part).collect()
     }
 
+    /// Bytes that it holds while it waits.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Work::Draw(draw) => {
+                let initial = draw.request.initial.as_ref();
+                draw.request.prompt.len() + initial.map_or(0, |initial| initial.picture.rgb.len())
+            }
+            Work::Describe(describe) => {
+                let said = |said: &Said| {
+                    said.text.len() + said.images.iter().map(bytes::Bytes::len).sum::<usize>()
+                };
+                describe.said.iter().map(said).sum()
+            }
+        }
+    }
+
     /// Pieces in which progress is counted: the steps of each part, its prompt, and its pixels.
     pub fn pieces(&self) -> usize {
         match self {
@@ -206,6 +222,16 @@ impl Times {
     /// Since a time.
     pub fn since(start: Instant, modelled_ms: Option<f64>) -> Self {
         Times { measured_ms: start.elapsed().as_secs_f64() * 1e3, modelled_ms }
+    }
+}
+
+impl Output {
+    /// Bytes that it holds while it is kept.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Output::Pictures { pictures, .. } => pictures.iter().map(|p| p.bytes.len()).sum(),
+            Output::Words { text, .. } => text.len(),
+        }
     }
 }
 

@@ -114,19 +114,19 @@ fn check(app: &App, request: &Request, route: &str) -> Result<Caller, ApiError> 
         return Ok(Caller::of(peer, headers, &[])
             .unwrap_or(Caller { name: String::new(), checked: false }));
     }
-    if tokens.is_empty() {
-        return Caller::of(peer, headers, tokens).ok_or_else(ApiError::unauthorized);
+    // A right token is always let in: others behind the same proxy may guess.
+    if let Some(caller) = Caller::of(peer, headers, tokens) {
+        return Ok(caller);
     }
-    if let Some(wait) = app.attempts.wait(peer.address()) {
+    let from = super::caller::asked_for(peer, headers);
+    if let Some(wait) = app.attempts.wait(from) {
         return Err(ApiError::busy("too_many_attempts", "too many wrong tokens", wait));
     }
-    Caller::of(peer, headers, tokens).ok_or_else(|| {
-        app.metrics.unauthorized.inc();
-        if super::token::sent(headers).is_some() {
-            app.attempts.failed(peer.address());
-        }
-        ApiError::unauthorized()
-    })
+    app.metrics.unauthorized.inc();
+    if super::token::sent(headers).is_some() {
+        app.attempts.failed(from);
+    }
+    Err(ApiError::unauthorized())
 }
 
 /// The host that a request names: that of its target, where it is a whole address, else that of its head.

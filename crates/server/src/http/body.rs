@@ -5,27 +5,61 @@ use crate::app::App;
 use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::header;
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Most parts of a multipart body.
 const MOST_PARTS: usize = 64;
 
-/// A JSON body.
+/// Most bytes of a JSON body without pictures in it.
+const SMALL: usize = 1 << 20;
+/// From so many bytes on a body is parsed on a thread that may take its time.
+const LARGE: usize = 256 << 10;
+/// Most bytes of all bodies that are being read or looked at.
+const ALL_BODIES: usize = 384 << 20;
+/// When to come again if there are more.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A JSON body that may have pictures in it.
 pub struct Json<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+/// A JSON body without pictures.
+pub struct SmallJson<T>(pub T);
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<App>> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        if !is_type(&request, "application/json") {
-            return Err(ApiError::media_type("application/json"));
-        }
-        let bytes = read(request.into_body(), app).await?;
-        parse(&bytes).map(Json)
+        json(request, app, app.options.limits.body).await.map(Json)
     }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<App>> for SmallJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        json(request, app, SMALL).await.map(SmallJson)
+    }
+}
+
+async fn json<T: DeserializeOwned + Send + 'static>(
+    request: Request,
+    app: &Arc<App>,
+    limit: usize,
+) -> Result<T, ApiError> {
+    if !is_type(&request, "application/json") {
+        return Err(ApiError::media_type("application/json"));
+    }
+    let body = read(request.into_body(), app, limit).await?;
+    if body.bytes.len() < LARGE {
+        return parse(&body.bytes);
+    }
+    crate::routes::reading::read(app, move |_| parse(&body.bytes)).await
 }
 
 /// A value of JSON text.
@@ -47,7 +81,10 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 /// Fields of a form: text, and files.
-pub struct Form(pub Vec<(String, Bytes)>);
+pub struct Form(
+    pub Vec<(String, Bytes)>,
+    #[expect(dead_code, reason = "held while the form is")] Held,
+);
 
 impl FromRequest<Arc<App>> for Form {
     type Rejection = ApiError;
@@ -57,7 +94,7 @@ impl FromRequest<Arc<App>> for Form {
             return Err(ApiError::media_type("multipart/form-data"));
         }
         let (parts, body) = request.into_parts();
-        let bytes = read(body, app).await?;
+        let Read { bytes, held } = read(body, app, app.options.limits.body).await?;
         let request = Request::from_parts(parts, Body::from(bytes));
         let refuse = |problem: String| ApiError::invalid(None, format!("the form: {problem}"));
         let mut form = Multipart::from_request(request, &()).await;
@@ -72,7 +109,7 @@ impl FromRequest<Arc<App>> for Form {
             let bytes = field.bytes().await.map_err(|e| refuse(e.body_text()))?;
             fields.push((name, bytes));
         }
-        Ok(Form(fields))
+        Ok(Form(fields, held))
     }
 }
 
@@ -129,13 +166,53 @@ fn is_type(request: &Request, expected: &str) -> bool {
     given.trim().eq_ignore_ascii_case(expected)
 }
 
-async fn read(body: Body, app: &App) -> Result<Bytes, ApiError> {
-    let limits = &app.options.limits;
-    let limited = Limited::new(body, limits.body);
-    let collected = tokio::time::timeout(limits.body_time, limited.collect()).await;
-    match collected.map_err(|_| ApiError::too_slow())? {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limits.body)),
-        Err(_) => Err(ApiError::invalid(None, "the body was cut off")),
+/// A body that was read.
+struct Read {
+    bytes: Bytes,
+    held: Held,
+}
+
+/// Counts the bytes of a body for as long as it is there.
+struct Held {
+    app: Arc<App>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Count more.
+    fn add(&mut self, bytes: usize) -> Result<(), ApiError> {
+        self.bytes += bytes;
+        let all = self.app.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > ALL_BODIES {
+            let message = "too much is being sent at once";
+            return Err(ApiError::busy("too_much_at_once", message, AGAIN));
+        }
+        Ok(())
     }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.app.bodies.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+async fn read(mut body: Body, app: &Arc<App>, limit: usize) -> Result<Read, ApiError> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ApiError::too_large(limit));
+    }
+    let end = tokio::time::Instant::now() + app.options.limits.body_time;
+    let (mut bytes, mut held) = (BytesMut::new(), Held { app: app.clone(), bytes: 0 });
+    loop {
+        let frame = tokio::time::timeout_at(end, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| ApiError::too_slow())? else { break };
+        let frame = frame.map_err(|_| ApiError::invalid(None, "the body was cut off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(ApiError::too_large(limit));
+        }
+        held.add(data.len())?;
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Read { bytes: bytes.freeze(), held })
 }

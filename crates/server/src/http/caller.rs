@@ -57,21 +57,34 @@ impl Caller {
         Some(Caller { name, checked: false })
     }
 
+    /// Whether a client's name is that of a caller, or of one of its users.
+    pub fn is_of(client: &str, caller: &str) -> bool {
+        client.strip_prefix(caller).is_some_and(|rest| rest.is_empty() || rest.starts_with(USER))
+    }
+
     /// The same for one of its users, where names are not checked anyhow.
     pub fn user(&self, user: Option<&str>) -> String {
         match user.filter(|user| !self.checked && !user.is_empty()) {
-            Some(user) => format!("{} user {}", self.name, token::short_digest(user)),
+            Some(user) => format!("{}{USER}{}", self.name, token::short_digest(user)),
             None => self.name.clone(),
         }
     }
 }
 
+/// What stands between a caller's name and that of one of its users.
+const USER: &str = " user ";
+
 /// The address that a request came from; a proxy on this machine says for whom it asks.
 fn address(peer: Peer, headers: &HeaderMap) -> String {
+    let address = asked_for(peer, headers);
+    address.map_or_else(|| "socket".to_owned(), |address| address.to_string())
+}
+
+/// The same as an address, where it has one.
+pub fn asked_for(peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
     let forwarded = headers.get("x-forwarded-for").and_then(|v| v.to_str().ok());
     let forwarded = forwarded.and_then(|list| list.rsplit(',').next()?.trim().parse().ok());
-    let address = forwarded.filter(|_| peer.is_local()).or(peer.address());
-    address.map_or_else(|| "socket".to_owned(), |address: IpAddr| address.to_string())
+    forwarded.filter(|_| peer.is_local()).or(peer.address())
 }
 
 #[cfg(test)]

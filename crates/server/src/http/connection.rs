@@ -2,6 +2,7 @@
 
 use super::caller::Peer;
 use super::listen::Socket;
+use super::patience::Patient;
 use crate::app::App;
 use axum::Router;
 use axum::body::Body;
@@ -78,29 +79,35 @@ impl Acceptor {
         }
     }
 
-    async fn connection(&self, connection: Connection, _permit: OwnedSemaphorePermit) {
-        let _open = Open::new(&self.app);
+    async fn connection(&self, connection: Connection, permit: OwnedSemaphorePermit) {
+        let open = Open::new(&self.app, permit);
         match connection {
-            Connection::Unix(stream) => self.http(stream, Peer::Unix).await,
+            Connection::Unix(stream) => self.http(stream, Peer::Unix, open).await,
             Connection::Tcp(stream, address) => match &self.tls {
-                None => self.http(stream, Peer::Tcp(address, false)).await,
+                None => self.http(stream, Peer::Tcp(address, false), open).await,
                 Some(tls) => {
                     let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await;
                     if let Ok(Ok(stream)) = handshake {
-                        self.http(stream, Peer::Tcp(address, true)).await;
+                        self.http(stream, Peer::Tcp(address, true), open).await;
                     }
                 }
             },
         }
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        open: Open,
+    ) {
         let router = self.router.clone();
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let router = router.clone();
+            let (router, open) = (router.clone(), open.clone());
             async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(open);
                 let response = router.oneshot(request).await;
                 Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
             }
@@ -109,7 +116,8 @@ impl Acceptor {
         builder.timer(TokioTimer::new());
         builder.header_read_timeout(self.app.options.limits.head_time);
         builder.max_buf_size(HEAD);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let connection =
+            builder.serve_connection(TokioIo::new(Patient::new(stream)), service).with_upgrades();
         tokio::pin!(connection);
         let mut stopping = self.app.stopping.subscribe();
         tokio::select! {
@@ -125,18 +133,26 @@ enum Connection {
     Unix(tokio::net::UnixStream),
 }
 
-/// Counts an open connection.
-struct Open<'a>(&'a App);
+/// A connection's place among those that may be open. A WebSocket takes it over.
+#[derive(Clone)]
+pub struct Open(
+    #[expect(dead_code, reason = "given back when the last one is dropped")] Arc<Place>,
+);
 
-impl<'a> Open<'a> {
-    fn new(app: &'a App) -> Self {
+struct Place {
+    app: Arc<App>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(app: &Arc<App>, permit: OwnedSemaphorePermit) -> Self {
         app.metrics.connections.inc();
-        Open(app)
+        Open(Arc::new(Place { app: app.clone(), _permit: permit }))
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.metrics.connections.dec();
+        self.app.metrics.connections.dec();
     }
 }

@@ -20,11 +20,23 @@ pub struct ApiError {
     retry_after: Option<u64>,
 }
 
+/// Longest message, in characters.
+const MOST_SAID: usize = 500;
 /// Longest `Retry-After`, in seconds: OpenAI's clients do not try again at all after more.
 const LONGEST: u64 = 120;
 
 impl ApiError {
-    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        mut message: String,
+    ) -> Self {
+        // What was sent comes back in messages, but not without end.
+        if let Some((end, _)) = message.char_indices().nth(MOST_SAID) {
+            message.truncate(end);
+            message.push_str("...");
+        }
         ApiError { status, kind, code, message, param: None, retry_after: None }
     }
 

@@ -49,6 +49,9 @@ async fn begin(app: &Arc<App>, caller: &Caller, socket: &mut WebSocket) -> Resul
     let Some(Ok(Message::Text(text))) = first else {
         return Err(policy("a start message is needed"));
     };
+    if text.len() > LONGEST_TEXT {
+        return Err(policy("the start message is too long"));
+    }
     let start = match serde_json::from_str::<Said>(&text) {
         Ok(Said::Start(start)) => start,
         Ok(Said::Settings(_)) => return Err(policy("a start message is needed")),
@@ -65,7 +68,12 @@ async fn begin(app: &Arc<App>, caller: &Caller, socket: &mut WebSocket) -> Resul
     let (outbox, inbox) = unbounded_channel();
     let given = start.resume.clone();
     let kept = match &given {
-        Some(token) => app.live.take(token),
+        Some(token) => {
+            // Old sessions end with that, whose threads are waited for.
+            let (sessions, token) = (app.live.clone(), token.clone());
+            let taking = tokio::task::spawn_blocking(move || sessions.take(&token));
+            taking.await.unwrap_or_default()
+        }
         None => None,
     };
     let resumed = kept.is_some();

@@ -72,7 +72,7 @@ impl PictureEngine {
         let model = packs.stream(&canvas.model, canvas.size).map_err(|e| asked::of_error(&e))?;
         let cancel = Cancel::default();
         let queue = QueueOptions { capacity: ROOM, drop_stale: false };
-        let settings = settings(Settings::default(), change)?;
+        let settings = settings(&canvas, change)?;
         let options = canvas.run_options(cancel.clone());
         let stream = model.prepare_with(StreamConfig::default(), settings, queue, options);
         let stream = stream.map_err(|e| asked::of_error(&e))?;
@@ -238,7 +238,7 @@ impl Shared {
 
     fn apply(&self, change: Change) {
         let all = change.over(self.state().settings.clone());
-        let updated = settings(Settings::default(), &all)
+        let updated = settings(&self.canvas, &all)
             .and_then(|s| self.stream.update(s, 0).map_err(|e| asked::of_error(&e)));
         let mut state = self.state();
         match updated {
@@ -302,7 +302,11 @@ impl Shared {
 }
 
 /// Settings of the stream.
-fn settings(usual: Settings, change: &Change) -> Result<Settings, ApiError> {
+fn settings(canvas: &Canvas, change: &Change) -> Result<Settings, ApiError> {
+    let (usual, most) = (Settings::default(), canvas.app.options.limits.prompt);
+    for (name, text) in [("prompt", &change.prompt), ("negative_prompt", &change.negative_prompt)] {
+        text.as_ref().map_or(Ok(()), |text| asked::check_length(name, text, most))?;
+    }
     let prompt = change.prompt.clone().unwrap_or_default();
     let settings = Settings {
         prompts: vec![(prompt, 1.0)],

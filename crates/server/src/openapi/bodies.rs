@@ -2,7 +2,7 @@
 
 use super::Served;
 use crate::routes::asked::{LARGEST_SEED, LONGEST_DEADLINE, MOST_GUIDANCE};
-use crate::routes::chat::{MOST_MESSAGES, MOST_STOPS, MOST_TOKENS};
+use crate::routes::chat::{MOST_MESSAGES, MOST_PARTS, MOST_STOPS, MOST_TOKENS};
 use crate::routes::generations::MOST_PREVIEWS;
 use rockshard::SamplerName;
 use serde_json::{Map, Value, json};
@@ -205,7 +205,7 @@ fn chat(served: &Served) -> Value {
             &["role", "content"],
         )
     };
-    let parts = json!({ "oneOf": [text, { "type": "array", "minItems": 1, "maxItems": 3, "items": part }] });
+    let parts = json!({ "oneOf": [text, { "type": "array", "minItems": 1, "maxItems": MOST_PARTS, "items": part }] });
     object(
         json!({
             "messages": {

@@ -1,5 +1,6 @@
 //! Start-time fair queueing (Goyal, Vin, Cheng 1996) of jobs: each client gets the same share of the work, by cost over weight, however much it asks for at once.
 
+use std::cmp::Ordering::Equal;
 use std::collections::{HashMap, VecDeque};
 
 /// Waiting items of several clients.
@@ -23,6 +24,7 @@ pub struct Entry<T> {
     pub item: T,
     /// What it costs.
     pub cost: f64,
+    weight: f64,
     start: f64,
     number: u64,
 }
@@ -45,7 +47,7 @@ impl<T> FairQueue<T> {
         let line = line.or_insert_with(|| Line { items: VecDeque::new(), finish: 0.0 });
         let start = line.finish.max(self.now);
         line.finish = start + cost / weight;
-        line.items.push_back(Entry { item, cost, start, number: self.entered });
+        line.items.push_back(Entry { item, cost, weight, start, number: self.entered });
         self.entered += 1;
         self.count += 1;
     }
@@ -65,19 +67,27 @@ impl<T> FairQueue<T> {
         Some((client, entry))
     }
 
-    /// Take out items for which `gone` holds.
+    /// Take out items for which `gone` holds; what they would have cost is given back to their clients.
     pub fn remove(&mut self, gone: impl Fn(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
-        for line in self.clients.values_mut() {
-            let items = std::mem::take(&mut line.items);
-            for entry in items {
+        for line in self.clients.values_mut().filter(|line| !line.items.is_empty()) {
+            let before = removed.len();
+            let mut tag = line.items.front().map_or(0.0, |first| first.start);
+            for mut entry in std::mem::take(&mut line.items) {
                 if gone(&entry.item) {
                     removed.push(entry.item);
                 } else {
+                    entry.start = tag;
+                    tag += entry.cost / entry.weight;
                     line.items.push_back(entry);
                 }
             }
+            if removed.len() > before {
+                line.finish = tag;
+            }
         }
+        let now = self.now;
+        self.clients.retain(|_, line| !line.items.is_empty() || line.finish > now);
         self.count -= removed.len();
         removed
     }
@@ -102,13 +112,14 @@ impl<T> FairQueue<T> {
         self.clients.values().flat_map(|line| &line.items).map(|entry| entry.cost).sum()
     }
 
-    /// How many go before the item for which `is` holds, and what they cost.
-    pub fn ahead(&self, is: impl Fn(&T) -> bool) -> Option<(usize, f64)> {
+    /// What goes before the first item for which `is` holds, and what each costs.
+    pub fn ahead(&self, is: impl Fn(&T) -> bool) -> Option<Vec<(&T, f64)>> {
         let all = || self.clients.values().flat_map(|line| &line.items);
-        let own = all().find(|entry| is(&entry.item))?;
-        let key = |entry: &Entry<T>| (entry.start, entry.number);
-        let before = all().filter(|entry| key(entry) < key(own));
-        Some(before.fold((0, 0.0), |(count, cost), entry| (count + 1, cost + entry.cost)))
+        let key = |entry: &&Entry<T>| (entry.start, entry.number);
+        let sooner = |a: &&Entry<T>, b: &&Entry<T>| key(a).partial_cmp(&key(b)).unwrap_or(Equal);
+        let own = all().filter(|entry| is(&entry.item)).min_by(sooner)?;
+        let before = all().filter(|entry| key(entry) < key(&own));
+        Some(before.map(|entry| (&entry.item, entry.cost)).collect())
     }
 }
 
@@ -172,16 +183,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_removed_costs_nothing() {
+        let mut queue = FairQueue::default();
+        for item in 0..40 {
+            queue.push("a", item, 1.0, 1.0);
+        }
+        assert_eq!(queue.remove(|_| true).len(), 40);
+        for item in 100..103 {
+            queue.push("b", item, 1.0, 1.0);
+        }
+        queue.push("a", 50, 1.0, 1.0);
+        let order: Vec<i32> =
+            (0..2).filter_map(|_| queue.take(|_| true)).map(|(_, e)| e.item).collect();
+        assert_eq!(order, [100, 50]);
+    }
+
+    #[test]
     fn what_is_passed_over_waits_and_what_is_removed_does_not() {
         let mut queue = FairQueue::default();
         for item in 1..=4 {
             queue.push("a", item, 2.0, 1.0);
         }
-        assert_eq!(queue.ahead(|i| *i == 3), Some((2, 4.0)));
+        assert_eq!(queue.ahead(|i| *i == 3), Some(vec![(&1, 2.0), (&2, 2.0)]));
         assert_eq!(queue.take(|i| i % 2 == 0).map(|(_, e)| e.item), Some(2));
         assert_eq!(queue.remove(|i| *i == 3), [3]);
         assert_eq!((queue.len(), queue.len_of("a"), queue.cost()), (2, 2, 4.0));
-        assert_eq!(queue.ahead(|i| *i == 3), None);
+        assert!(queue.ahead(|i| *i == 3).is_none());
         assert!(queue.take(|i| *i == 3).is_none());
     }
 }

@@ -96,6 +96,12 @@ impl Job {
         self.state.borrow().clone()
     }
 
+    /// Bytes of what came of it.
+    pub fn bytes(&self) -> usize {
+        let state = self.state.borrow();
+        state.outcome.as_ref().and_then(|o| o.as_ref().ok()).map_or(0, |output| output.bytes())
+    }
+
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
         self.state.borrow().phase == Phase::Over

@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::studio::{Done, Studio};
 use crate::work::{Failure, FailureKind, Output, Terms, Times, Work};
 use rockshard::{Cancel, Priority};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 
 /// How long what came of a job is kept for who asks later.
 pub const KEPT: Duration = Duration::from_secs(600);
-/// Most jobs that are kept; the oldest are forgotten first.
+/// Most jobs that are kept, and bytes of what came of them; the oldest are forgotten first.
 const MOST_KEPT: usize = 256;
+const MOST_KEPT_BYTES: usize = 256 << 20;
+/// Most bytes of pictures in jobs that are not over.
+const MOST_HELD: usize = 256 << 20;
 /// Descriptions at a time: each has the language model on all cores of the host.
 const DESCRIPTIONS: usize = 2;
 /// How often threads that wait look for deadlines and old jobs.
@@ -158,6 +161,10 @@ impl Queue for LocalQueue {
         if state.jobs_waiting(None) >= limits.waiting {
             return refuse(Refusal::Full(wait), "queue_full");
         }
+        let held: usize = state.active.values().map(|active| active.work.bytes()).sum();
+        if held + work.bytes() > MOST_HELD {
+            return refuse(Refusal::Full(wait), "queue_full");
+        }
         if state.jobs_waiting(Some(&terms.client)) >= limits.waiting_of_client {
             return refuse(Refusal::TooMany(wait), "client_full");
         }
@@ -202,7 +209,7 @@ impl Queue for LocalQueue {
     fn jobs_of(&self, client: &str) -> Vec<Arc<Job>> {
         let state = self.shared.state();
         let jobs = state.active.values().map(|active| &active.job);
-        jobs.filter(|job| job.client == client).cloned().collect()
+        jobs.filter(|job| crate::http::Caller::is_of(&job.client, client)).cloned().collect()
     }
 
     fn position(&self, id: &JobId) -> Option<Position> {
@@ -210,12 +217,13 @@ impl Queue for LocalQueue {
         if state.active.get(id)?.began.is_some() {
             return None;
         }
-        let (_, cost) = state.waiting.ahead(|task| task.job.id == *id)?;
-        let since = |active: &Active| active.job.since;
-        let own = since(state.active.get(id)?);
-        let waiting = state.active.values().filter(|active| active.began.is_none());
-        let ahead = waiting.filter(|active| since(active) < own).count();
-        Some(Position { ahead, wait: state.wait_for(cost, self.shared.limits.running) })
+        let before = state.waiting.ahead(|task| task.job.id == *id)?;
+        let cost = before.iter().map(|(_, cost)| cost).sum();
+        let waits = |id: &&JobId| state.active.get(*id).is_some_and(|a| a.began.is_none());
+        let jobs: HashSet<&JobId> =
+            before.iter().map(|(task, _)| &task.job.id).filter(waits).collect();
+        let wait = state.wait_for(cost, self.shared.limits.running);
+        Some(Position { ahead: jobs.len(), wait })
     }
 
     fn load(&self) -> Load {
@@ -257,9 +265,15 @@ impl State {
     /// Forget what was kept long enough; gives jobs whose deadline has passed before they were begun.
     fn sweep(&mut self) -> Vec<JobId> {
         let now = Instant::now();
-        let surplus = self.kept.len().saturating_sub(MOST_KEPT);
-        let old = self.kept.iter().take_while(|(at, _)| now.duration_since(*at) > KEPT).count();
-        self.kept.drain(..old.max(surplus));
+        let mut bytes: usize = self.kept.iter().map(|(_, job)| job.bytes()).sum();
+        while let Some((at, oldest)) = self.kept.front() {
+            let old = now.duration_since(*at) > KEPT;
+            if !old && bytes <= MOST_KEPT_BYTES && self.kept.len() <= MOST_KEPT {
+                break;
+            }
+            bytes -= oldest.bytes();
+            self.kept.pop_front();
+        }
         let late = |active: &&Active| {
             active.began.is_none() && active.terms.deadline.is_some_and(|deadline| deadline < now)
         };

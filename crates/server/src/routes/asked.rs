@@ -223,8 +223,19 @@ impl Asked {
             ..usual
         };
         drawable.check(&request).map_err(|e| of_error(&e))?;
+        let request =
+            Request { initial: request.initial.map(|i| shrunk(i, drawable.size())), ..request };
         let draw = Draw { pack: served.name.clone(), request, format: self.format };
         Ok(Work::Draw(Box::new(draw)))
+    }
+}
+
+/// A picture as it will be needed: large ones do not wait for their turn.
+fn shrunk(initial: InitialPicture, [width, height]: [u32; 2]) -> InitialPicture {
+    InitialPicture {
+        picture: initial.picture.resized(width, height),
+        mask: initial.mask.map(|mask| mask.at_size(width, height)),
+        ..initial
     }
 }
 
@@ -244,7 +255,11 @@ pub fn drawable(sizes: &[Drawable], size: Size) -> Result<&Drawable, ApiError> {
     })
 }
 
-fn check_length(name: &'static str, text: &str, most: usize) -> Result<(), ApiError> {
+/// Refuse text that is too long.
+///
+/// # Errors
+/// It has more characters than are taken.
+pub fn check_length(name: &'static str, text: &str, most: usize) -> Result<(), ApiError> {
     let found = text.chars().count();
     if found <= most {
         return Ok(());

@@ -1,8 +1,8 @@
 //! `POST /v1/chat/completions`: words about images.
 
 use super::asked::{self, AskedTerms, Urgency};
-use super::edits::decode;
 use super::pictures::{ALIVE, seconds};
+use super::reading::read;
 use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::Json;
@@ -15,12 +15,15 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use futures_util::stream;
 use rockshard::{ImageError, Rgb, Sampling, Speaker};
-use serde::Deserialize;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -28,6 +31,10 @@ use tokio::sync::watch;
 const USUAL_MOST: usize = 128;
 /// The most that may be asked for.
 pub const MOST_TOKENS: usize = 2048;
+/// Images of the largest size that a request may have; more, if they are smaller: all of them are in memory when it is answered.
+const LARGE_IMAGES: u64 = 2;
+/// Most parts of a message.
+pub const MOST_PARTS: usize = 64;
 /// Most texts that end an answer: OpenAI's number.
 pub const MOST_STOPS: usize = 4;
 /// Most messages of a conversation.
@@ -85,11 +92,39 @@ enum Role {
     Assistant,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "content must be text, or a list of parts")]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
+/// Text, or parts; read one by one, so that many are refused before they are kept.
+#[derive(Debug)]
+struct Content(Vec<Part>);
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Parts)
+    }
+}
+
+struct Parts;
+
+impl<'de> Visitor<'de> for Parts {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "text, or a list of at most {MOST_PARTS} parts")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Content, E> {
+        Ok(Content(vec![Part::Text { text: text.to_owned() }]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Content, A::Error> {
+        let mut all = Vec::new();
+        while let Some(part) = parts.next_element()? {
+            if all.len() == MOST_PARTS {
+                return Err(de::Error::invalid_length(all.len() + 1, &self));
+            }
+            all.push(part);
+        }
+        Ok(Content(all))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -208,27 +243,30 @@ impl Chat {
             ));
         }
         let mut said = Vec::new();
-        let mut images = 0;
+        let mut seen = Seen::default();
         for message in self.messages {
-            said.push(message.said(app, &mut images).await?);
+            said.push(message.said(app, &mut seen).await?);
         }
         Ok(Work::Describe(Describe { pack, said, most, sampling, stops }))
     }
 }
 
+/// Images so far.
+#[derive(Default)]
+struct Seen {
+    images: usize,
+    pixels: u64,
+}
+
 impl Message {
-    async fn said(self, app: &Arc<App>, count: &mut usize) -> Result<Said, ApiError> {
+    async fn said(self, app: &Arc<App>, seen: &mut Seen) -> Result<Said, ApiError> {
         let limits = &app.options.limits;
         let speaker = match self.role {
             Role::System | Role::Developer => Speaker::System,
             Role::User => Speaker::User,
             Role::Assistant => Speaker::Assistant,
         };
-        let parts = match self.content {
-            None => Vec::new(),
-            Some(Content::Text(text)) => vec![Part::Text { text }],
-            Some(Content::Parts(parts)) => parts,
-        };
+        let Content(parts) = self.content.unwrap_or(Content(Vec::new()));
         let (mut text, mut images) = (String::new(), Vec::new());
         for part in parts {
             match part {
@@ -239,13 +277,20 @@ impl Message {
                     text += &more;
                 }
                 Part::ImageUrl { image_url } => {
-                    *count += 1;
-                    if *count > limits.images {
+                    seen.images += 1;
+                    if seen.images > limits.images {
                         let message = format!("at most {} images are taken", limits.images);
                         return Err(ApiError::invalid(Some("messages"), message));
                     }
                     let (ImageUrl::Object { url } | ImageUrl::Bare(url)) = image_url;
-                    images.push(image(app, &url).await?);
+                    let (file, pixels) = image(app, &url).await?;
+                    seen.pixels += pixels;
+                    if seen.pixels > limits.pixels * LARGE_IMAGES {
+                        let most = limits.pixels * LARGE_IMAGES;
+                        let message = format!("the images have more than {most} pixels together");
+                        return Err(ApiError::invalid(Some("messages"), message));
+                    }
+                    images.push(file);
                 }
             }
         }
@@ -264,8 +309,8 @@ impl Message {
     }
 }
 
-/// An image in a data URL. Other addresses are not followed: the server fetches nothing.
-async fn image(app: &Arc<App>, url: &str) -> Result<Rgb, ApiError> {
+/// The file in a data URL, which is an image. It waits as it came: what it takes in memory is many times that. Other addresses are not followed: the server fetches nothing.
+async fn image(app: &Arc<App>, url: &str) -> Result<(Bytes, u64), ApiError> {
     let refuse = |message: &str| ApiError::invalid(Some("messages"), message);
     let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
     let Some((_, text)) = data else {
@@ -273,15 +318,18 @@ async fn image(app: &Arc<App>, url: &str) -> Result<Rgb, ApiError> {
             "image_url must be a data URL (data:image/png;base64,...): the server fetches nothing",
         ));
     };
-    let bytes = BASE64_STANDARD.decode(text.trim());
-    let bytes = bytes.map_err(|_| refuse("image_url is not base64"))?;
-    decode(app, bytes.into(), move |app, bytes| {
-        Rgb::from_file_within(bytes, app.options.limits.pixels).map_err(|error| match error {
+    let text = text.trim().to_owned();
+    read(app, move |app| {
+        let bytes = BASE64_STANDARD.decode(text);
+        let bytes = Bytes::from(bytes.map_err(|_| refuse("image_url is not base64"))?);
+        let seen = Rgb::from_file_within(&bytes, app.options.limits.pixels);
+        let seen = seen.map_err(|error| match error {
             ImageError::File(rockshard::ImageFileError::Decode(_)) => {
                 refuse("image_url: damaged, or not PNG, JPEG or WebP")
             }
             other => refuse(&other.to_string()),
-        })
+        })?;
+        Ok((bytes, seen.width as u64 * seen.height as u64))
     })
     .await
 }

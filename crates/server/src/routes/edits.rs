@@ -2,6 +2,7 @@
 
 use super::asked::{self, Asked, AskedTerms, Size, Urgency};
 use super::generations::{Background, Delivery, FormatName, ResponseFormat, links, named_sampler};
+use super::reading::read;
 use crate::app::App;
 use crate::http::body::Form;
 use crate::http::caller::Peer;
@@ -10,7 +11,6 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use bytes::Bytes;
 use rockshard::Mask;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub async fn edits(
     let (asked, delivery) = fields(&app, &form)?;
     let mask = match form.files(&["mask"]).next().cloned() {
         Some(bytes) => Some(
-            decode(&app, bytes, |app, bytes| {
-                Mask::from_transparency(bytes, app.options.limits.pixels)
+            read(&app, move |app| {
+                Mask::from_transparency(&bytes, app.options.limits.pixels)
                     .map_err(|e| asked::not_a_picture("mask", &e))
             })
             .await?,
@@ -114,8 +114,11 @@ async fn draw(
     links: super::pictures::Links,
 ) -> Result<Response, ApiError> {
     let bytes = form.files(&["image", "image[]"]).next().cloned().unwrap_or_default();
-    let picture = decode(app, bytes, |app, bytes| asked::picture(app, "image", bytes)).await?;
-    let work = Asked { picture: Some(picture), ..asked }.work(app)?;
+    let work = read(app, move |app| {
+        let picture = asked::picture(app, "image", &bytes)?;
+        Asked { picture: Some(picture), ..asked }.work(app)
+    });
+    let work = work.await?;
     let priority: Option<Urgency> = word(form, "priority")?;
     let terms = AskedTerms {
         user: form.text("user")?,
@@ -125,15 +128,4 @@ async fn draw(
     };
     let terms = terms.of(app, caller)?;
     delivery.respond(app, (work, terms), prefix, links).await
-}
-
-/// Decode on a thread that may take its time.
-pub async fn decode<T: Send + 'static>(
-    app: &Arc<App>,
-    bytes: Bytes,
-    decode: impl FnOnce(&App, &[u8]) -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let app = app.clone();
-    let decoding = tokio::task::spawn_blocking(move || decode(&app, &bytes));
-    decoding.await.map_err(|_| ApiError::failed("an image could not be read"))?
 }

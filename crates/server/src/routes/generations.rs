@@ -4,7 +4,7 @@ use super::asked::{Asked, AskedTerms, Size, Urgency};
 use super::pictures::{self, Links};
 use super::waiting::Waiting;
 use crate::app::App;
-use crate::http::body::Json;
+use crate::http::body::SmallJson;
 use crate::http::caller::Peer;
 use crate::http::{ApiError, Caller, whole};
 use crate::work::{PictureFormat, Terms, Work};
@@ -243,7 +243,7 @@ pub async fn generations(
     Extension(caller): Extension<Caller>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-    Json(request): Json<Generations>,
+    SmallJson(request): SmallJson<Generations>,
 ) -> Result<Response, ApiError> {
     let Generations { stream, partial_images, response_format, n, .. } = request;
     let (delivery, previews) = Delivery::of(stream, partial_images, response_format, n)?;
@@ -257,10 +257,18 @@ pub async fn generations(
 pub fn links(peer: Peer, headers: &HeaderMap) -> Links {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let told = |name: &str| text(name).filter(|_| peer.is_local());
-    let scheme =
-        told("x-forwarded-proto").unwrap_or(if peer.is_secure() { "https" } else { "http" });
-    let host = told("x-forwarded-host").or(text(header::HOST.as_str())).unwrap_or("localhost");
-    let prefix = told("x-forwarded-prefix").unwrap_or("").trim_matches('/');
+    let secure = match told("x-forwarded-proto") {
+        Some(scheme) => scheme == "https",
+        None => peer.is_secure(),
+    };
+    let scheme = if secure { "https" } else { "http" };
+    let plain = |text: &&str, more: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    let host = told("x-forwarded-host").or(text(header::HOST.as_str()));
+    let host = host.filter(|host| plain(host, "-.:[]")).unwrap_or("localhost");
+    let prefix = told("x-forwarded-prefix").filter(|prefix| plain(prefix, "-._~/"));
+    let prefix = prefix.unwrap_or("").trim_matches('/');
     let slash = if prefix.is_empty() { "" } else { "/" };
     Links { base: format!("{scheme}://{host}/{prefix}{slash}") }
 }

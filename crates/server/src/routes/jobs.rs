@@ -2,41 +2,44 @@
 
 use super::asked::{self, Asked, USUAL_STRENGTH};
 use super::chat::{self, Chat};
-use super::edits::decode;
 use super::generations::{Delivery, Generations};
 use super::pictures::{self, seconds};
+use super::reading::{read, unpacked};
 use super::waiting::log;
 use crate::app::App;
-use crate::http::body::Json;
+use crate::http::body::{Json, parse};
 use crate::http::{ApiError, Caller, Segment};
 use crate::queue::{Job, JobId, Phase};
-use crate::work::{FailureKind, Output};
+use crate::work::{FailureKind, Output, Work};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use rockshard::Mask;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The request: what the other routes take, and which of them it is for.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "kind", content = "request", rename_all = "lowercase")]
-pub enum Submission {
-    /// As `/v1/images/generations`, or with a picture to start from.
-    Image(Box<Drawing>),
-    /// As `/v1/chat/completions`.
-    Chat(Box<Chat>),
+pub struct Submission {
+    kind: Kind,
+    request: Box<RawValue>,
 }
 
-/// Pictures.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// As `/v1/images/generations`, or with a picture to start from.
+    Image,
+    /// As `/v1/chat/completions`.
+    Chat,
+}
+
+/// What pictures may have besides.
 #[derive(Debug, Deserialize)]
-pub struct Drawing {
-    #[serde(flatten)]
-    generations: Generations,
+struct Initial {
     /// A picture to start from, base64 or a data URL.
     image: Option<String>,
     /// What is transparent in it may change, base64 or a data URL.
@@ -50,12 +53,16 @@ pub async fn submit(
     Extension(caller): Extension<Caller>,
     Json(submission): Json<Submission>,
 ) -> Result<Response, ApiError> {
-    let (work, terms) = match submission {
-        Submission::Image(drawing) => {
-            let terms = drawing.generations.terms(true).of(&app, &caller)?;
-            (drawing.asked(&app).await?.work(&app)?, terms)
+    let Submission { kind, request } = submission;
+    let (work, terms) = match kind {
+        Kind::Image => {
+            let drawing: Generations = parse(request.get().as_bytes())?;
+            let terms = drawing.terms(true).of(&app, &caller)?;
+            let initial: Initial = parse(request.get().as_bytes())?;
+            (work(&app, &drawing, initial).await?, terms)
         }
-        Submission::Chat(chat) => {
+        Kind::Chat => {
+            let chat: Chat = parse(request.get().as_bytes())?;
             let terms = chat.terms(true).of(&app, &caller)?;
             (chat.work(&app).await?, terms)
         }
@@ -66,38 +73,30 @@ pub async fn submit(
     Ok((StatusCode::ACCEPTED, place, axum::Json(described(&app, &job))).into_response())
 }
 
-impl Drawing {
-    async fn asked(&self, app: &Arc<App>) -> Result<Asked, ApiError> {
-        let Generations { stream, partial_images, response_format, n, .. } = &self.generations;
-        // A job is fetched later: how it is delivered is looked at and has no meaning.
-        Delivery::of(*stream, *partial_images, *response_format, *n)?;
-        let mut asked = self.generations.asked(0)?;
-        if self.image.is_none() && (self.mask.is_some() || self.strength.is_some()) {
+async fn work(app: &Arc<App>, drawing: &Generations, initial: Initial) -> Result<Work, ApiError> {
+    let Generations { stream, partial_images, response_format, n, .. } = drawing;
+    // A job is fetched later: how it is delivered is looked at and has no meaning.
+    Delivery::of(*stream, *partial_images, *response_format, *n)?;
+    let asked = drawing.asked(0)?;
+    let Initial { image, mask, strength } = initial;
+    let Some(image) = image else {
+        if mask.is_some() || strength.is_some() {
             let message = "mask and strength belong to an image, which is missing";
             return Err(ApiError::impossible(Some("image"), message));
         }
-        if let Some(image) = &self.image {
-            let bytes = unpacked("image", image)?;
-            asked.picture =
-                Some(decode(app, bytes, |app, bytes| asked::picture(app, "image", bytes)).await?);
-            asked.strength = self.strength.or(Some(USUAL_STRENGTH));
-        }
-        if let Some(mask) = &self.mask {
-            let bytes = unpacked("mask", mask)?;
-            let mask = decode(app, bytes, |app, bytes| {
-                Mask::from_transparency(bytes, app.options.limits.pixels)
-                    .map_err(|e| asked::not_a_picture("mask", &e))
-            });
-            asked.mask = Some(mask.await?);
-        }
-        Ok(asked)
-    }
-}
-
-fn unpacked(name: &'static str, text: &str) -> Result<bytes::Bytes, ApiError> {
-    let bare = text.split_once(";base64,").map_or(text, |(_, rest)| rest);
-    let bytes = BASE64_STANDARD.decode(bare.trim()).map(bytes::Bytes::from);
-    bytes.map_err(|_| ApiError::invalid(Some(name), format!("{name} is not base64")))
+        return asked.work(app);
+    };
+    read(app, move |app| {
+        let picture = asked::picture(app, "image", &unpacked("image", &image)?)?;
+        let mask = mask.map(|mask| {
+            Mask::from_transparency(&unpacked("mask", &mask)?, app.options.limits.pixels)
+                .map_err(|e| asked::not_a_picture("mask", &e))
+        });
+        let mask = mask.transpose()?;
+        let strength = strength.or(Some(USUAL_STRENGTH));
+        Asked { picture: Some(picture), mask, strength, ..asked }.work(app)
+    })
+    .await
 }
 
 /// Jobs of the one who asks that are not over.

@@ -3,7 +3,7 @@
 use super::asked::{Asked, AskedTerms, Size};
 use super::waiting::Waiting;
 use crate::app::App;
-use crate::http::body::Json;
+use crate::http::body::SmallJson;
 use crate::http::{ApiError, Caller, whole};
 use crate::work::Output;
 use axum::Extension;
@@ -39,7 +39,7 @@ pub struct Generate {
 pub async fn generate(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Json(request): Json<Generate>,
+    SmallJson(request): SmallJson<Generate>,
 ) -> Result<Response, ApiError> {
     let size = match (request.width, request.height) {
         (None, None) => Size::Auto,

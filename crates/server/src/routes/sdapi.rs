@@ -1,26 +1,25 @@
 //! A1111's API, as far as Open WebUI and people's scripts call it.
 
 use super::asked::{self, Asked, AskedTerms, Size};
-use super::edits::decode;
 use super::generations::named_sampler;
+use super::reading::{read, unpacked};
 use super::waiting::Waiting;
 use crate::app::App;
-use crate::http::body::Json;
+use crate::http::body::{Json, SmallJson};
 use crate::http::{ApiError, Caller, whole};
 use crate::packs::ServedPack;
 use crate::queue::Phase;
-use crate::work::{EncodedPicture, Output};
+use crate::work::{EncodedPicture, Output, Work};
 use axum::Extension;
 use axum::extract::State;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use rockshard::{Mask, SamplerName};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::sync::{Arc, PoisonError};
 
-/// What both requests have. What is not named here is given back and changes nothing.
+/// What both requests have. What is not named here changes nothing.
 #[derive(Debug, Default, Deserialize)]
 pub struct Drawn {
     prompt: Option<String>,
@@ -47,8 +46,6 @@ pub struct Drawn {
     #[serde(default, deserialize_with = "whole::optional")]
     inpainting_mask_invert: Option<i64>,
     override_settings: Option<Override>,
-    #[serde(flatten)]
-    others: Map<String, Value>,
 }
 
 /// Settings for one request.
@@ -61,10 +58,10 @@ pub struct Override {
 pub async fn txt2img(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Json(request): Json<Drawn>,
+    SmallJson(request): SmallJson<Drawn>,
 ) -> Result<axum::Json<Value>, ApiError> {
-    let asked = asked(&app, &request)?;
-    draw(&app, &caller, asked, &request).await
+    let work = asked(&app, &request)?.work(&app)?;
+    draw(&app, &caller, work, &request).await
 }
 
 /// `POST /sdapi/v1/img2img`.
@@ -78,31 +75,21 @@ pub async fn img2img(
         let message = format!("init_images has {} pictures; this model takes one", images.len());
         return Err(ApiError::invalid(Some("init_images"), message));
     };
-    let bytes = unpacked("init_images", image)?;
-    let picture =
-        decode(&app, bytes, |app, bytes| asked::picture(app, "init_images", bytes)).await?;
-    let inverted = request.inpainting_mask_invert.unwrap_or(0) != 0;
-    let mask = match request.mask.as_deref().filter(|mask| !mask.is_empty()) {
-        None => None,
-        Some(mask) => Some(
-            decode(&app, unpacked("mask", mask)?, move |app, bytes| {
-                Mask::from_brightness(bytes, app.options.limits.pixels, inverted)
-                    .map_err(|e| asked::not_a_picture("mask", &e))
-            })
-            .await?,
-        ),
-    };
+    let image = image.clone();
     let strength = request.denoising_strength;
-    let asked = Asked { picture: Some(picture), mask, strength, ..asked(&app, &request)? };
-    draw(&app, &caller, asked, &request).await
-}
-
-/// Bytes of a picture in base64, bare or as a data URL.
-fn unpacked(name: &'static str, text: &str) -> Result<Bytes, ApiError> {
-    let bare = text.split_once(";base64,").map_or(text, |(_, rest)| rest);
-    let bytes = BASE64_STANDARD.decode(bare.trim());
-    let message = || format!("{name} must be a picture in base64");
-    bytes.map(Bytes::from).map_err(|_| ApiError::invalid(Some(name), message()))
+    let inverted = request.inpainting_mask_invert.unwrap_or(0) != 0;
+    let mask = request.mask.clone().filter(|mask| !mask.is_empty());
+    let asked = asked(&app, &request)?;
+    let work = read(&app, move |app| {
+        let picture = asked::picture(app, "init_images", &unpacked("init_images", &image)?)?;
+        let mask = mask.map(|mask| {
+            Mask::from_brightness(&unpacked("mask", &mask)?, app.options.limits.pixels, inverted)
+                .map_err(|e| asked::not_a_picture("mask", &e))
+        });
+        let mask = mask.transpose()?;
+        Asked { picture: Some(picture), mask, strength, ..asked }.work(app)
+    });
+    draw(&app, &caller, work.await?, &request).await
 }
 
 /// The model that is chosen now.
@@ -154,11 +141,11 @@ fn asked(app: &App, request: &Drawn) -> Result<Asked, ApiError> {
 async fn draw(
     app: &App,
     caller: &Caller,
-    asked: Asked,
+    work: Work,
     request: &Drawn,
 ) -> Result<axum::Json<Value>, ApiError> {
     let terms = AskedTerms::default().of(app, caller)?;
-    let waiting = Waiting::submit(app, asked.work(app)?, terms)?;
+    let waiting = Waiting::submit(app, work, terms)?;
     let output = waiting.outcome().await?;
     let Output::Pictures { pictures, size, .. } = &*output else {
         return Err(ApiError::failed("the job gave no pictures"));
@@ -173,7 +160,7 @@ async fn draw(
 
 /// The request as it was understood.
 fn echo(request: &Drawn, pictures: &[EncodedPicture], [width, height]: [u32; 2]) -> Value {
-    let mut echo = Value::Object(request.others.clone());
+    let mut echo = json!({});
     let first = pictures.first().and_then(|p| p.parameters.as_ref());
     if let Some(p) = first {
         echo["prompt"] = p.prompt.as_str().into();
@@ -235,7 +222,7 @@ pub async fn options(State(app): State<Arc<App>>) -> axum::Json<Value> {
 /// `POST /sdapi/v1/options`: which model draws where a request of this API names none. What else is set changes nothing.
 pub async fn set_options(
     State(app): State<Arc<App>>,
-    Json(settings): Json<Override>,
+    SmallJson(settings): SmallJson<Override>,
 ) -> Result<axum::Json<Value>, ApiError> {
     if let Some(title) = settings.sd_model_checkpoint {
         let name = find(&app, &title)?;
