@@ -160,6 +160,14 @@ impl Work {
         }
     }
 
+    /// Steps of each picture; 0 for words.
+    pub fn steps(&self) -> usize {
+        match self {
+            Work::Draw(draw) => draw.request.steps,
+            Work::Describe(_) => 0,
+        }
+    }
+
     /// Pieces in which progress is counted: the steps of each part, its prompt, and its pixels.
     pub fn pieces(&self) -> usize {
         match self {

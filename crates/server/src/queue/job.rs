@@ -67,6 +67,8 @@ pub struct Job {
     pub client: String,
     /// Pieces in which its progress is counted.
     pub pieces: usize,
+    /// Steps of each picture; 0 for words.
+    pub steps: usize,
     /// When it was taken.
     pub created: SystemTime,
     /// The same, by the clock that waits are measured with.
@@ -84,6 +86,7 @@ impl Job {
             pack: work.pack().to_owned(),
             client: client.to_owned(),
             pieces: work.pieces(),
+            steps: work.steps(),
             created: SystemTime::now(),
             since: Instant::now(),
             state: watch::Sender::new(JobState::default()),

@@ -257,6 +257,7 @@ pub async fn progress(
     let states: Vec<_> = jobs.iter().map(|job| (job, job.state())).collect();
     let running = states.iter().find(|(_, state)| state.phase == Phase::Running);
     let (done, pieces) = running.map_or((0, 0), |(job, state)| (state.done, job.pieces));
+    let steps = running.map_or(0, |(job, _)| job.steps);
     let share = done as f64 / pieces.max(1) as f64;
     let taken = running.map_or(0.0, |(job, _)| job.since.elapsed().as_secs_f64());
     let left = if done > 0 { taken / share - taken } else { app.queue.load().wait.as_secs_f64() };
@@ -266,7 +267,7 @@ pub async fn progress(
         "state": {
             "skipped": false, "interrupted": false, "job": running.map_or("", |(job, _)| job.id.as_str()),
             "job_count": jobs.len(), "job_timestamp": "", "job_no": 0,
-            "sampling_step": done.saturating_sub(1), "sampling_steps": pieces.saturating_sub(2),
+            "sampling_step": (share * steps as f64) as usize, "sampling_steps": steps,
         },
         "current_image": null, "textinfo": null,
     }))
