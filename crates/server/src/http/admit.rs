@@ -99,7 +99,7 @@ fn check(app: &App, request: &Request, route: &str) -> Result<Caller, ApiError> 
     if tokens.is_empty() && !is_own_host(app, peer, host) {
         // A name that somebody else's DNS gives this machine's address.
         return Err(ApiError::forbidden(format!(
-            "the host {:?} is not known here; the server takes it with --allow-origin",
+            "the host {:?} is not known here: whoever started the server can allow its origin",
             host.unwrap_or("")
         )));
     }
