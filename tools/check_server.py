@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from server_checks import curl_lines, deployment, documented, live, metadata, openai_errors, openai_pictures, openai_words, page, web_ui
+from server_checks import curl_lines, deployment, documented, live, metadata, metrics, openai_errors, openai_pictures, openai_words, page, web_ui
 from server_checks.harness import Bench, Failure, Server, need, scratch_folder, until
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = (openai_pictures, openai_words, openai_errors, curl_lines, web_ui, metadata, live, page, documented, deployment)
+MODULES = (openai_pictures, openai_words, openai_errors, curl_lines, web_ui, metadata, live, page, documented, metrics, deployment)
 
 
 def logs_are_quiet(bench):
