@@ -56,8 +56,7 @@ struct Active {
     cancel: Cancel,
     /// When its first part was begun.
     began: Option<Instant>,
-    /// Parts that are being done, and what came of those that are.
-    running: usize,
+    /// What came of the parts that are done.
     done: Vec<Option<Done>>,
 }
 
@@ -183,7 +182,6 @@ impl Queue for LocalQueue {
             work,
             cancel: Cancel::default(),
             began: None,
-            running: 0,
             done: (0..count).map(|_| None).collect(),
         };
         state.active.insert(job.id.clone(), active);
@@ -271,7 +269,8 @@ impl State {
             if !old && bytes <= MOST_KEPT_BYTES && self.kept.len() <= MOST_KEPT {
                 break;
             }
-            bytes -= oldest.bytes();
+            // One that ends just now has more than it had.
+            bytes = bytes.saturating_sub(oldest.bytes());
             self.kept.pop_front();
         }
         let late = |active: &&Active| {
@@ -306,7 +305,6 @@ impl Shared {
             }
             // One that was given up is over already.
             if let Some(active) = state.active.get_mut(&task.job.id) {
-                active.running -= 1;
                 match outcome {
                     Ok(done) => {
                         active.done[task.number] = Some(done);
@@ -341,7 +339,6 @@ impl Shared {
                 let task = entry.item;
                 // A job's parts are taken out with it.
                 let Some(active) = state.active.get_mut(&task.job.id) else { continue };
-                active.running += 1;
                 let cancel = active.cancel.clone();
                 if active.began.replace(active.began.unwrap_or_else(Instant::now)).is_none() {
                     self.metrics.job_wait.observe(task.job.since.elapsed().as_secs_f64());
