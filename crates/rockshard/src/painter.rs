@@ -105,7 +105,8 @@ impl Painter {
     /// # Errors
     /// The model's scheduler is one that is not there, and no other was asked for.
     pub fn request(&self, prompt: &str, sampler: Option<SamplerName>) -> Result<Request, Error> {
-        Ok(self.drawing.request(prompt, sampler)?)
+        let [width, height] = self.size;
+        Ok(Request { width, height, ..self.drawing.request(prompt, sampler)? })
     }
 
     /// Draw. Every run of it has these options; `progress` is told of every stage and stops the request by breaking.
