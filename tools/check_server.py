@@ -4,7 +4,7 @@
     python tools/check_server.py --binary target/release/rockshard --packs DIR --out DIR [CHECK...]
 
 The program is started as users start it, with the packs that `rockshard demo --out DIR` makes: one that draws, one that describes. Each check prints `ok NAME` or
-`FAILED NAME: why`; the exit code is 1 if one failed. Pictures that were asked for are put into OUT/served, each beside the scene that it is to show, for the
+`FAILED NAME: why`; what failed is tried once more, and the exit code is 1 if something failed again. Pictures that were asked for are put into OUT/served, each beside the scene that it is to show, for the
 shape checker; screenshots of the page into OUT. CHECK names some of the checks, by their beginning. Python packages: tools/server_requirements.txt.
 """
 import argparse
@@ -64,14 +64,16 @@ def main():
         checks = [check for check in checks if check.__name__.startswith(tuple(arguments.checks))]
         if not checks:
             sys.exit("no check has such a name")
-    failed, start = 0, time.monotonic()
+    start = time.monotonic()
     with scratch_folder() as scratch:
         bench = Bench(arguments, Path(scratch))
         with Server(bench) as bench.server:
-            for check in checks:
-                failed += not execute(check, bench)
+            missed = [check for check in checks if not execute(check, bench)]
+            # Some checks wait for seconds at most, which a busy machine may miss: once more.
+            again = [check for check in missed if not execute(check, bench)]
+            failed = len(again)
             page.close()
-    print(f"{len(checks)} checks, {failed} failed, {time.monotonic() - start:.0f} s")
+    print(f"{len(checks)} checks, {len(missed)} failed at first, {failed} once more, {time.monotonic() - start:.0f} s")
     sys.exit(failed > 0)
 
 

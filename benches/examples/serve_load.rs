@@ -1,5 +1,6 @@
 //! A server under load: clients that ask again as soon as they are served, half of them for one picture at a time and half for eight, beside the same pictures
-//! through `generate` without HTTP. What must hold in any case ends the program when it does not; the rest is printed.
+//! through `generate` without HTTP. What must hold in any case ends the program when it does not; the rest is printed. Shares and memory are held to their limits
+//! from 100 seconds on.
 //!
 //!     cargo run --release -p rockshard-benches --example serve_load -- target/release/rockshard PACK --seconds 120
 #![allow(clippy::print_stdout)]
@@ -25,6 +26,8 @@ const SPAN: Duration = Duration::from_secs(10);
 const GROWTH: f64 = 1.05;
 /// Shares of both kinds may differ by this.
 const UNFAIR: f64 = 0.10;
+/// Seconds from which on shares and memory are held to that.
+const LONG: u64 = 100;
 /// Milliseconds.
 const HEALTH_P99: f64 = 50.0;
 const PROMPTS: [&str; 4] = [
@@ -228,12 +231,14 @@ fn main() -> Result<()> {
     let whole = Duration::from_secs(args.seconds);
     let first = median(SETTLING, SETTLING + SPAN);
     let last = median(whole.saturating_sub(SPAN), whole);
-    println!(
-        "memory       {:.1} MB after {} s, {:.1} MB at the end",
-        first / 1e6,
-        SETTLING.as_secs(),
-        last / 1e6
-    );
+    if args.seconds >= LONG {
+        println!(
+            "memory       {:.1} MB after {} s, {:.1} MB at the end",
+            first / 1e6,
+            SETTLING.as_secs(),
+            last / 1e6
+        );
+    }
     let drawn: f64 = got.iter().map(|g| g.share).sum();
     let (rate, peer) = (drawn / args.seconds as f64, (before + after) / 2.0);
     println!(
@@ -241,8 +246,12 @@ fn main() -> Result<()> {
         rate / peer
     );
 
-    ensure!(unfair <= UNFAIR, "the shares are {:.1} % apart", unfair * 100.0);
     ensure!(p99 < HEALTH_P99, "/health takes {p99:.1} ms");
-    ensure!(whole < SETTLING + SPAN || last <= first * GROWTH, "memory grows");
+    // In little time a client has few pictures, and memory has not settled.
+    if args.seconds < LONG {
+        return Ok(());
+    }
+    ensure!(unfair <= UNFAIR, "the shares are {:.1} % apart", unfair * 100.0);
+    ensure!(last <= first * GROWTH, "memory grows");
     Ok(())
 }
