@@ -11,6 +11,6 @@ sed -i 's/^publish = false$/publish = ["crates-io"]/' "$copy/Cargo.toml"
 # What cargo has kept, or built, of packages of before has the same versions, and would be taken for these.
 rm -rf "${CARGO_HOME:-$HOME/.cargo}"/registry/{src,cache}/*/rockshard-[0-9a-z]*
 cd "$copy"
-# The command, the benches and the check through rknn-rs are no libraries that anybody needs.
-CARGO_TARGET_DIR=$copy/target cargo package --locked --allow-dirty --workspace --exclude rockshard-cli --exclude rockshard-benches \
-  --exclude rockshard-rknn-rs-check "$@"
+# The command with its server, the benches and the check through rknn-rs are no libraries that the facade needs.
+CARGO_TARGET_DIR=$copy/target cargo package --locked --allow-dirty --workspace --exclude rockshard-cli --exclude rockshard-server \
+  --exclude rockshard-benches --exclude rockshard-rknn-rs-check "$@"
