@@ -67,6 +67,11 @@ impl PictureCodec {
         [width, height].map(|n| (n as u32).saturating_mul(self.scale))
     }
 
+    /// Pixels that a side is a multiple of.
+    pub fn multiple(&self) -> u32 {
+        self.scale
+    }
+
     /// Whether pictures have this size.
     ///
     /// # Errors

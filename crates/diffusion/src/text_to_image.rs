@@ -81,6 +81,11 @@ impl TextToImage {
         self.pictures.size()
     }
 
+    /// Pixels that a side of the pictures is a multiple of.
+    pub fn multiple(&self) -> u32 {
+        self.pictures.multiple()
+    }
+
     /// A request for one picture of a prompt, by a sampler (`None`: the one that the model's scheduler names), with the steps and the guidance that are usual with it.
     ///
     /// # Errors

@@ -49,6 +49,11 @@ impl Drawable {
         self.size
     }
 
+    /// Pixels that a side of its pictures is a multiple of.
+    pub fn multiple(&self) -> u32 {
+        self.drawing.multiple()
+    }
+
     /// Whether it has a use for a negative prompt.
     pub fn takes_negative_prompt(&self) -> bool {
         !self.drawing.takes_guidance()

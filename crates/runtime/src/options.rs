@@ -53,7 +53,8 @@ pub enum Priority {
 }
 
 impl Priority {
-    pub(crate) fn weight(self) -> f64 {
+    /// How large the share is beside that of others.
+    pub fn weight(self) -> f64 {
         match self {
             Priority::Low => 0.25,
             Priority::Normal => 1.0,

@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! The way of a request: [`http`](self) lets it in, a route turns it into [`Work`](work::Work), a [`Queue`](queue::Queue) takes it and gives a
+//! The way of a request: `http` lets it in, a route turns it into [`Work`](work::Work), a [`Queue`](queue::Queue) takes it and gives a
 //! [`Job`](queue::Job), the route waits for that. The queue of this process does work with a `Studio`, which has the packs and the cores.
 
 mod activity;

@@ -3,6 +3,7 @@
 pub mod asked;
 pub mod chat;
 mod edits;
+mod events;
 pub mod generations;
 mod health;
 mod jobs;

@@ -124,7 +124,7 @@ impl State {
 
 /// What settings ask for.
 fn draw(canvas: &Canvas, change: &Change) -> Result<Draw, ApiError> {
-    let asked = |previews| Asked {
+    let asked = Asked {
         model: Some(canvas.model.clone()),
         prompt: change.prompt.clone().unwrap_or_default(),
         negative: change.negative_prompt.clone(),
@@ -132,11 +132,10 @@ fn draw(canvas: &Canvas, change: &Change) -> Result<Draw, ApiError> {
         seed: Some(change.seed.map_or(0, |seed| i64::try_from(seed).unwrap_or(i64::MAX))),
         steps: change.steps,
         guidance: change.guidance_scale,
-        previews,
         format: canvas.format,
         ..Asked::default()
     };
-    let work = asked(0).work(&canvas.app)?;
+    let work = asked.work(&canvas.app)?;
     let Work::Draw(mut draw) = work else { return Err(ApiError::failed("it does not draw")) };
     if draw.request.steps >= LONG {
         draw.request.previews = PREVIEWS;

@@ -6,7 +6,7 @@ use super::{Job, JobId, Load, Owed, Phase, Position, Queue, Refusal};
 use crate::metrics::Metrics;
 use crate::studio::{Done, Studio};
 use crate::work::{Failure, FailureKind, Output, Terms, Times, Work};
-use rockshard::{Cancel, Priority};
+use rockshard::Cancel;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -137,14 +137,6 @@ fn too_late() -> Failure {
     Failure { kind: FailureKind::TooLate, message }
 }
 
-fn weight(priority: Priority) -> f64 {
-    match priority {
-        Priority::Low => 0.25,
-        Priority::Normal => 1.0,
-        Priority::High => 4.0,
-    }
-}
-
 impl Queue for LocalQueue {
     fn submit(&self, work: Work, terms: Terms) -> Result<Arc<Job>, Refusal> {
         let Shared { limits, metrics, .. } = &*self.shared;
@@ -172,7 +164,7 @@ impl Queue for LocalQueue {
         let parts = work.parts();
         let count = parts.len();
         for (number, part) in parts.into_iter().enumerate() {
-            let (cost, weight) = (part.cost(), weight(terms.priority));
+            let (cost, weight) = (part.cost(), terms.priority.weight());
             let task = Task { part, number, terms: terms.clone(), job: job.clone() };
             state.waiting.push(&terms.client, task, cost, weight);
         }

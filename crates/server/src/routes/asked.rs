@@ -303,6 +303,15 @@ pub fn picture(app: &App, name: &'static str, bytes: &[u8]) -> Result<Picture, A
     picture.map_err(|e| not_a_picture(name, &e))
 }
 
+/// A mask that was sent: what is transparent in it may change.
+///
+/// # Errors
+/// As [`picture`].
+pub fn mask(app: &App, bytes: &[u8]) -> Result<Mask, ApiError> {
+    let mask = Mask::from_transparency(bytes, app.options.limits.pixels);
+    mask.map_err(|e| not_a_picture("mask", &e))
+}
+
 /// What is told of bytes that are no picture. What a decoder says of damaged bytes stays here: it can be about memory.
 pub fn not_a_picture(name: &'static str, error: &PictureError) -> ApiError {
     use rockshard::ImageFileError as File;

@@ -1,31 +1,29 @@
 //! `POST /v1/chat/completions`: words about images.
 
 use super::asked::{self, AskedTerms, Urgency};
-use super::pictures::{ALIVE, seconds};
+use super::events::{Teller, streamed};
+use super::pictures::seconds;
 use super::reading::read;
 use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::Json;
 use crate::http::{ApiError, Caller, whole};
-use crate::queue::{Job, JobState, Phase};
+use crate::queue::{Job, JobState};
 use crate::work::{Describe, Output, Said, Work};
 use axum::Extension;
 use axum::extract::State;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use futures_util::stream;
 use rockshard::{ImageError, Rgb, Sampling, Speaker};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// Tokens that are said at most where a request does not say.
 const USUAL_MOST: usize = 128;
@@ -153,7 +151,7 @@ pub async fn completions(
     let usage = request.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false);
     let waiting = Waiting::submit(&app, request.work(&app).await?, terms)?;
     if stream {
-        return Ok(streamed(waiting, usage));
+        return Ok(streamed(waiting, WordTeller { usage, begun: false, said: 0 }));
     }
     let output = waiting.outcome().await?;
     Ok(axum::Json(response(waiting.job(), &output)?).into_response())
@@ -334,79 +332,53 @@ async fn image(app: &Arc<App>, url: &str) -> Result<(Bytes, u64), ApiError> {
     .await
 }
 
-struct Streaming {
-    waiting: Waiting,
-    state: watch::Receiver<JobState>,
+/// Tells of words as they come.
+struct WordTeller {
+    /// Whether tokens are counted at the end.
     usage: bool,
+    begun: bool,
+    /// Bytes of the words that were told.
     said: usize,
-    ready: VecDeque<Event>,
-    over: bool,
 }
 
-fn streamed(waiting: Waiting, usage: bool) -> Response {
-    let state = waiting.job().watch();
-    let mut first =
-        Streaming { waiting, state, usage, said: 0, ready: VecDeque::new(), over: false };
-    first.chunk(&json!({ "role": "assistant", "content": "" }), None);
-    let events = stream::unfold(first, |mut s| async move {
-        loop {
-            if let Some(event) = s.ready.pop_front() {
-                return Some((Ok::<_, Infallible>(event), s));
-            }
-            if s.over {
-                return None;
-            }
-            let state = s.state.borrow_and_update().clone();
-            s.tell(&state);
-            if s.ready.is_empty() && !s.over && s.state.changed().await.is_err() {
-                return None;
-            }
+impl Teller for WordTeller {
+    fn tell(&mut self, job: &Job, state: &JobState, events: &mut VecDeque<Event>) {
+        let mut push = |value: &Value| events.push_back(Event::default().data(value.to_string()));
+        if !self.begun {
+            push(&chunk(job, &json!({ "role": "assistant", "content": "" }), None));
+            self.begun = true;
         }
-    });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("alive")).into_response()
-}
-
-impl Streaming {
-    fn tell(&mut self, state: &JobState) {
         if let Some(words) = state.words.get(self.said..).filter(|words| !words.is_empty()) {
-            self.chunk(&json!({ "content": words }), None);
+            push(&chunk(job, &json!({ "content": words }), None));
             self.said = state.words.len();
         }
-        if state.phase != Phase::Over {
-            return;
-        }
-        self.over = true;
         match &state.outcome {
             Some(Ok(output)) => {
                 let Output::Words { cut_off, tokens, .. } = &**output else { return };
-                self.chunk(&json!({}), Some(reason(*cut_off)));
+                push(&chunk(job, &json!({}), Some(reason(*cut_off))));
                 if self.usage {
-                    let mut last = self.head();
+                    let mut last = head(job);
                     last["choices"] = json!([]);
                     last["usage"] = usage(*tokens);
-                    self.ready.push_back(Event::default().data(last.to_string()));
+                    push(&last);
                 }
             }
-            Some(Err(failure)) => {
-                let error = ApiError::from(failure.clone()).json();
-                self.ready.push_back(Event::default().data(error.to_string()));
-            }
-            None => {}
+            Some(Err(failure)) => push(&ApiError::from(failure.clone()).json()),
+            None => return,
         }
-        self.ready.push_back(Event::default().data("[DONE]"));
+        events.push_back(Event::default().data("[DONE]"));
     }
+}
 
-    fn head(&self) -> Value {
-        let job = self.waiting.job();
-        json!({
-            "id": name(job), "object": "chat.completion.chunk",
-            "created": seconds(job.created), "model": job.pack,
-        })
-    }
+fn head(job: &Job) -> Value {
+    json!({
+        "id": name(job), "object": "chat.completion.chunk",
+        "created": seconds(job.created), "model": job.pack,
+    })
+}
 
-    fn chunk(&mut self, delta: &Value, reason: Option<&str>) {
-        let mut chunk = self.head();
-        chunk["choices"] = json!([{ "index": 0, "delta": delta, "finish_reason": reason }]);
-        self.ready.push_back(Event::default().data(chunk.to_string()));
-    }
+fn chunk(job: &Job, delta: &Value, reason: Option<&str>) -> Value {
+    let mut chunk = head(job);
+    chunk["choices"] = json!([{ "index": 0, "delta": delta, "finish_reason": reason }]);
+    chunk
 }

@@ -11,7 +11,6 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use rockshard::Mask;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -30,13 +29,7 @@ pub async fn edits(
     let prompt = prompt.ok_or_else(|| ApiError::invalid(Some("prompt"), "prompt is missing"))?;
     let (asked, delivery) = fields(&app, &form)?;
     let mask = match form.files(&["mask"]).next().cloned() {
-        Some(bytes) => Some(
-            read(&app, move |app| {
-                Mask::from_transparency(&bytes, app.options.limits.pixels)
-                    .map_err(|e| asked::not_a_picture("mask", &e))
-            })
-            .await?,
-        ),
+        Some(bytes) => Some(read(&app, move |app| asked::mask(app, &bytes)).await?),
         None => None,
     };
     let asked = Asked { prompt: prompt.to_owned(), mask, ..asked };

@@ -1,7 +1,8 @@
 //! `POST /v1/images/generations`.
 
 use super::asked::{Asked, AskedTerms, Size, Urgency};
-use super::pictures::{self, Links};
+use super::events::streamed;
+use super::pictures::{self, Links, PictureTeller};
 use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::SmallJson;
@@ -193,7 +194,8 @@ impl Delivery {
         let (format, size) = (draw.format, [draw.request.width, draw.request.height]);
         let waiting = Waiting::submit(app, work, terms)?;
         if self.stream {
-            return Ok(pictures::streamed(waiting, prefix, format, size));
+            let teller = PictureTeller::new(prefix, format, size);
+            return Ok(streamed(waiting, teller));
         }
         let output = waiting.outcome().await?;
         if !self.urls {

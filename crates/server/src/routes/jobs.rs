@@ -15,7 +15,6 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use rockshard::Mask;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -88,10 +87,7 @@ async fn work(app: &Arc<App>, drawing: &Generations, initial: Initial) -> Result
     };
     read(app, move |app| {
         let picture = asked::picture(app, "image", &unpacked("image", &image)?)?;
-        let mask = mask.map(|mask| {
-            Mask::from_transparency(&unpacked("mask", &mask)?, app.options.limits.pixels)
-                .map_err(|e| asked::not_a_picture("mask", &e))
-        });
+        let mask = mask.map(|mask| asked::mask(app, &unpacked("mask", &mask)?));
         let mask = mask.transpose()?;
         let strength = strength.or(Some(USUAL_STRENGTH));
         Asked { picture: Some(picture), mask, strength, ..asked }.work(app)

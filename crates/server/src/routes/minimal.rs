@@ -5,18 +5,16 @@ use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::body::SmallJson;
 use crate::http::{ApiError, Caller, whole};
+use crate::packs::Kind;
 use crate::work::Output;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
-use rockshard::{Cores, Footprint, Manifest, Mode};
+use rockshard::{Cores, Drawable, Footprint, Manifest, Mode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Pixels that a side is a multiple of.
-const MULTIPLE: u32 = 8;
 
 /// The request.
 #[derive(Debug, Deserialize)]
@@ -89,13 +87,18 @@ pub fn resolution(app: &App) -> Value {
         sizes.filter(fits).collect::<Vec<_>>()
     };
     let sizes: Vec<[u32; 2]> = packs.all().iter().flat_map(fitting).collect();
+    let drawables = packs.all().iter().flat_map(|pack| match &pack.kind {
+        Kind::Draws(sizes) => sizes.as_slice(),
+        Kind::Describes => &[],
+    });
+    let multiple = drawables.map(Drawable::multiple).max().unwrap_or(1);
     let sides = || sizes.iter().flatten().copied();
     let largest = sizes.iter().max_by_key(|[w, h]| u64::from(*w) * u64::from(*h));
     json!({
         "max_width": sizes.iter().map(|s| s[0]).max().unwrap_or(0),
         "max_height": sizes.iter().map(|s| s[1]).max().unwrap_or(0),
         "min_dimension": sides().min().unwrap_or(0),
-        "divisible_by": MULTIPLE,
+        "divisible_by": multiple,
         "max_tested_stable": largest.map(|[w, h]| format!("{w}×{h}")),
         "sizes": sizes.iter().copied().map(super::pictures::size_text).collect::<Vec<_>>(),
     })

@@ -1,22 +1,15 @@
 //! Responses of OpenAI's images API: whole, or as a stream of unfinished pictures and the finished ones.
 
-use super::waiting::Waiting;
+use super::events::Teller;
 use crate::http::ApiError;
-use crate::queue::{Job, JobState, Phase};
+use crate::queue::{Job, JobState};
 use crate::work::{EncodedPicture, Output, PictureFormat};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::sse::Event;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::stream;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
-
-/// How often a stream in which nothing happens says that it is alive; this also finds out that nobody listens.
-pub const ALIVE: Duration = Duration::from_secs(10);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970.
 pub fn seconds(time: SystemTime) -> u64 {
@@ -67,91 +60,57 @@ pub fn size_text([width, height]: [u32; 2]) -> String {
     format!("{width}x{height}")
 }
 
-struct Streaming {
-    waiting: Waiting,
-    state: watch::Receiver<JobState>,
+/// Tells of pictures by events whose names begin with `prefix`: of unfinished ones, then of each finished one.
+pub struct PictureTeller {
     prefix: &'static str,
     format: PictureFormat,
     size: String,
     shown: usize,
-    /// Events that are ready.
-    ready: VecDeque<Event>,
-    over: bool,
 }
 
-/// A stream of events whose names begin with `prefix`: unfinished pictures, then one event for each finished one.
-pub fn streamed(
-    waiting: Waiting,
-    prefix: &'static str,
-    format: PictureFormat,
-    size: [u32; 2],
-) -> Response {
-    let state = waiting.job().watch();
-    let (size, ready) = (size_text(size), VecDeque::new());
-    let streaming =
-        Streaming { waiting, state, prefix, format, size, shown: 0, ready, over: false };
-    let events = stream::unfold(streaming, |mut s| async move {
-        loop {
-            if let Some(event) = s.ready.pop_front() {
-                return Some((Ok::<_, Infallible>(event), s));
-            }
-            if s.over {
-                return None;
-            }
-            let state = s.state.borrow_and_update().clone();
-            s.tell(&state);
-            if s.ready.is_empty() && !s.over && s.state.changed().await.is_err() {
-                return None;
-            }
-        }
-    });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("alive")).into_response()
+impl PictureTeller {
+    /// Of pictures of a format and a size.
+    pub fn new(prefix: &'static str, format: PictureFormat, size: [u32; 2]) -> Self {
+        PictureTeller { prefix, format, size: size_text(size), shown: 0 }
+    }
+
+    fn event(&self, job: &Job, kind: &str, picture: &EncodedPicture) -> Value {
+        json!({
+            "type": format!("{}.{kind}", self.prefix),
+            "b64_json": BASE64_STANDARD.encode(&picture.bytes),
+            "created_at": seconds(job.created),
+            "background": "opaque", "quality": "auto",
+            "output_format": self.format.name(), "size": self.size, "seed": picture.seed,
+        })
+    }
 }
 
-impl Streaming {
-    fn tell(&mut self, state: &JobState) {
+impl Teller for PictureTeller {
+    fn tell(&mut self, job: &Job, state: &JobState, events: &mut VecDeque<Event>) {
+        let mut push = |value: &Value| {
+            let name = value["type"].as_str().unwrap_or_default();
+            events.push_back(Event::default().event(name).data(value.to_string()));
+        };
         for previews in state.previews.iter().skip(self.shown) {
             for picture in previews.iter() {
-                let mut event = self.event("partial_image", picture);
+                let mut event = self.event(job, "partial_image", picture);
                 event["partial_image_index"] = self.shown.into();
-                self.push(&event);
+                push(&event);
             }
             self.shown += 1;
         }
-        if state.phase != Phase::Over {
-            return;
-        }
-        self.over = true;
         match &state.outcome {
             Some(Ok(output)) => {
                 let Output::Pictures { pictures, .. } = &**output else { return };
-                for picture in pictures {
-                    let event = self.event("completed", picture);
-                    self.push(&event);
-                }
-                self.waiting.job().set_fetched();
+                pictures.iter().for_each(|p| push(&self.event(job, "completed", p)));
+                job.set_fetched();
             }
             Some(Err(failure)) => {
                 let mut error = ApiError::from(failure.clone()).json();
                 error["type"] = "error".into();
-                self.push(&error);
+                push(&error);
             }
             None => {}
         }
-    }
-
-    fn push(&mut self, value: &Value) {
-        let name = value["type"].as_str().unwrap_or_default();
-        self.ready.push_back(Event::default().event(name).data(value.to_string()));
-    }
-
-    fn event(&self, kind: &str, picture: &EncodedPicture) -> Value {
-        json!({
-            "type": format!("{}.{kind}", self.prefix),
-            "b64_json": BASE64_STANDARD.encode(&picture.bytes),
-            "created_at": seconds(self.waiting.job().created),
-            "background": "opaque", "quality": "auto",
-            "output_format": self.format.name(), "size": self.size, "seed": picture.seed,
-        })
     }
 }
